@@ -1,0 +1,1 @@
+//! Strict bencode (BEP 3).

@@ -1,0 +1,1 @@
+//! Local service discovery (BEP 14).
