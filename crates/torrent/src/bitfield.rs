@@ -26,11 +26,7 @@ impl Bitfield {
     /// An empty set of indices below `len`.
     #[must_use]
     pub fn new(len: u32) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(64) as usize],
-            len,
-            ones: 0,
-        }
+        Self { words: vec![0; len.div_ceil(64) as usize], len, ones: 0 }
     }
 
     /// The set of all indices below `len`.
@@ -42,11 +38,7 @@ impl Bitfield {
         {
             *last = u64::MAX << (64 - len % 64);
         }
-        Self {
-            words,
-            len,
-            ones: len,
-        }
+        Self { words, len, ones: len }
     }
 
     /// Reads the payload of a BEP 3 `bitfield` message.
@@ -76,11 +68,7 @@ impl Bitfield {
     /// The payload of a BEP 3 `bitfield` message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self
-            .words
-            .iter()
-            .flat_map(|word| word.to_be_bytes())
-            .collect();
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_be_bytes()).collect();
         bytes.truncate(self.len.div_ceil(8) as usize);
         bytes
     }
@@ -120,11 +108,7 @@ impl Bitfield {
     /// # Panics
     /// If `index` is not below the length.
     pub fn insert(&mut self, index: u32) -> bool {
-        assert!(
-            index < self.len,
-            "index {index} of a bitfield of {}",
-            self.len
-        );
+        assert!(index < self.len, "index {index} of a bitfield of {}", self.len);
         let word = &mut self.words[(index / 64) as usize];
         let new = *word & mask(index) == 0;
         *word |= mask(index);
@@ -144,31 +128,32 @@ impl Bitfield {
 
     /// The indices in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words
-            .iter()
-            .enumerate()
-            .flat_map(|(at, &word)| ones(at, word))
+        self.words.iter().enumerate().flat_map(|(at, &word)| ones(at, word))
     }
 
-    /// The indices that are in `self` and in neither `a` nor `b`, ascending; all of one length.
-    pub fn iter_without<'a>(&'a self, a: &'a Self, b: &'a Self) -> impl Iterator<Item = u32> + 'a {
+    /// The indices that are in `self` and in neither `a` nor `b`; all of one length.
+    ///
+    /// Ascending from the word that holds `start`, then around, so that a caller that takes only
+    /// the first few does not always see the same ones.
+    pub fn iter_without<'a>(
+        &'a self,
+        a: &'a Self,
+        b: &'a Self,
+        start: u32,
+    ) -> impl Iterator<Item = u32> + 'a {
         debug_assert!(self.len == a.len && self.len == b.len);
-        self.words
-            .iter()
-            .zip(&a.words)
-            .zip(&b.words)
-            .enumerate()
-            .flat_map(|(at, ((&word, &a), &b))| ones(at, word & !a & !b))
+        let count = self.words.len();
+        let first = if start < self.len { (start / 64) as usize } else { 0 };
+        (first..count)
+            .chain(0..first)
+            .flat_map(|at| ones(at, self.words[at] & !a.words[at] & !b.words[at]))
     }
 
     /// Whether some index is in `self` and not in `other`; both of one length.
     #[must_use]
     pub fn has_more_than(&self, other: &Self) -> bool {
         debug_assert!(self.len == other.len);
-        self.words
-            .iter()
-            .zip(&other.words)
-            .any(|(&word, &other)| word & !other != 0)
+        self.words.iter().zip(&other.words).any(|(&word, &other)| word & !other != 0)
     }
 }
 
@@ -205,10 +190,7 @@ mod tests {
     #[test]
     fn wire_form_must_be_exact() {
         assert_eq!(Bitfield::decode(&[0], 10), Err(BitfieldError::WrongLen));
-        assert_eq!(
-            Bitfield::decode(&[0, 0b0010_0000], 10),
-            Err(BitfieldError::SpareBits)
-        );
+        assert_eq!(Bitfield::decode(&[0, 0b0010_0000], 10), Err(BitfieldError::SpareBits));
         assert!(Bitfield::decode(&[0xff, 0b1100_0000], 10).is_ok_and(|field| field.is_full()));
     }
 

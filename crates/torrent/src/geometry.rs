@@ -112,12 +112,7 @@ impl Geometry {
             }
             next = piece + 1;
         }
-        Ok(Self {
-            piece_len: piece_len_u32,
-            unit_len,
-            piece_count,
-            short,
-        })
+        Ok(Self { piece_len: piece_len_u32, unit_len, piece_count, short })
     }
 
     /// One run of `total_len` bytes cut into pieces: a v1 torrent, or a v2 torrent of one file.
@@ -135,11 +130,7 @@ impl Geometry {
         let count = total_len.div_ceil(u64::from(piece_len));
         let rest = (total_len % u64::from(piece_len)) as u32;
         let last = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
-        let short = if rest == 0 {
-            vec![]
-        } else {
-            vec![(last, rest)]
-        };
+        let short = if rest == 0 { vec![] } else { vec![(last, rest)] };
         Self::new(u64::from(piece_len), count, unit_len, short)
     }
 
@@ -184,11 +175,7 @@ impl Geometry {
     #[must_use]
     pub fn data_len(&self) -> u64 {
         let nominal = u64::from(self.piece_len) * u64::from(self.piece_count);
-        let missing: u64 = self
-            .short
-            .iter()
-            .map(|&(_, len)| u64::from(self.piece_len - len))
-            .sum();
+        let missing: u64 = self.short.iter().map(|&(_, len)| u64::from(self.piece_len - len)).sum();
         nominal - missing
     }
 
@@ -207,10 +194,7 @@ impl Geometry {
     /// Bytes of data in piece `piece`.
     #[must_use]
     pub fn piece_data_len(&self, piece: PieceIndex) -> u32 {
-        match self
-            .short
-            .binary_search_by_key(&piece.0, |&(index, _)| index)
-        {
+        match self.short.binary_search_by_key(&piece.0, |&(index, _)| index) {
             Ok(at) => self.short[at].1,
             Err(_) => self.piece_len,
         }
@@ -238,9 +222,7 @@ impl Geometry {
     #[must_use]
     pub fn unit_data_len(&self, unit: UnitIndex) -> u32 {
         let piece = self.piece_data_len(self.piece_of(unit));
-        piece
-            .saturating_sub(self.unit_offset(unit))
-            .min(self.unit_len)
+        piece.saturating_sub(self.unit_offset(unit)).min(self.unit_len)
     }
 
     /// How many blocks `unit` has.
@@ -256,16 +238,9 @@ impl Geometry {
     #[must_use]
     pub fn block(&self, unit: UnitIndex, index: u32) -> Block {
         let start = index * BLOCK_LEN;
-        let len = self
-            .unit_data_len(unit)
-            .saturating_sub(start)
-            .min(BLOCK_LEN);
+        let len = self.unit_data_len(unit).saturating_sub(start).min(BLOCK_LEN);
         assert!(len > 0, "block {index} of unit {}", unit.0);
-        Block {
-            piece: self.piece_of(unit).0,
-            offset: self.unit_offset(unit) + start,
-            len,
-        }
+        Block { piece: self.piece_of(unit).0, offset: self.unit_offset(unit) + start, len }
     }
 
     /// The unit and the number within it of a block that we would request ourselves; `None` for any
@@ -284,9 +259,7 @@ impl Geometry {
         if piece >= self.piece_count || offset >= self.piece_len {
             return None;
         }
-        Some(UnitIndex(
-            piece * self.units_per_piece() + offset / self.unit_len,
-        ))
+        Some(UnitIndex(piece * self.units_per_piece() + offset / self.unit_len))
     }
 }
 
@@ -302,14 +275,7 @@ mod tests {
         assert_eq!(geometry.unit_data_len(last), 34_464);
         assert_eq!(geometry.block_count(last), 3);
         let block = geometry.block(last, 2);
-        assert_eq!(
-            block,
-            Block {
-                piece: 1,
-                offset: 32_768,
-                len: 1_696
-            }
-        );
+        assert_eq!(block, Block { piece: 1, offset: 32_768, len: 1_696 });
         assert_eq!(geometry.locate(block), Some((last, 2)));
         assert_eq!(geometry.data_len(), 100_000);
     }
@@ -326,12 +292,8 @@ mod tests {
     #[test]
     fn foreign_ranges_have_no_place() {
         let geometry = Geometry::contiguous(100_000, 65_536, 65_536).unwrap();
-        for (piece, offset, len) in [
-            (0, 1, 16_384),
-            (0, 0, 16_383),
-            (2, 0, 16_384),
-            (0, 65_536, 1),
-        ] {
+        for (piece, offset, len) in [(0, 1, 16_384), (0, 0, 16_383), (2, 0, 16_384), (0, 65_536, 1)]
+        {
             assert_eq!(geometry.locate(Block { piece, offset, len }), None);
         }
     }

@@ -74,8 +74,13 @@ pub enum Input {
         /// BEP 21: it will not download any more.
         upload_only: bool,
     },
-    /// A block arrived whole and is stored, unverified. (If [`Input::Block`] was not asked for, it
-    /// is counted as waste.)
+    /// Bytes of a message that is not whole yet arrived: the peer lives, however slow its link.
+    Alive {
+        /// The sender.
+        peer: PeerKey,
+    },
+    /// A block arrived whole and is stored, unverified; or was thrown away because
+    /// [`Swarm::wants`](super::Swarm::wants) did not want it, and counts as waste.
     Block {
         /// The sender.
         peer: PeerKey,
