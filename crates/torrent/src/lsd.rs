@@ -34,9 +34,9 @@ pub const JITTER_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of a datagram, sent or read (BEP 14: less than 1400, so that it is not split).
 pub const DATAGRAM_LEN_MAX: usize = 1400;
 
-/// The most infohashes in a datagram: 24 lines of 52 bytes leave 152 for the others, which take at
-/// most 127 of ours.
-pub const INFOHASHES_MAX: usize = 24;
+/// The most infohashes in a datagram: 25 lines of 52 bytes leave 100 for the others, of which ours
+/// take 95.
+pub const INFOHASHES_MAX: usize = 25;
 
 /// The most bytes of a cookie that is read. Ours has 16, libtorrent's 8.
 pub const COOKIE_LEN_MAX: usize = 64;
@@ -50,9 +50,9 @@ const REQUEST_LINE: &[u8] = b"BT-SEARCH * HTTP/1.1";
 /// A multicast group of BEP 14.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// 239.192.152.143:6771, organisation-local.
+    /// `239.192.152.143:6771`, organisation-local.
     V4,
-    /// [ff15::efc0:988f]:6771, site-local.
+    /// `[ff15::efc0:988f]:6771`, site-local.
     V6,
 }
 
@@ -98,9 +98,6 @@ pub enum DecodeError {
     /// No infohash of 40 hexadecimal digits.
     #[error("announce has no infohash")]
     Infohash,
-    /// More than [`INFOHASHES_MAX`].
-    #[error("announce has too many infohashes")]
-    TooMany,
     /// A cookie that is too long or not visible ASCII.
     #[error("announce has a bad cookie")]
     Cookie,
@@ -108,7 +105,7 @@ pub enum DecodeError {
 
 impl<'a> Announce<'a> {
     /// Reads a datagram. Names of headers are taken in any case, and unknown headers skipped (RFC
-    /// 2616 §4.2); so are infohashes of another form.
+    /// 2616 §4.2); so are infohashes of another form, and those beyond [`INFOHASHES_MAX`].
     ///
     /// # Errors
     /// If it is no announce that we could use.
@@ -140,11 +137,9 @@ impl<'a> Announce<'a> {
                 );
             } else if name.eq_ignore_ascii_case(b"Infohash")
                 && let Some(infohash) = decode_hex(value)
+                && infohashes.len() < INFOHASHES_MAX
                 && !infohashes.contains(&infohash)
             {
-                if infohashes.len() == INFOHASHES_MAX {
-                    return Err(DecodeError::TooMany);
-                }
                 infohashes.push(infohash);
             }
         }
@@ -238,7 +233,7 @@ pub struct Lsd {
     due: BTreeMap<[u8; 20], Time>,
     /// No announce before this.
     earliest: Time,
-    /// Bounded by the contract with the driver: one input makes at most 2 datagrams, or
+    /// Bounded by the contract with the driver: one input makes at most 2 datagrams and
     /// [`INFOHASHES_MAX`] finds.
     outputs: VecDeque<Output>,
 }

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn other_types_are_as_good_as_absent() {
-        let dict = Dict::decode(b"d1:a3:b:c1:ii-5e1:lli1eee").ok().unwrap();
+        let dict = Dict::decode(b"d1:a3:b:c1:ii-5e1:ll1:xee").ok().unwrap();
         assert_eq!(dict.bytes(b"a"), Some(&b"b:c"[..]));
         assert_eq!(dict.bytes(b"i"), None);
         assert_eq!(dict.bytes(b"l"), None);
