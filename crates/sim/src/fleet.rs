@@ -117,8 +117,9 @@ impl<'a> Fleet<'a> {
             }
             nodes.push(node(index, kind, start, &geometry, rng.u64(..)));
         }
-        let unfinished =
-            nodes.iter().filter(|node| !matches!(node.kind, Kind::Seed | Kind::Doomed { .. } | Kind::Liar));
+        let unfinished = nodes
+            .iter()
+            .filter(|node| !matches!(node.kind, Kind::Seed | Kind::Doomed { .. } | Kind::Liar));
         Self {
             scenario,
             unfinished: unfinished.count() as u32,
