@@ -385,6 +385,7 @@ impl DictEncoder<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::strategy::Union;
     use std::collections::BTreeMap;
 
     #[track_caller]
@@ -481,8 +482,8 @@ mod tests {
     enum Tree {
         Int(i64),
         Bytes(Vec<u8>),
-        List(Vec<Tree>),
-        Dict(BTreeMap<Vec<u8>, Tree>),
+        List(Vec<Self>),
+        Dict(BTreeMap<Vec<u8>, Self>),
     }
 
     fn encode(tree: &Tree, to: &mut Encoder) {
@@ -519,15 +520,17 @@ mod tests {
     fn trees() -> impl Strategy<Value = Tree> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..12);
         // i64::MIN has no positive counterpart and is refused; nothing we read needs it.
-        let leaf = prop_oneof![
-            (-i64::MAX..=i64::MAX).prop_map(Tree::Int),
-            bytes().prop_map(Tree::Bytes)
-        ];
+        let leaf = Union::new([
+            (-i64::MAX..=i64::MAX).prop_map(Tree::Int).boxed(),
+            bytes().prop_map(Tree::Bytes).boxed(),
+        ]);
         leaf.prop_recursive(5, 60, 6, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Tree::List),
-                prop::collection::btree_map(bytes(), inner, 0..6).prop_map(Tree::Dict),
-            ]
+            let list = prop::collection::vec(inner.clone(), 0..6);
+            let dict = prop::collection::btree_map(bytes(), inner, 0..6);
+            Union::new([
+                list.prop_map(Tree::List).boxed(),
+                dict.prop_map(Tree::Dict).boxed(),
+            ])
         })
     }
 

@@ -137,20 +137,31 @@ impl Tree {
     /// uncle hashes upwards. `None` if the tree does not know them or the range is malformed.
     #[must_use]
     pub fn prove(&self, range: &HashRange) -> Option<Vec<Hash>> {
-        let shape = RangeShape::new(range)?;
-        let mut hashes = (0..u64::from(range.len))
-            .map(|at| self.node(range.base_layer, u64::from(range.index) + at))
-            .collect::<Option<Vec<_>>>()?;
-        let subtree_layer = range.base_layer + shape.layers;
-        let subtree_index = u64::from(range.index) >> shape.layers;
-        for up in 0..shape.uncle_count {
-            if subtree_layer + up >= self.top_layer() {
-                return None;
-            }
-            hashes.push(self.node(subtree_layer + up, (subtree_index >> up) ^ 1)?);
-        }
-        Some(hashes)
+        prove(range, self.top_layer(), |layer, index| {
+            self.node(layer, index)
+        })
     }
+}
+
+/// As [`Tree::prove`], for a tree with its root in layer `top_layer` whose nodes (layer, index) are
+/// known in some other way.
+#[must_use]
+pub fn prove(
+    range: &HashRange,
+    top_layer: u32,
+    node: impl Fn(u32, u64) -> Option<Hash>,
+) -> Option<Vec<Hash>> {
+    let shape = RangeShape::new(range)?;
+    let subtree_layer = range.base_layer + shape.layers;
+    let subtree_index = u64::from(range.index) >> shape.layers;
+    if subtree_layer + shape.uncle_count > top_layer {
+        return None;
+    }
+    let base =
+        (0..u64::from(range.len)).map(|at| node(range.base_layer, u64::from(range.index) + at));
+    let uncles =
+        (0..shape.uncle_count).map(|up| node(subtree_layer + up, (subtree_index >> up) ^ 1));
+    base.chain(uncles).collect()
 }
 
 /// A node that a `hashes` message leads to: right if the receiver knows it to be so.
