@@ -1,1 +1,3 @@
-//! torrent-io
+//! The driver of the `torrent` crate: sockets, timers, hashing threads, storage and web seeds.
+
+pub mod create;

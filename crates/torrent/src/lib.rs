@@ -15,6 +15,7 @@ pub mod bitfield;
 pub mod geometry;
 
 pub mod bencode;
+pub mod merkle;
 pub mod metainfo;
 
 pub mod wire;
