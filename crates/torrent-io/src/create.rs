@@ -76,10 +76,7 @@ pub fn create(
 ) -> Result<Vec<u8>, CreateError> {
     let name = name_of(path)?;
     let found = walk(path)?;
-    let refuse = |source| CreateError::Draft {
-        path: path.to_owned(),
-        source,
-    };
+    let refuse = |source| CreateError::Draft { path: path.to_owned(), source };
     let draft = Draft::new(&name, found.content, spec).map_err(refuse)?;
     // The draft has sorted the files: find each again by its path.
     let mut sources = found.sources;
@@ -106,8 +103,7 @@ fn name_of(path: &Path) -> Result<String, CreateError> {
         None => fs::canonicalize(path).map_err(|source| io_error(path, source))?,
     };
     let name = full.file_name().and_then(|name| name.to_str());
-    name.map(str::to_owned)
-        .ok_or_else(|| CreateError::Name(path.to_owned()))
+    name.map(str::to_owned).ok_or_else(|| CreateError::Name(path.to_owned()))
 }
 
 /// What lies below a path.
@@ -157,15 +153,9 @@ impl Source {
 fn walk(top_path: &Path) -> Result<Found, CreateError> {
     let top = metadata(top_path)?;
     if top.is_file() {
-        let content = Content::File {
-            len: top.len(),
-            executable: is_executable(&top),
-        };
-        let sources = vec![Source {
-            path: top_path.to_owned(),
-            parts: vec![],
-            stamp: Stamp::new(&top),
-        }];
+        let content = Content::File { len: top.len(), executable: is_executable(&top) };
+        let sources =
+            vec![Source { path: top_path.to_owned(), parts: vec![], stamp: Stamp::new(&top) }];
         return Ok(Found { content, sources });
     }
     refuse_kind(top_path, &top)?;
@@ -193,20 +183,13 @@ fn walk(top_path: &Path) -> Result<Found, CreateError> {
                 len: metadata.len(),
                 executable: is_executable(&metadata),
             });
-            sources.push(Source {
-                path,
-                parts,
-                stamp: Stamp::new(&metadata),
-            });
+            sources.push(Source { path, parts, stamp: Stamp::new(&metadata) });
         }
         if is_empty {
             return Err(CreateError::EmptyFolder(folder));
         }
     }
-    Ok(Found {
-        content: Content::Folder(files),
-        sources,
-    })
+    Ok(Found { content: Content::Folder(files), sources })
 }
 
 /// Refuses whatever is not a folder.
@@ -220,10 +203,7 @@ fn refuse_kind(path: &Path, metadata: &Metadata) -> Result<(), CreateError> {
         () if kind.is_block_device() || kind.is_char_device() => "device",
         () => "special file",
     };
-    Err(CreateError::Kind {
-        path: path.to_owned(),
-        kind,
-    })
+    Err(CreateError::Kind { path: path.to_owned(), kind })
 }
 
 fn is_executable(metadata: &Metadata) -> bool {
@@ -236,10 +216,7 @@ fn metadata(path: &Path) -> Result<Metadata, CreateError> {
 }
 
 fn io_error(path: &Path, source: io::Error) -> CreateError {
-    CreateError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    CreateError::Io { path: path.to_owned(), source }
 }
 
 /// Threads that each take the next few pieces until there are none.

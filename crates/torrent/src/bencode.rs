@@ -81,10 +81,7 @@ pub fn decode(input: &[u8]) -> Result<Value<'_>, DecodeError> {
     if rest.is_empty() {
         Ok(value)
     } else {
-        Err(DecodeError {
-            offset: input.len() - rest.len(),
-            fault: Fault::Trailing,
-        })
+        Err(DecodeError { offset: input.len() - rest.len(), fault: Fault::Trailing })
     }
 }
 
@@ -94,17 +91,10 @@ pub fn decode(input: &[u8]) -> Result<Value<'_>, DecodeError> {
 /// # Errors
 /// If the input does not begin with strict bencode or exceeds a limit.
 pub fn decode_prefix(input: &[u8]) -> Result<(Value<'_>, &[u8]), DecodeError> {
-    let mut decoder = Decoder {
-        input,
-        at: 0,
-        values: 0,
-    };
+    let mut decoder = Decoder { input, at: 0, values: 0 };
     match decoder.value(0) {
         Ok(value) => Ok((value, &input[decoder.at..])),
-        Err(fault) => Err(DecodeError {
-            offset: decoder.at,
-            fault,
-        }),
+        Err(fault) => Err(DecodeError { offset: decoder.at, fault }),
     }
 }
 
@@ -261,10 +251,7 @@ impl<'a> Decoder<'a> {
             entries.push((key, value));
         }
         self.at += 1;
-        Ok(Dict {
-            raw: &self.input[start..self.at],
-            entries,
-        })
+        Ok(Dict { raw: &self.input[start..self.at], entries })
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Fault> {
@@ -335,8 +322,7 @@ impl Encoder {
 
     /// Writes a string.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.out
-            .extend_from_slice(format!("{}:", bytes.len()).as_bytes());
+        self.out.extend_from_slice(format!("{}:", bytes.len()).as_bytes());
         self.out.extend_from_slice(bytes);
     }
 
@@ -350,10 +336,7 @@ impl Encoder {
     /// Writes a dictionary of what `entries` writes.
     pub fn dict(&mut self, entries: impl FnOnce(&mut DictEncoder<'_>)) {
         self.out.push(b'd');
-        entries(&mut DictEncoder {
-            to: self,
-            last: None,
-        });
+        entries(&mut DictEncoder { to: self, last: None });
         self.out.push(b'e');
     }
 
@@ -401,15 +384,9 @@ mod tests {
         assert_eq!(decode(b"0:"), Ok(Value::Bytes(b"")));
         assert_eq!(decode(b"4:spam").unwrap().as_str(), Some("spam"));
         let list = decode(b"l4:spami7ee").unwrap();
-        assert_eq!(
-            list.as_list().unwrap(),
-            [Value::Bytes(b"spam"), Value::Int(7)]
-        );
+        assert_eq!(list.as_list().unwrap(), [Value::Bytes(b"spam"), Value::Int(7)]);
         let dict = decode(b"d3:cow3:moo4:spam4:eggse").unwrap();
-        assert_eq!(
-            dict.as_dict().unwrap().get(b"cow").unwrap().as_bytes(),
-            Some(&b"moo"[..])
-        );
+        assert_eq!(dict.as_dict().unwrap().get(b"cow").unwrap().as_bytes(), Some(&b"moo"[..]));
         assert_eq!(dict.as_dict().unwrap().get(b"pig"), None);
     }
 
@@ -453,10 +430,7 @@ mod tests {
         refuse(b"i1ei2e", 3, Fault::Trailing);
         refuse(b"x", 0, Fault::NotAValue);
         refuse(b"l-e", 1, Fault::NotAValue);
-        assert_eq!(
-            decode_prefix(b"i1epayload"),
-            Ok((Value::Int(1), &b"payload"[..]))
-        );
+        assert_eq!(decode_prefix(b"i1epayload"), Ok((Value::Int(1), &b"payload"[..])));
     }
 
     #[test]
@@ -492,10 +466,7 @@ mod tests {
             Tree::Bytes(bytes) => to.bytes(bytes),
             Tree::List(list) => to.list(|to| list.iter().for_each(|tree| encode(tree, to))),
             Tree::Dict(dict) => {
-                to.dict(|to| {
-                    dict.iter()
-                        .for_each(|(key, tree)| encode(tree, to.key(key)))
-                });
+                to.dict(|to| dict.iter().for_each(|(key, tree)| encode(tree, to.key(key))));
             }
         }
     }
@@ -509,9 +480,7 @@ mod tests {
             }
             (Tree::Dict(a), Value::Dict(b)) => {
                 a.len() == b.len()
-                    && a.iter()
-                        .zip(b.iter())
-                        .all(|((ka, a), (kb, b))| ka == kb && same(a, b))
+                    && a.iter().zip(b.iter()).all(|((ka, a), (kb, b))| ka == kb && same(a, b))
             }
             _ => false,
         }
@@ -527,10 +496,7 @@ mod tests {
         leaf.prop_recursive(5, 60, 6, move |inner| {
             let list = prop::collection::vec(inner.clone(), 0..6);
             let dict = prop::collection::btree_map(bytes(), inner, 0..6);
-            Union::new([
-                list.prop_map(Tree::List).boxed(),
-                dict.prop_map(Tree::Dict).boxed(),
-            ])
+            Union::new([list.prop_map(Tree::List).boxed(), dict.prop_map(Tree::Dict).boxed()])
         })
     }
 

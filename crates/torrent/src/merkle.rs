@@ -25,9 +25,7 @@ pub fn hash_block(data: &[u8]) -> Hash {
 /// shorter.
 #[must_use]
 pub fn hash_blocks(data: &[u8]) -> Vec<Hash> {
-    data.chunks(crate::BLOCK_LEN as usize)
-        .map(hash_block)
-        .collect()
+    data.chunks(crate::BLOCK_LEN as usize).map(hash_block).collect()
 }
 
 /// The node above two.
@@ -69,9 +67,7 @@ pub fn root(hashes: &[Hash], base_layer: u32, layers: u32) -> Hash {
 }
 
 fn row_above(row: &[Hash], filler: &Hash) -> Vec<Hash> {
-    row.chunks(2)
-        .map(|pair| hash_pair(&pair[0], pair.get(1).unwrap_or(filler)))
-        .collect()
+    row.chunks(2).map(|pair| hash_pair(&pair[0], pair.get(1).unwrap_or(filler))).collect()
 }
 
 /// The known upper part of a tree: all layers from a base layer to the root. Pads are not stored.
@@ -137,9 +133,7 @@ impl Tree {
     /// uncle hashes upwards. `None` if the tree does not know them or the range is malformed.
     #[must_use]
     pub fn prove(&self, range: &HashRange) -> Option<Vec<Hash>> {
-        prove(range, self.top_layer(), |layer, index| {
-            self.node(layer, index)
-        })
+        prove(range, self.top_layer(), |layer, index| self.node(layer, index))
     }
 }
 
@@ -189,11 +183,8 @@ pub fn climb(range: &HashRange, hashes: &[Hash]) -> Option<Proved> {
     let mut index = u64::from(range.index) >> shape.layers;
     let mut hash = root(base, range.base_layer, shape.layers);
     for uncle in uncles {
-        hash = if index.is_multiple_of(2) {
-            hash_pair(&hash, uncle)
-        } else {
-            hash_pair(uncle, &hash)
-        };
+        hash =
+            if index.is_multiple_of(2) { hash_pair(&hash, uncle) } else { hash_pair(uncle, &hash) };
         layer += 1;
         index /= 2;
     }
@@ -231,10 +222,7 @@ impl RangeShape {
             && range.base_layer <= LAYERS_MAX
             && range.proof_layers <= LAYERS_MAX;
         let layers = range.len.trailing_zeros();
-        sound.then(|| Self {
-            layers,
-            uncle_count: range.proof_layers.saturating_sub(layers - 1),
-        })
+        sound.then(|| Self { layers, uncle_count: range.proof_layers.saturating_sub(layers - 1) })
     }
 }
 
@@ -252,13 +240,7 @@ mod tests {
     }
 
     fn range(base_layer: u32, index: u32, len: u32, proof_layers: u32) -> HashRange {
-        HashRange {
-            pieces_root: [0; 32],
-            base_layer,
-            index,
-            len,
-            proof_layers,
-        }
+        HashRange { pieces_root: [0; 32], base_layer, index, len, proof_layers }
     }
 
     #[test]

@@ -21,11 +21,7 @@ fn read(metainfo: &Metainfo, piece: u32, len: u32) -> Vec<u8> {
         }
         Segment::Padding { len } => vec![0; len as usize],
     };
-    metainfo
-        .layout()
-        .segments(piece, 0, len)
-        .flat_map(read)
-        .collect()
+    metainfo.layout().segments(piece, 0, len).flat_map(read).collect()
 }
 
 fn verify_all(metainfo: &Metainfo) {
@@ -64,9 +60,7 @@ fn check(fixture: &str, v1: &str, v2: &str) -> Metainfo {
     let path = format!("{}/tests/fixtures/{fixture}", env!("CARGO_MANIFEST_DIR"));
     let metainfo = Metainfo::decode(&std::fs::read(path).unwrap()).unwrap();
     let hash = |hash: Option<_>| {
-        hash.map_or(String::new(), |hash: torrent::metainfo::InfoHash| {
-            hash.to_string()
-        })
+        hash.map_or(String::new(), |hash: torrent::metainfo::InfoHash| hash.to_string())
     };
     assert_eq!(hash(metainfo.info_hash_v1()), v1);
     assert_eq!(hash(metainfo.info_hash_v2()), v2);
@@ -91,12 +85,7 @@ fn check(fixture: &str, v1: &str, v2: &str) -> Metainfo {
     // Transmission leaves empty files out.
     let left_out = |len: u64| len == 0 && fixture.starts_with("transmission");
     let expect = expect.iter().copied().filter(|&(_, len)| !left_out(len));
-    assert!(
-        files
-            .iter()
-            .map(|(path, len)| (path.as_str(), *len))
-            .eq(expect)
-    );
+    assert!(files.iter().map(|(path, len)| (path.as_str(), *len)).eq(expect));
     assert_eq!(metainfo.geometry().piece_len(), 32_768);
     assert_eq!(metainfo.trackers()[0][0], "http://tracker.example/announce");
     verify_all(&metainfo);
@@ -105,16 +94,8 @@ fn check(fixture: &str, v1: &str, v2: &str) -> Metainfo {
 
 #[test]
 fn mktorrent_is_read() {
-    check(
-        "mktorrent-single.torrent",
-        "666254d21062030c18db070474c7b8c6612f424d",
-        "",
-    );
-    let metainfo = check(
-        "mktorrent-multi.torrent",
-        "1e4f45e3e69cd388908bc26e2fe225e0dc12290f",
-        "",
-    );
+    check("mktorrent-single.torrent", "666254d21062030c18db070474c7b8c6612f424d", "");
+    let metainfo = check("mktorrent-multi.torrent", "1e4f45e3e69cd388908bc26e2fe225e0dc12290f", "");
     assert!(metainfo.is_private());
     assert_eq!(metainfo.web_seeds(), ["http://seed.example/"]);
     assert_eq!(metainfo.trackers()[0].len(), 2);
@@ -125,16 +106,9 @@ fn mktorrent_is_read() {
 
 #[test]
 fn transmission_is_read() {
-    check(
-        "transmission-single.torrent",
-        "94ba98855e4e6ca7de5fbefaf7652d1609d4a475",
-        "",
-    );
-    let metainfo = check(
-        "transmission-multi.torrent",
-        "999de56399c610fbe3217ffa16d419d87f9c569b",
-        "",
-    );
+    check("transmission-single.torrent", "94ba98855e4e6ca7de5fbefaf7652d1609d4a475", "");
+    let metainfo =
+        check("transmission-multi.torrent", "999de56399c610fbe3217ffa16d419d87f9c569b", "");
     assert!(!metainfo.is_private());
     assert_eq!(metainfo.comment(), Some("made by Transmission"));
     assert!(metainfo.creation_date().is_some());
@@ -142,16 +116,8 @@ fn transmission_is_read() {
 
 #[test]
 fn libtorrent_v1_is_read() {
-    check(
-        "libtorrent-v1-single.torrent",
-        "9a39679bf4d34dbee23ca8d4caa1223784333af3",
-        "",
-    );
-    check(
-        "libtorrent-v1-multi.torrent",
-        "4aa0e20f7b6408dfd5adf73519e830c3bb4fc4f5",
-        "",
-    );
+    check("libtorrent-v1-single.torrent", "9a39679bf4d34dbee23ca8d4caa1223784333af3", "");
+    check("libtorrent-v1-multi.torrent", "4aa0e20f7b6408dfd5adf73519e830c3bb4fc4f5", "");
 }
 
 #[test]

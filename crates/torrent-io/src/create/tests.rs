@@ -20,11 +20,7 @@ fn put(folder: &TempDir, path: &str, len: usize) -> PathBuf {
 }
 
 fn spec(format: Format, piece_len: u32) -> Spec {
-    Spec {
-        format,
-        piece_len: Some(piece_len),
-        ..Spec::default()
-    }
+    Spec { format, piece_len: Some(piece_len), ..Spec::default() }
 }
 
 fn make(path: &Path, spec: Spec, threads: usize) -> Result<Vec<u8>, CreateError> {
@@ -42,11 +38,7 @@ fn result_does_not_depend_on_threads() {
     let folder = TempDir::new().unwrap();
     let lens = [0, 1, 16_384, 20_000, 700_001, 3_000_000];
     for (at, &len) in lens.iter().enumerate() {
-        put(
-            &folder,
-            &format!("top/{}/{at}", ["z", "a.b", "a"][at % 3]),
-            len,
-        );
+        put(&folder, &format!("top/{}/{at}", ["z", "a.b", "a"][at % 3]), len);
         put(&folder, &format!("top/{at}"), len / 2);
     }
     for format in [Format::Hybrid, Format::V1, Format::V2] {
@@ -70,15 +62,9 @@ fn infohashes_are_those_of_libtorrent() {
     let hash = |format| {
         let bytes = make(&single, spec(format, 32_768), 2).unwrap();
         let metainfo = Metainfo::decode(&bytes).unwrap();
-        metainfo
-            .info_hashes()
-            .map(|hash| hash.to_string())
-            .collect::<Vec<_>>()
+        metainfo.info_hashes().map(|hash| hash.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        hash(Format::V1),
-        ["9a39679bf4d34dbee23ca8d4caa1223784333af3"]
-    );
+    assert_eq!(hash(Format::V1), ["9a39679bf4d34dbee23ca8d4caa1223784333af3"]);
     let v2 = "a7465c00840b751aec8e48aaad810524e828246bf2803c5c516ce2b4968878cb";
     assert_eq!(hash(Format::V2), [v2]);
     assert_eq!(
@@ -128,13 +114,7 @@ fn single_file_through_a_link_is_refused() {
     let link = folder.path().join("link");
     symlink("file", &link).unwrap();
     let error = make(&link, Spec::default(), 1).unwrap_err();
-    assert!(matches!(
-        error,
-        CreateError::Kind {
-            kind: "symbolic link",
-            ..
-        }
-    ));
+    assert!(matches!(error, CreateError::Kind { kind: "symbolic link", .. }));
 }
 
 /// Does something to the file in the middle of hashing.
@@ -177,12 +157,7 @@ fn executables_are_marked() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let bytes = make(&folder.path().join("top"), Spec::default(), 1).unwrap();
     let metainfo = Metainfo::decode(&bytes).unwrap();
-    let marked: Vec<bool> = metainfo
-        .layout()
-        .files()
-        .iter()
-        .map(|f| f.is_executable())
-        .collect();
+    let marked: Vec<bool> = metainfo.layout().files().iter().map(|f| f.is_executable()).collect();
     assert_eq!(marked, [true, false]);
 }
 
@@ -195,13 +170,7 @@ fn progress_ends_with_all() {
         assert_eq!(total, 3_000_000);
         seen.lock().unwrap().insert(done);
     };
-    create(
-        &path,
-        Spec::default(),
-        NonZeroUsize::new(3).unwrap(),
-        &progress,
-    )
-    .unwrap();
+    create(&path, Spec::default(), NonZeroUsize::new(3).unwrap(), &progress).unwrap();
     let seen = seen.into_inner().unwrap();
     assert_eq!(seen.len(), 3, "1 MiB at a time");
     assert_eq!(seen.last(), Some(&3_000_000));

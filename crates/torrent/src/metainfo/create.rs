@@ -157,10 +157,7 @@ impl Draft {
     /// If [`Metainfo::decode`](super::Metainfo::decode) would refuse it, or the format cannot
     /// express it.
     pub fn new(name: &str, content: Content, spec: Spec) -> Result<Self, CreateError> {
-        let refuse = |source| CreateError::Refused {
-            name: name.to_owned(),
-            source,
-        };
+        let refuse = |source| CreateError::Refused { name: name.to_owned(), source };
         check_urls(&spec)?;
         let single = matches!(content, Content::File { .. });
         let files = files(name, content).map_err(refuse)?;
@@ -189,13 +186,7 @@ impl Draft {
             }
         };
         let (layout, geometry) = plan().map_err(refuse)?;
-        Ok(Self {
-            name: name.to_owned(),
-            spec,
-            single,
-            layout,
-            geometry,
-        })
+        Ok(Self { name: name.to_owned(), spec, single, layout, geometry })
     }
 
     /// Where to read the data of each piece.
@@ -262,8 +253,7 @@ impl Draft {
         let mut to = Encoder::new();
         to.dict(|top| {
             self.encode_head(top);
-            top.key("info")
-                .dict(|info| self.encode_info(info, hashes, &trees));
+            top.key("info").dict(|info| self.encode_info(info, hashes, &trees));
             if self.spec.format.has_v2() {
                 encode_layers(top.key("piece layers"), &trees);
             }
@@ -291,10 +281,8 @@ impl Draft {
             }
             let first = (file.start() / piece_len) as usize;
             let count = file.len().div_ceil(piece_len);
-            let pieces: Vec<Hash> = hashes[first..first + count as usize]
-                .iter()
-                .filter_map(|hash| hash.v2)
-                .collect();
+            let pieces: Vec<Hash> =
+                hashes[first..first + count as usize].iter().filter_map(|hash| hash.v2).collect();
             let root = match pieces.as_slice() {
                 [only] => *only,
                 _ => merkle::root(&pieces, base_layer, merkle::height(count)),
@@ -354,8 +342,7 @@ impl Draft {
             info.key("meta version").int(2);
         }
         info.key("name").bytes(self.name.as_bytes());
-        info.key("piece length")
-            .int(i64::from(self.geometry.piece_len()));
+        info.key("piece length").int(i64::from(self.geometry.piece_len()));
         if format.has_v1() {
             let sha1s: Vec<PieceSha1> = hashes.iter().filter_map(|hash| hash.v1).collect();
             info.key("pieces").bytes(sha1s.as_flattened());
@@ -421,11 +408,7 @@ fn encode_tree(to: &mut Encoder, entries: &[(&File, &Option<FileTree>)], depth: 
 /// Writes BEP 52 `piece layers`: of each file that is longer than a piece, by root. The same file
 /// twice has one layer.
 fn encode_layers(to: &mut Encoder, trees: &[Option<FileTree>]) {
-    let mut layers: Vec<_> = trees
-        .iter()
-        .flatten()
-        .filter(|tree| tree.pieces.len() > 1)
-        .collect();
+    let mut layers: Vec<_> = trees.iter().flatten().filter(|tree| tree.pieces.len() > 1).collect();
     layers.sort_unstable();
     layers.dedup();
     to.dict(|dict| {

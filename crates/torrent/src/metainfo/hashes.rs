@@ -232,11 +232,7 @@ impl PieceHashes {
         let len = (1 << layers).min(merkle::REQUEST_HASHES_MAX);
         let range_layers = len.trailing_zeros();
         // To the hash of the piece; without uncles there is nothing to ask for.
-        let proof_layers = if range_layers == layers {
-            0
-        } else {
-            layers - 1
-        };
+        let proof_layers = if range_layers == layers { 0 } else { layers - 1 };
         (0..1u32 << (layers - range_layers))
             // Past the end of the data there are only pads.
             .filter(|at| at * len * self.geometry.unit_len() < self.geometry.piece_data_len(piece))
@@ -265,11 +261,7 @@ impl PieceHashes {
         };
         let proved = merkle::climb(range, hashes).ok_or(HashesError::Unasked)?;
         let mut pieces = vec![];
-        for file in v2
-            .files
-            .iter()
-            .filter(|file| file.root == range.pieces_root)
-        {
+        for file in v2.files.iter().filter(|file| file.root == range.pieces_root) {
             if range.base_layer != v2.unit_layer || proved.layer != file.base_layer {
                 return Err(HashesError::Unasked);
             }
@@ -322,9 +314,7 @@ impl PieceHashes {
             return Err(HashesError::NotProved);
         }
         let blocks = 0..self.geometry.block_count(unit);
-        Ok(blocks
-            .filter(|&at| got.get(at as usize) != Some(&right[at as usize]))
-            .collect())
+        Ok(blocks.filter(|&at| got.get(at as usize) != Some(&right[at as usize])).collect())
     }
 
     /// What to do about a peer's `hash request`.
@@ -354,15 +344,9 @@ impl PieceHashes {
         let first = piece.0 * self.geometry.units_per_piece();
         let run = if top <= v2.unit_layer && v2.known.contains(piece.0) {
             let at = (range.index << range.base_layer) % (1 << v2.piece_layer);
-            UnitRun {
-                first: UnitIndex(first + (at >> v2.unit_layer)),
-                count: 1,
-            }
+            UnitRun { first: UnitIndex(first + (at >> v2.unit_layer)), count: 1 }
         } else {
-            UnitRun {
-                first: UnitIndex(first),
-                count: self.geometry.units_per_piece(),
-            }
+            UnitRun { first: UnitIndex(first), count: self.geometry.units_per_piece() }
         };
         Answer::NeedLeaves(run)
     }
@@ -388,10 +372,8 @@ impl PieceHashes {
         let index = u64::from(piece.0.checked_sub(file.first_piece)?);
         let offset = u64::from(self.geometry.unit_offset(run.first) / BLOCK_LEN);
         let start = (index << v2.piece_layer) + offset;
-        let given = Leaves {
-            span: start..start + (u64::from(run.count) << v2.unit_layer),
-            hashes: leaves,
-        };
+        let given =
+            Leaves { span: start..start + (u64::from(run.count) << v2.unit_layer), hashes: leaves };
         v2.prove(file, range, Some(given))
     }
 }
@@ -433,19 +415,11 @@ impl V2Hashes {
                 known.insert(piece);
             });
         }
-        Self {
-            files,
-            piece_layer,
-            unit_layer,
-            learned: BTreeMap::new(),
-            known,
-        }
+        Self { files, piece_layer, unit_layer, learned: BTreeMap::new(), known }
     }
 
     fn place(&self, piece: PieceIndex) -> Place<'_> {
-        let after = self
-            .files
-            .partition_point(|file| file.first_piece <= piece.0);
+        let after = self.files.partition_point(|file| file.first_piece <= piece.0);
         // Piece 0 begins the first file with data, and there is one.
         let file = &self.files[after - 1];
         Place {
@@ -456,9 +430,7 @@ impl V2Hashes {
     }
 
     fn file_of(&self, range: &HashRange) -> Option<&FileHashes> {
-        self.files
-            .iter()
-            .find(|file| file.root == range.pieces_root)
+        self.files.iter().find(|file| file.root == range.pieces_root)
     }
 
     /// Keeps proved hashes of the units of `piece`; says whether all became known by it.
@@ -471,15 +443,8 @@ impl V2Hashes {
     ) -> bool {
         let count = geometry.piece_data_len(piece).div_ceil(geometry.unit_len()) as usize;
         let first = (range.index % geometry.units_per_piece()) as usize;
-        let units = self
-            .learned
-            .entry(piece.0)
-            .or_insert_with(|| vec![None; count]);
-        for (unit, hash) in units
-            .iter_mut()
-            .skip(first)
-            .zip(&hashes[..range.len as usize])
-        {
+        let units = self.learned.entry(piece.0).or_insert_with(|| vec![None; count]);
+        for (unit, hash) in units.iter_mut().skip(first).zip(&hashes[..range.len as usize]) {
             *unit = Some(*hash);
         }
         units.iter().all(Option::is_some) && self.known.insert(piece.0)

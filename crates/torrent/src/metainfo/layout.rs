@@ -57,12 +57,7 @@ pub enum Segment {
 
 impl File {
     pub(super) const fn new(path: FilePath, len: u64, executable: bool) -> Self {
-        Self {
-            path,
-            len,
-            executable,
-            start: 0,
-        }
+        Self { path, len, executable, start: 0 }
     }
 
     /// The path relative to the download folder; begins with the torrent's name, if the torrent is
@@ -127,12 +122,7 @@ impl Layout {
     }
 
     const fn empty(piece_len: u32) -> Self {
-        Self {
-            piece_len,
-            files: vec![],
-            spans: vec![],
-            data_len: 0,
-        }
+        Self { piece_len, files: vec![], spans: vec![], data_len: 0 }
     }
 
     fn push_file(&mut self, mut file: File) -> Result<(), MetainfoError> {
@@ -222,30 +212,21 @@ impl Layout {
         let from = u64::from(piece) * u64::from(self.piece_len) + u64::from(offset);
         let to = from + u64::from(len);
         let first = self.spans.partition_point(|span| span.end <= from);
-        self.spans[first..]
-            .iter()
-            .take_while(move |span| span.start < to)
-            .map(move |span| {
-                let start = span.start.max(from);
-                // Not longer than `len`.
-                let len = (span.end.min(to) - start) as u32;
-                match span.file {
-                    Some(file) => Segment::File {
-                        file,
-                        offset: start - span.start,
-                        len,
-                    },
-                    None => Segment::Padding { len },
-                }
-            })
+        self.spans[first..].iter().take_while(move |span| span.start < to).map(move |span| {
+            let start = span.start.max(from);
+            // Not longer than `len`.
+            let len = (span.end.min(to) - start) as u32;
+            match span.file {
+                Some(file) => Segment::File { file, offset: start - span.start, len },
+                None => Segment::Padding { len },
+            }
+        })
     }
 }
 
 /// Adds lengths that strangers name, up to what a torrent can hold.
 pub(super) fn add_len(sum: u64, len: u64) -> Result<u64, MetainfoError> {
-    sum.checked_add(len)
-        .filter(|&sum| sum <= TOTAL_LEN_MAX)
-        .ok_or(MetainfoError::TotalLen)
+    sum.checked_add(len).filter(|&sum| sum <= TOTAL_LEN_MAX).ok_or(MetainfoError::TotalLen)
 }
 
 #[cfg(test)]
@@ -272,11 +253,7 @@ mod tests {
         let segments = |piece, offset, len| layout.segments(piece, offset, len).collect::<Vec<_>>();
         assert_eq!(
             segments(0, 0, 50),
-            [
-                in_file(0, 0, 30),
-                Segment::Padding { len: 10 },
-                in_file(2, 0, 10)
-            ]
+            [in_file(0, 0, 30), Segment::Padding { len: 10 }, in_file(2, 0, 10)]
         );
         assert_eq!(segments(0, 30, 10), [Segment::Padding { len: 10 }]);
         assert_eq!(segments(1, 5, 100), [in_file(2, 15, 45)]);
@@ -288,38 +265,23 @@ mod tests {
 
     #[test]
     fn v2_files_start_a_piece() {
-        let files = [
-            file("a", 20_000),
-            file("empty", 0),
-            file("b", 16_384),
-            file("c", 1),
-        ];
+        let files = [file("a", 20_000), file("empty", 0), file("b", 16_384), file("c", 1)];
         let layout = Layout::aligned(16_384, files.into_iter()).unwrap();
         let geometry = layout.aligned_geometry().unwrap();
         assert_eq!(geometry.piece_count(), 4);
-        let lens: Vec<u32> = (0..4)
-            .map(|piece| geometry.piece_data_len(geometry.piece(piece).unwrap()))
-            .collect();
+        let lens: Vec<u32> =
+            (0..4).map(|piece| geometry.piece_data_len(geometry.piece(piece).unwrap())).collect();
         assert_eq!(lens, [16_384, 3_616, 16_384, 1]);
         assert_eq!(geometry.data_len(), layout.data_len());
         let segments: Vec<_> = layout.segments(1, 0, 16_384).collect();
-        assert_eq!(
-            segments,
-            [in_file(0, 16_384, 3_616), Segment::Padding { len: 12_768 }]
-        );
-        assert_eq!(
-            layout.segments(3, 0, 16_384).collect::<Vec<_>>(),
-            [in_file(3, 0, 1)]
-        );
+        assert_eq!(segments, [in_file(0, 16_384, 3_616), Segment::Padding { len: 12_768 }]);
+        assert_eq!(layout.segments(3, 0, 16_384).collect::<Vec<_>>(), [in_file(3, 0, 1)]);
     }
 
     #[test]
     fn sums_of_lengths_do_not_overflow() {
         let huge = || [file("a", u64::MAX), file("b", u64::MAX)].into_iter();
-        assert_eq!(
-            Layout::aligned(16_384, huge()),
-            Err(MetainfoError::TotalLen)
-        );
+        assert_eq!(Layout::aligned(16_384, huge()), Err(MetainfoError::TotalLen));
         let none = Layout::aligned(16_384, [file("a", 0)].into_iter());
         assert_eq!(none, Err(MetainfoError::TotalLen));
     }

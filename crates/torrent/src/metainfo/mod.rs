@@ -104,9 +104,7 @@ impl Metainfo {
             return Err(MetainfoError::TooLong(bytes.len()));
         }
         let value = bencode::decode(bytes)?;
-        let top = value
-            .as_dict()
-            .ok_or(MetainfoError::Malformed("metainfo"))?;
+        let top = value.as_dict().ok_or(MetainfoError::Malformed("metainfo"))?;
         let info = require_dict(top, "info")?;
         // BEP 52: to be checked before anything else, as a later version may change anything.
         let version = optional(info, "meta version", Value::as_int)?;
@@ -116,10 +114,8 @@ impl Metainfo {
             return Err(MetainfoError::Version(version));
         }
         let name = require(info, "name", Value::as_bytes)?;
-        let name = path::component(name).map_err(|fault| MetainfoError::Path {
-            path: path::lossy(&[name]),
-            fault,
-        })?;
+        let name = path::component(name)
+            .map_err(|fault| MetainfoError::Path { path: path::lossy(&[name]), fault })?;
         let piece_len = piece_len(info, version.is_some())?;
         let sides = Sides::decode(top, info, &name, version.is_some(), piece_len)?;
         let created_by = optional(top, "created by", Value::as_bytes)?;
@@ -133,14 +129,8 @@ impl Metainfo {
             created_by: created_by.map(|text| String::from_utf8_lossy(text).into_owned()),
             creation_date: optional(top, "creation date", Value::as_int)?,
             info: info.raw().to_vec(),
-            v1: sides.v1.map(|pieces| V1 {
-                info_hash: Sha1::digest(info.raw()).into(),
-                pieces,
-            }),
-            v2: sides.v2.map(|trees| V2 {
-                info_hash: Sha256::digest(info.raw()).into(),
-                trees,
-            }),
+            v1: sides.v1.map(|pieces| V1 { info_hash: Sha1::digest(info.raw()).into(), pieces }),
+            v2: sides.v2.map(|trees| V2 { info_hash: Sha256::digest(info.raw()).into(), trees }),
             layout: sides.layout,
             geometry: sides.geometry,
         })
@@ -288,12 +278,7 @@ impl Sides {
                 hashes: pieces.len(),
             });
         }
-        Ok(Self {
-            v1,
-            v2: trees,
-            layout,
-            geometry,
-        })
+        Ok(Self { v1, v2: trees, layout, geometry })
     }
 }
 
@@ -313,10 +298,7 @@ fn trackers(top: &Dict<'_>) -> Result<Vec<Vec<String>>, MetainfoError> {
     let mut tiers = vec![];
     for tier in optional(top, LIST, Value::as_list)?.unwrap_or_default() {
         let tier = tier.as_list().ok_or(MetainfoError::Malformed(LIST))?;
-        let urls = tier
-            .iter()
-            .map(|value| url(value, LIST))
-            .collect::<Result<Vec<_>, _>>()?;
+        let urls = tier.iter().map(|value| url(value, LIST)).collect::<Result<Vec<_>, _>>()?;
         if !urls.is_empty() {
             tiers.push(urls);
         }

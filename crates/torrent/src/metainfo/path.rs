@@ -78,10 +78,7 @@ impl FilePath {
                 _ => Ok(Self(parts)),
             }
         });
-        path.map_err(|fault| MetainfoError::Path {
-            path: lossy(&raw),
-            fault,
-        })
+        path.map_err(|fault| MetainfoError::Path { path: lossy(&raw), fault })
     }
 
     /// The names of the folders, then of the file. At least one.
@@ -91,10 +88,7 @@ impl FilePath {
     }
 
     pub(super) fn refuse(&self, fault: PathFault) -> MetainfoError {
-        MetainfoError::Path {
-            path: self.to_string(),
-            fault,
-        }
+        MetainfoError::Path { path: self.to_string(), fault }
     }
 }
 
@@ -125,11 +119,7 @@ pub(super) fn lossy<T: AsRef<[u8]>>(components: &[T]) -> String {
         if at > 0 {
             shown.push('/');
         }
-        shown.extend(
-            String::from_utf8_lossy(part.as_ref())
-                .chars()
-                .take(SHOWN_MAX),
-        );
+        shown.extend(String::from_utf8_lossy(part.as_ref()).chars().take(SHOWN_MAX));
         if shown.chars().count() > SHOWN_MAX {
             shown = shown.chars().take(SHOWN_MAX).collect();
             shown.push('…');
@@ -146,10 +136,7 @@ pub(super) fn check_distinct<'a>(
     let mut sorted: Vec<&FilePath> = paths.collect();
     sorted.sort_unstable();
     // Whatever begins with a path sorts directly behind it.
-    match sorted
-        .windows(2)
-        .find(|pair| pair[1].0.starts_with(&pair[0].0))
-    {
+    match sorted.windows(2).find(|pair| pair[1].0.starts_with(&pair[0].0)) {
         Some(pair) => Err(pair[1].refuse(PathFault::Taken)),
         None => Ok(()),
     }
@@ -173,10 +160,7 @@ mod tests {
     fn paths_cannot_leave_the_folder() {
         check(&["a", "b c", "ü"], Ok("a/b c/ü"));
         check(&["..."], Ok("..."));
-        check(
-            &[r"dev-disk-by\x2duuid.swap"],
-            Ok(r"dev-disk-by\x2duuid.swap"),
-        );
+        check(&[r"dev-disk-by\x2duuid.swap"], Ok(r"dev-disk-by\x2duuid.swap"));
         check(&[], Err(PathFault::Empty));
         check(&["a", ""], Err(PathFault::Empty));
         check(&["a", "..", "b"], Err(PathFault::Dots));
@@ -211,13 +195,7 @@ mod tests {
             let list: Vec<_> = list.iter().map(|p| FilePath::new(*p).unwrap()).collect();
             check_distinct(list.iter()).is_ok()
         };
-        assert!(paths(&[
-            &["a", "b"],
-            &["a.b"],
-            &["a", "c"],
-            &["a-"],
-            &["b"]
-        ]));
+        assert!(paths(&[&["a", "b"], &["a.b"], &["a", "c"], &["a-"], &["b"]]));
         assert!(!paths(&[&["a", "b"], &["c"], &["a", "b"]]));
         assert!(!paths(&[&["a", "b"], &["a.b"], &["a-"], &["a"]]));
     }

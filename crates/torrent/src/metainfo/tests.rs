@@ -46,11 +46,7 @@ fn make(content: Content, spec: Spec) -> Result<Vec<u8>, CreateError> {
 }
 
 fn spec(format: Format, piece_len: u32) -> Spec {
-    Spec {
-        format,
-        piece_len: Some(piece_len),
-        ..Spec::default()
-    }
+    Spec { format, piece_len: Some(piece_len), ..Spec::default() }
 }
 
 fn folder(files: &[(&str, u64)]) -> Content {
@@ -62,10 +58,7 @@ fn folder(files: &[(&str, u64)]) -> Content {
     Content::Folder(files.iter().map(file).collect())
 }
 
-const FILE: fn(u64) -> Content = |len| Content::File {
-    len,
-    executable: false,
-};
+const FILE: fn(u64) -> Content = |len| Content::File { len, executable: false };
 
 fn decoded(content: Content, format: Format, piece_len: u32) -> Metainfo {
     Metainfo::decode(&make(content, spec(format, piece_len)).unwrap()).unwrap()
@@ -122,22 +115,14 @@ fn what_is_created_is_read_back() {
             piece_len: Some(32_768),
         };
         let metainfo = Metainfo::decode(&make(content(), full.clone()).unwrap()).unwrap();
-        let names: Vec<_> = metainfo
-            .layout
-            .files()
-            .iter()
-            .map(|f| f.path().to_string())
-            .collect();
+        let names: Vec<_> = metainfo.layout.files().iter().map(|f| f.path().to_string()).collect();
         assert_eq!(names, ["name/a/w", "name/a/x.sh", "name/a.b", "name/b"]);
         assert!(metainfo.layout.files()[1].is_executable());
         assert!(!metainfo.layout.files()[0].is_executable());
         assert!(metainfo.is_private());
         assert_eq!(metainfo.trackers, full.trackers);
         assert_eq!(metainfo.web_seeds, full.web_seeds);
-        assert_eq!(
-            (metainfo.comment(), metainfo.created_by()),
-            (Some("c"), Some("b"))
-        );
+        assert_eq!((metainfo.comment(), metainfo.created_by()), (Some("c"), Some("b")));
         assert_eq!(metainfo.creation_date(), Some(-1));
         assert_eq!(metainfo.info_hash_v1().is_some(), format != Format::V2);
         assert_eq!(metainfo.info_hash_v2().is_some(), format != Format::V1);
@@ -149,12 +134,7 @@ fn what_is_created_is_read_back() {
 fn only_given_things_are_written() {
     let bytes = make(FILE(1), Spec::default()).unwrap();
     let value = bencode::decode(&bytes).unwrap();
-    let keys: Vec<_> = value
-        .as_dict()
-        .unwrap()
-        .iter()
-        .map(|(key, _)| key)
-        .collect();
+    let keys: Vec<_> = value.as_dict().unwrap().iter().map(|(key, _)| key).collect();
     assert_eq!(keys, [&b"info"[..], b"piece layers"]);
 }
 
@@ -169,12 +149,7 @@ fn folder_of_one_file_is_not_that_file() {
         Err(CreateError::FolderOfOneFile("name".into()))
     );
     assert!(make(folder(&[("d/a", 1)]), spec(Format::V2, 16_384)).is_ok());
-    assert_eq!(
-        decoded(FILE(1), Format::V2, 16_384).layout.files()[0]
-            .path()
-            .to_string(),
-        "name"
-    );
+    assert_eq!(decoded(FILE(1), Format::V2, 16_384).layout.files()[0].path().to_string(), "name");
 }
 
 #[test]
@@ -187,10 +162,7 @@ fn what_would_not_be_read_is_not_created() {
     assert!(refused(folder(&[("../a", 1), ("b", 1)]), Spec::default()));
     assert!(refused(FILE(1), spec(Format::V1, 8_192)));
     assert!(refused(FILE(1), spec(Format::V1, 49_152)));
-    let url = Spec {
-        web_seeds: vec!["u".repeat(URL_LEN_MAX + 1)],
-        ..Spec::default()
-    };
+    let url = Spec { web_seeds: vec!["u".repeat(URL_LEN_MAX + 1)], ..Spec::default() };
     assert!(refused(FILE(1), url));
     assert!(Draft::new("..", FILE(1), Spec::default()).is_err());
 }
@@ -246,11 +218,8 @@ fn by_hand(info: &[u8], after: &[u8]) -> Result<Metainfo, MetainfoError> {
 
 fn v1_info(middle: &str, piece_len: &str, hash_count: usize) -> Vec<u8> {
     let pieces = "h".repeat(20 * hash_count);
-    format!(
-        "{middle}4:name1:n12:piece lengthi{piece_len}e6:pieces{}:{pieces}",
-        pieces.len()
-    )
-    .into_bytes()
+    format!("{middle}4:name1:n12:piece lengthi{piece_len}e6:pieces{}:{pieces}", pieces.len())
+        .into_bytes()
 }
 
 #[track_caller]
@@ -266,36 +235,16 @@ fn hostile_v1_numbers_are_refused() {
     refuse_v1("6:lengthi40000e", "16384", 2, &count(3, 2));
     refuse_v1("6:lengthi40000e", "16384", 4, &count(3, 4));
     refuse_v1("6:lengthi0e", "16384", 0, &MetainfoError::TotalLen);
-    refuse_v1(
-        "6:lengthi-1e",
-        "16384",
-        1,
-        &MetainfoError::Malformed("length"),
-    );
+    refuse_v1("6:lengthi-1e", "16384", 1, &MetainfoError::Malformed("length"));
     refuse_v1("", "16384", 1, &MetainfoError::Missing("length"));
     let max = i64::MAX.to_string();
-    refuse_v1(
-        &format!("6:lengthi{max}e"),
-        "16384",
-        1,
-        &MetainfoError::TotalLen,
-    );
+    refuse_v1(&format!("6:lengthi{max}e"), "16384", 1, &MetainfoError::TotalLen);
     refuse_v1("6:lengthi1e", "0", 1, &MetainfoError::PieceLen(0));
-    refuse_v1(
-        "6:lengthi1e",
-        "-16384",
-        1,
-        &MetainfoError::PieceLen(-16_384),
-    );
+    refuse_v1("6:lengthi1e", "-16384", 1, &MetainfoError::PieceLen(-16_384));
     refuse_v1("6:lengthi1e", &max, 1, &MetainfoError::PieceLen(i64::MAX));
     let too_many = crate::geometry::GeometryError::PieceCount(1 << 30);
     refuse_v1("6:lengthi1073741824e", "1", 1, &too_many.into());
-    refuse_v1(
-        "5:filesle6:lengthi1e",
-        "16384",
-        1,
-        &MetainfoError::Malformed("length"),
-    );
+    refuse_v1("5:filesle6:lengthi1e", "16384", 1, &MetainfoError::Malformed("length"));
     // Two lengths that only together are too much.
     let half = (1u64 << 45) + 1;
     let file = |name| format!("d6:lengthi{half}e4:pathl1:{name}ee");
@@ -309,43 +258,20 @@ fn hostile_v1_paths_are_refused() {
     fn check(file: &str, path: &str, fault: PathFault) {
         let info = v1_info(&format!("5:filesl{file}e"), "16384", 1);
         let path = path.to_owned();
-        assert_eq!(
-            by_hand(&info, b""),
-            Err(MetainfoError::Path { path, fault })
-        );
+        assert_eq!(by_hand(&info, b""), Err(MetainfoError::Path { path, fault }));
     }
-    check(
-        "d6:lengthi1e4:pathl2:..6:passwdee",
-        "n/../passwd",
-        PathFault::Dots,
-    );
-    check(
-        "d6:lengthi1e4:pathl11:/etc/passwdee",
-        "n//etc/passwd",
-        PathFault::Separator,
-    );
+    check("d6:lengthi1e4:pathl2:..6:passwdee", "n/../passwd", PathFault::Dots);
+    check("d6:lengthi1e4:pathl11:/etc/passwdee", "n//etc/passwd", PathFault::Separator);
     check("d6:lengthi1e4:pathl0:1:aee", "n//a", PathFault::Empty);
     check("d6:lengthi1e4:pathl3:a\0bee", "n/a\0b", PathFault::Nul);
-    check(
-        "d4:attr1:l6:lengthi0e4:pathl1:ae12:symlink pathl1:bee",
-        "n/a",
-        PathFault::Symlink,
-    );
-    check(
-        "d4:attr2:pl6:lengthi0e4:pathl1:aee",
-        "n/a",
-        PathFault::Symlink,
-    );
+    check("d4:attr1:l6:lengthi0e4:pathl1:ae12:symlink pathl1:bee", "n/a", PathFault::Symlink);
+    check("d4:attr2:pl6:lengthi0e4:pathl1:aee", "n/a", PathFault::Symlink);
     let file = "d6:lengthi1e4:pathl1:aee";
     check(&[file, file].concat(), "n/a", PathFault::Taken);
     let within = "d6:lengthi1e4:pathl1:a1:bee";
     check(&[within, file].concat(), "n/a/b", PathFault::Taken);
     let deep = format!("d6:lengthi1e4:pathl{}ee", "1:a".repeat(32));
-    check(
-        &deep,
-        &["n/", &["a"; 32].join("/")].concat(),
-        PathFault::TooDeep,
-    );
+    check(&deep, &["n/", &["a"; 32].join("/")].concat(), PathFault::TooDeep);
 
     let name = |name: &str| {
         let info = String::from_utf8(v1_info("6:lengthi1e", "16384", 1)).unwrap();
@@ -372,85 +298,41 @@ fn v2_info(tree: &[u8], version: &str) -> Vec<u8> {
 }
 
 fn leaf(len: &str, root: &[u8; 32]) -> Vec<u8> {
-    [
-        b"d0:d6:length",
-        len.as_bytes(),
-        b"11:pieces root32:",
-        root,
-        b"ee",
-    ]
-    .concat()
+    [b"d0:d6:length", len.as_bytes(), b"11:pieces root32:", root, b"ee"].concat()
 }
 
 #[test]
 fn hostile_v2_trees_are_refused() {
     #[track_caller]
     fn check(tree: &[u8], expect: &MetainfoError) {
-        assert_eq!(
-            by_hand(&v2_info(tree, "2"), b"").as_ref().err(),
-            Some(expect)
-        );
+        assert_eq!(by_hand(&v2_info(tree, "2"), b"").as_ref().err(), Some(expect));
     }
     let leaf = leaf("i5e", &[7; 32]);
     let tree = |name: &str, entry: &[u8]| {
-        [
-            b"d",
-            name.len().to_string().as_bytes(),
-            b":",
-            name.as_bytes(),
-            entry,
-            b"e",
-        ]
-        .concat()
+        [b"d", name.len().to_string().as_bytes(), b":", name.as_bytes(), entry, b"e"].concat()
     };
     let good = v2_info(&tree("n", &leaf), "2");
     assert!(by_hand(&good, b"").is_ok());
-    assert_eq!(
-        by_hand(&v2_info(&tree("n", &leaf), "3"), b""),
-        Err(MetainfoError::Version(3))
-    );
-    let path = |path: &str, fault| MetainfoError::Path {
-        path: path.into(),
-        fault,
-    };
+    assert_eq!(by_hand(&v2_info(&tree("n", &leaf), "3"), b""), Err(MetainfoError::Version(3)));
+    let path = |path: &str, fault| MetainfoError::Path { path: path.into(), fault };
     let malformed = MetainfoError::Malformed("file tree");
     check(&tree("..", &leaf), &path("..", PathFault::Dots));
-    check(
-        &tree("a", &tree("..", &leaf)),
-        &path("n/a/..", PathFault::Dots),
-    );
+    check(&tree("a", &tree("..", &leaf)), &path("n/a/..", PathFault::Dots));
     check(&tree("a/b", &leaf), &path("a/b", PathFault::Separator));
     check(&leaf, &malformed);
     check(b"de", &MetainfoError::TotalLen);
     // A file that is a folder as well.
     check(b"d1:ad0:d6:lengthi0ee1:bd0:d6:lengthi0eeeee", &malformed);
-    check(
-        b"d1:ad0:d6:lengthi5eeee",
-        &MetainfoError::Missing("pieces root"),
-    );
-    check(
-        b"d1:ad0:d4:attr1:l6:lengthi0eeee",
-        &path("a", PathFault::Symlink),
-    );
-    check(
-        b"d1:ad0:d6:lengthi5e11:pieces root2:abeee",
-        &MetainfoError::Malformed("pieces root"),
-    );
+    check(b"d1:ad0:d6:lengthi5eeee", &MetainfoError::Missing("pieces root"));
+    check(b"d1:ad0:d4:attr1:l6:lengthi0eeee", &path("a", PathFault::Symlink));
+    check(b"d1:ad0:d6:lengthi5e11:pieces root2:abeee", &MetainfoError::Malformed("pieces root"));
     let deep = (0..40).fold(leaf.clone(), |below, _| tree("a", &below));
     assert!(matches!(
         by_hand(&v2_info(&deep, "2"), b""),
-        Err(MetainfoError::Path {
-            fault: PathFault::TooDeep,
-            ..
-        })
+        Err(MetainfoError::Path { fault: PathFault::TooDeep, .. })
     ));
-    let odd = String::from_utf8(v2_info(b"de", "2"))
-        .unwrap()
-        .replace("16384", "49152");
-    assert_eq!(
-        by_hand(odd.as_bytes(), b""),
-        Err(MetainfoError::PieceLen(49_152))
-    );
+    let odd = String::from_utf8(v2_info(b"de", "2")).unwrap().replace("16384", "49152");
+    assert_eq!(by_hand(odd.as_bytes(), b""), Err(MetainfoError::PieceLen(49_152)));
 }
 
 #[test]
@@ -468,28 +350,17 @@ fn piece_layers_must_lead_to_the_root() {
         let after = [&b"12:piece layers"[..], &to.finish()].concat();
         by_hand(&v2_info(&tree, "2"), &after).err()
     };
-    let fault = |fault| {
-        Some(MetainfoError::Layer {
-            path: "n".into(),
-            fault,
-        })
-    };
+    let fault = |fault| Some(MetainfoError::Layer { path: "n".into(), fault });
     let right = hashes.as_flattened();
     assert_eq!(check(Some(right)), None);
     assert_eq!(check(None), fault(LayerFault::Missing));
     assert_eq!(check(Some(&right[..64])), fault(LayerFault::Len));
     assert_eq!(check(Some(&right[..95])), fault(LayerFault::Len));
-    assert_eq!(
-        check(Some(&[right, &[0; 32]].concat())),
-        fault(LayerFault::Len)
-    );
+    assert_eq!(check(Some(&[right, &[0; 32]].concat())), fault(LayerFault::Len));
     let mut wrong = right.to_vec();
     wrong[40] ^= 1;
     assert_eq!(check(Some(&wrong)), fault(LayerFault::Root));
-    assert_eq!(
-        by_hand(&v2_info(&tree, "2"), b"").err(),
-        fault(LayerFault::Missing)
-    );
+    assert_eq!(by_hand(&v2_info(&tree, "2"), b"").err(), fault(LayerFault::Missing));
 }
 
 #[test]
@@ -497,10 +368,7 @@ fn hybrid_sides_must_agree() {
     let content = || folder(&[("a", 20_000), ("b", 20_000), ("c", 3)]);
     let good = make(content(), spec(Format::Hybrid, 16_384)).unwrap();
     let check = |from: &str, to: &str, expect: Option<&str>| {
-        let at = good
-            .windows(from.len())
-            .position(|window| window == from.as_bytes())
-            .unwrap();
+        let at = good.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
         let twisted = [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat();
         let expect = expect.map(|path| MetainfoError::Hybrid { path: path.into() });
         assert_eq!(Metainfo::decode(&twisted).err(), expect, "{from}");
@@ -513,11 +381,7 @@ fn hybrid_sides_must_agree() {
     check(v1_a, "d6:lengthi19999e4:pathl1:aee", Some("name/a"));
     check(v1_a, "", Some("name/b"));
     check(v1_c, "", Some("name/c"));
-    check(
-        v1_c,
-        &[v1_c, "d6:lengthi3e4:pathl1:dee"].concat(),
-        Some("name/d"),
-    );
+    check(v1_c, &[v1_c, "d6:lengthi3e4:pathl1:dee"].concat(), Some("name/d"));
     check(pad, "", Some("name/b"));
     // Padding behind the last file is optional, up to the end of the piece.
     let tail = |len: u32| format!("{v1_c}d4:attr1:p6:lengthi{len}e4:pathl1:pee");
@@ -529,51 +393,22 @@ fn hybrid_sides_must_agree() {
 fn top_level_oddities_are_read_or_refused() {
     let info = v1_info("6:lengthi1e", "16384", 1);
     let with = |before: &str, after: &str| {
-        let all = [
-            b"d",
-            before.as_bytes(),
-            b"4:infod",
-            &info,
-            b"e",
-            after.as_bytes(),
-            b"e",
-        ];
+        let all = [b"d", before.as_bytes(), b"4:infod", &info, b"e", after.as_bytes(), b"e"];
         Metainfo::decode(&all.concat())
     };
     assert_eq!(with("", "8:url-list0:").unwrap().web_seeds(), [""; 0]);
     assert_eq!(with("", "8:url-list1:u").unwrap().web_seeds(), ["u"]);
-    assert_eq!(
-        with("", "8:url-listl1:u1:ve").unwrap().web_seeds(),
-        ["u", "v"]
-    );
-    assert_eq!(
-        with("", "8:url-listi1e"),
-        Err(MetainfoError::Malformed("url-list"))
-    );
+    assert_eq!(with("", "8:url-listl1:u1:ve").unwrap().web_seeds(), ["u", "v"]);
+    assert_eq!(with("", "8:url-listi1e"), Err(MetainfoError::Malformed("url-list")));
     // BEP 12: the list replaces `announce`, unless it is empty.
     let list = "8:announce1:a13:announce-list";
-    assert_eq!(
-        with(&format!("{list}ll1:bee"), "").unwrap().trackers(),
-        [["b"]]
-    );
+    assert_eq!(with(&format!("{list}ll1:bee"), "").unwrap().trackers(), [["b"]]);
     assert_eq!(with(&format!("{list}le"), "").unwrap().trackers(), [["a"]]);
     let many = format!("13:announce-listl{}e", "l1:be".repeat(URLS_MAX + 1));
-    assert_eq!(
-        with(&many, ""),
-        Err(MetainfoError::TooManyUrls("announce-list"))
-    );
+    assert_eq!(with(&many, ""), Err(MetainfoError::TooManyUrls("announce-list")));
     assert_eq!(Metainfo::decode(b"de"), Err(MetainfoError::Missing("info")));
-    assert_eq!(
-        Metainfo::decode(b"le"),
-        Err(MetainfoError::Malformed("metainfo"))
-    );
-    assert!(matches!(
-        Metainfo::decode(b"d4:info"),
-        Err(MetainfoError::Bencode(_))
-    ));
+    assert_eq!(Metainfo::decode(b"le"), Err(MetainfoError::Malformed("metainfo")));
+    assert!(matches!(Metainfo::decode(b"d4:info"), Err(MetainfoError::Bencode(_))));
     let long = vec![b'd'; METAINFO_LEN_MAX + 1];
-    assert_eq!(
-        Metainfo::decode(&long),
-        Err(MetainfoError::TooLong(METAINFO_LEN_MAX + 1))
-    );
+    assert_eq!(Metainfo::decode(&long), Err(MetainfoError::TooLong(METAINFO_LEN_MAX + 1)));
 }

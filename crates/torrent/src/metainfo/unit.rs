@@ -64,9 +64,6 @@ mod tests {
     #[test]
     fn small_files_in_long_pieces_do_not_multiply_units() {
         assert_eq!(unit_len(65_536, 128 * 1024 * KIB, 65_536), 2048 * KIB);
-        assert_eq!(
-            unit_len(1 << 20, 128 * 1024 * KIB, 1 << 20),
-            32 * 1024 * KIB
-        );
+        assert_eq!(unit_len(1 << 20, 128 * 1024 * KIB, 1 << 20), 32 * 1024 * KIB);
     }
 }

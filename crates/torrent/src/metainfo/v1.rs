@@ -43,19 +43,10 @@ pub(super) fn decode(info: &Dict<'_>, name: &str, piece_len: u32) -> Result<Side
             if attributes.symlink {
                 return Err(path.refuse(PathFault::Symlink));
             }
-            vec![Entry::File(File::new(
-                path,
-                file_len(info)?,
-                attributes.executable,
-            ))]
+            vec![Entry::File(File::new(path, file_len(info)?, attributes.executable))]
         }
     };
-    Ok(Side {
-        is_single_file: files.is_none(),
-        entries,
-        pieces: hashes.to_vec(),
-        piece_len,
-    })
+    Ok(Side { is_single_file: files.is_none(), entries, pieces: hashes.to_vec(), piece_len })
 }
 
 fn decode_files(files: &[Value<'_>], name: &str) -> Result<Vec<Entry>, MetainfoError> {
@@ -63,16 +54,9 @@ fn decode_files(files: &[Value<'_>], name: &str) -> Result<Vec<Entry>, MetainfoE
     if files.len() > 2 * FILES_MAX {
         return Err(MetainfoError::TooManyFiles);
     }
-    let entries: Vec<Entry> = files
-        .iter()
-        .map(|file| decode_file(file, name))
-        .collect::<Result<_, _>>()?;
-    if entries
-        .iter()
-        .filter(|entry| entry.file().is_some())
-        .count()
-        > FILES_MAX
-    {
+    let entries: Vec<Entry> =
+        files.iter().map(|file| decode_file(file, name)).collect::<Result<_, _>>()?;
+    if entries.iter().filter(|entry| entry.file().is_some()).count() > FILES_MAX {
         return Err(MetainfoError::TooManyFiles);
     }
     super::path::check_distinct(entries.iter().filter_map(|e| e.file().map(File::path)))?;
@@ -97,11 +81,7 @@ fn decode_file(file: &Value<'_>, name: &str) -> Result<Entry, MetainfoError> {
     if attributes.symlink {
         return Err(path.refuse(PathFault::Symlink));
     }
-    Ok(Entry::File(File::new(
-        path,
-        file_len(file)?,
-        attributes.executable,
-    )))
+    Ok(Entry::File(File::new(path, file_len(file)?, attributes.executable)))
 }
 
 impl Entry {
@@ -144,16 +124,12 @@ impl Side {
         }
         let padded_len = v2.end().next_multiple_of(u64::from(self.piece_len));
         if start > padded_len.min(TOTAL_LEN_MAX) {
-            return Err(MetainfoError::Hybrid {
-                path: "padding".to_owned(),
-            });
+            return Err(MetainfoError::Hybrid { path: "padding".to_owned() });
         }
         Ok(())
     }
 }
 
 fn differ(file: &File) -> MetainfoError {
-    MetainfoError::Hybrid {
-        path: file.path().to_string(),
-    }
+    MetainfoError::Hybrid { path: file.path().to_string() }
 }

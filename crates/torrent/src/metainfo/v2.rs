@@ -32,14 +32,8 @@ pub(super) fn decode(
 ) -> Result<Vec<Entry>, MetainfoError> {
     let tree = require_dict(info, "file tree")?;
     let single = single.unwrap_or_else(|| is_one_file(tree));
-    let mut walk = Walk {
-        parts: if single {
-            vec![]
-        } else {
-            vec![name.as_bytes()]
-        },
-        files: vec![],
-    };
+    let mut walk =
+        Walk { parts: if single { vec![] } else { vec![name.as_bytes()] }, files: vec![] };
     walk.folder(tree)?;
     Ok(walk.files)
 }
@@ -90,10 +84,7 @@ impl<'a> Walk<'a> {
                 value.as_bytes().and_then(|root| root.try_into().ok())
             })?,
         };
-        self.files.push(Entry {
-            file: File::new(path, len, attributes.executable),
-            root,
-        });
+        self.files.push(Entry { file: File::new(path, len, attributes.executable), root });
         Ok(())
     }
 }
@@ -123,10 +114,7 @@ pub(super) fn trees(
         } else {
             vec![entry.root]
         };
-        Ok(FileTree {
-            root: entry.root,
-            pieces,
-        })
+        Ok(FileTree { root: entry.root, pieces })
     };
     files.iter().map(tree).collect()
 }

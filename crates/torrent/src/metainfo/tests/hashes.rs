@@ -43,11 +43,7 @@ impl Fixture {
     }
 
     fn leaves(&self, piece: PieceIndex) -> Vec<Hash> {
-        hash_blocks(&piece_data(
-            self.metainfo.layout(),
-            &self.geometry,
-            piece.get(),
-        ))
+        hash_blocks(&piece_data(self.metainfo.layout(), &self.geometry, piece.get()))
     }
 
     fn unit_leaves(&self, unit: UnitIndex) -> Vec<Hash> {
@@ -82,13 +78,7 @@ impl Fixture {
 const KIB: u32 = 1 << 10;
 
 /// A file of several pieces, one shorter than a piece, one shorter than a unit, and the first again.
-const FILES: &[(&str, u64)] = &[
-    ("a", 300_000),
-    ("b", 90_000),
-    ("c", 10),
-    ("d", 0),
-    ("e", 131_072),
-];
+const FILES: &[(&str, u64)] = &[("a", 300_000), ("b", 90_000), ("c", 10), ("d", 0), ("e", 131_072)];
 
 #[test]
 fn unit_hashes_are_learned_from_a_peer() {
@@ -138,39 +128,16 @@ fn lies_about_hashes_are_found_out() {
     }
     assert!(!hashes.knows(PieceIndex(1)));
     let unasked = [
-        HashRange {
-            pieces_root: [0; 32],
-            ..range
-        },
-        HashRange {
-            base_layer: 0,
-            ..range
-        },
-        HashRange {
-            index: range.index + 400,
-            ..range
-        },
-        HashRange {
-            len: 8,
-            index: 0,
-            ..range
-        },
-        HashRange {
-            proof_layers: 9,
-            ..range
-        },
+        HashRange { pieces_root: [0; 32], ..range },
+        HashRange { base_layer: 0, ..range },
+        HashRange { index: range.index + 400, ..range },
+        HashRange { len: 8, index: 0, ..range },
+        HashRange { proof_layers: 9, ..range },
     ];
     for range in unasked {
-        assert_eq!(
-            hashes.learn(&range, &answer),
-            Err(HashesError::Unasked),
-            "{range:?}"
-        );
+        assert_eq!(hashes.learn(&range, &answer), Err(HashesError::Unasked), "{range:?}");
     }
-    assert_eq!(
-        hashes.learn(&range, &answer[1..]),
-        Err(HashesError::Unasked)
-    );
+    assert_eq!(hashes.learn(&range, &answer[1..]), Err(HashesError::Unasked));
 }
 
 #[test]
@@ -180,10 +147,7 @@ fn same_file_twice_is_learned_once() {
     let (seed, mut hashes) = (fixture.full(), fixture.empty());
     let range = hashes.hash_requests(PieceIndex(4))[0];
     let answer = fixture.answer(&seed, &range).unwrap();
-    assert_eq!(
-        hashes.learn(&range, &answer),
-        Ok(vec![PieceIndex(1), PieceIndex(4)])
-    );
+    assert_eq!(hashes.learn(&range, &answer), Ok(vec![PieceIndex(1), PieceIndex(4)]));
     assert!(hashes.knows(PieceIndex(1)) && hashes.knows(PieceIndex(4)));
 }
 
@@ -194,17 +158,12 @@ fn long_pieces_are_asked_for_in_parts() {
     let (seed, mut hashes) = (fixture.full(), fixture.empty());
     let requests = hashes.hash_requests(PieceIndex(0));
     assert_eq!(requests.len(), 2);
-    let answers: Vec<_> = requests
-        .iter()
-        .map(|range| fixture.answer(&seed, range).unwrap())
-        .collect();
+    let answers: Vec<_> =
+        requests.iter().map(|range| fixture.answer(&seed, range).unwrap()).collect();
     assert_eq!(answers[0].len(), 513);
     assert_eq!(hashes.learn(&requests[1], &answers[1]), Ok(vec![]));
     assert!(!hashes.knows(PieceIndex(0)));
-    assert_eq!(
-        hashes.learn(&requests[0], &answers[0]),
-        Ok(vec![PieceIndex(0)])
-    );
+    assert_eq!(hashes.learn(&requests[0], &answers[0]), Ok(vec![PieceIndex(0)]));
     // The last piece has 4 MiB of data: its second half is padding, which needs no asking.
     assert_eq!(hashes.hash_requests(PieceIndex(1)).len(), 1);
 }
@@ -227,10 +186,7 @@ fn corrupt_blocks_are_told_from_good_ones() {
         let mut lie = right.clone();
         lie[0][0] ^= 1;
         assert_eq!(hashes.judge(unit, &lie, &got), Err(HashesError::NotProved));
-        assert_eq!(
-            hashes.judge(unit, &right[1..], &got),
-            Err(HashesError::Unasked)
-        );
+        assert_eq!(hashes.judge(unit, &right[1..], &got), Err(HashesError::Unasked));
     }
     // A unit of one block is its own judge.
     let fixture = Fixture::new(FILES, 128 * KIB, 16 * KIB);
@@ -260,10 +216,7 @@ fn v1_pieces_are_judged_by_sha1() {
     assert_eq!(hashes.verify_piece_v1(PieceIndex(2), &sha1), Check::Good);
     assert_eq!(hashes.verify_piece_v1(PieceIndex(1), &sha1), Check::Corrupt);
     assert_eq!(hashes.verify_unit(UnitIndex(2), &[[0; 32]]), Check::Unknown);
-    assert_eq!(
-        hashes.learn_leaves(PieceIndex(2), &[[0; 32]]),
-        Check::Unknown
-    );
+    assert_eq!(hashes.learn_leaves(PieceIndex(2), &[[0; 32]]), Check::Unknown);
     assert_eq!(hashes.hash_requests(PieceIndex(2)), []);
 }
 
