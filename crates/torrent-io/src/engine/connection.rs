@@ -1,0 +1,233 @@
+//! One TCP connection: bytes in, bytes out, and how far the bytes out have come.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use mio::net::TcpStream;
+use torrent::Time;
+use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, VerifiedBlock};
+use torrent::wire::{ExtensionIds, Message};
+
+use super::sockopt;
+
+/// Bytes made ready for the kernel at a time: large writes are cheap, and what waits as a name of a
+/// block rather than as its bytes costs no memory.
+const OUT_LEN: usize = 256 * 1024;
+
+/// Below this, waking up for every packet costs less than the system call that prevents it.
+const LOW_WATER_MIN: usize = 2 * 1024;
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Dialled; the kernel is connecting.
+    Connecting { torrent: usize },
+    /// Their handshake is awaited. `torrent` is known if we dialled.
+    Handshaking { torrent: Option<usize> },
+    /// Messages.
+    Open { torrent: usize, key: PeerKey },
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) addr: SocketAddr,
+    pub(super) direction: Direction,
+    pub(super) phase: Phase,
+    pub(super) opened_at: Time,
+    /// How the peer numbers extensions.
+    pub(super) ids: ExtensionIds,
+    pub(super) extended: bool,
+    /// Where an incoming peer says that it listens.
+    pub(super) listens_on: Option<SocketAddr>,
+
+    /// The beginning of a message whose rest has not come.
+    pub(super) pending: Vec<u8>,
+    low_water: u32,
+
+    out: Vec<u8>,
+    out_at: usize,
+    blocks: VecDeque<VerifiedBlock>,
+    /// Bytes ever put into `out`, and bytes ever taken by the kernel.
+    queued: u64,
+    written: u64,
+    /// Where blocks end in the stream of bytes, until they are acknowledged.
+    marks: VecDeque<(u64, u32)>,
+    lazy: Vec<Message>,
+    pub(super) lazy_due: Option<Time>,
+    /// It is in the list of connections to flush.
+    pub(super) dirty: bool,
+    /// The kernel's buffer was full at the last write.
+    pub(super) blocked: bool,
+}
+
+/// What a flush needs to turn the name of a block into its bytes.
+pub(super) trait ReadBlock {
+    /// Appends the bytes of a block.
+    fn read(
+        &self,
+        block: VerifiedBlock,
+        to: &mut Vec<u8>,
+    ) -> Result<(), crate::storage::StorageError>;
+}
+
+/// Why a flush failed.
+#[derive(Debug)]
+pub(super) enum FlushError {
+    Socket,
+    Storage(crate::storage::StorageError),
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        addr: SocketAddr,
+        direction: Direction,
+        phase: Phase,
+        now: Time,
+    ) -> Self {
+        Self {
+            stream,
+            addr,
+            direction,
+            phase,
+            opened_at: now,
+            ids: ExtensionIds::default(),
+            extended: false,
+            listens_on: None,
+            pending: vec![],
+            low_water: 1,
+            out: vec![],
+            out_at: 0,
+            blocks: VecDeque::new(),
+            queued: 0,
+            written: 0,
+            marks: VecDeque::new(),
+            lazy: vec![],
+            lazy_due: None,
+            dirty: false,
+            blocked: false,
+        }
+    }
+
+    /// Queues raw bytes: a handshake.
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+        self.queued += bytes.len() as u64;
+    }
+
+    /// Queues a message, and the lazy ones that waited for it.
+    pub(super) fn send(&mut self, message: &Message) {
+        self.send_lazy_now();
+        self.encode(message);
+    }
+
+    fn encode(&mut self, message: &Message) {
+        let before = self.out.len();
+        message.encode(self.ids, &mut self.out);
+        self.queued += (self.out.len() - before) as u64;
+    }
+
+    /// Keeps a message until another leaves, or [`LAZY_DELAY`] is over.
+    pub(super) fn send_lazily(&mut self, now: Time, message: Message) {
+        self.lazy.push(message);
+        self.lazy_due.get_or_insert(now + LAZY_DELAY);
+    }
+
+    pub(super) fn send_lazy_now(&mut self) {
+        self.lazy_due = None;
+        for message in std::mem::take(&mut self.lazy) {
+            self.encode(&message);
+        }
+    }
+
+    pub(super) fn send_block(&mut self, block: VerifiedBlock) {
+        self.send_lazy_now();
+        self.blocks.push_back(block);
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.out_at < self.out.len() || !self.blocks.is_empty()
+    }
+
+    pub(super) fn awaits_acknowledgement(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Writes what the kernel takes; `blocked` says afterwards whether it took all.
+    pub(super) fn flush(&mut self, storage: &impl ReadBlock) -> Result<(), FlushError> {
+        loop {
+            while self.out.len() - self.out_at < OUT_LEN
+                && let Some(block) = self.blocks.pop_front()
+            {
+                self.encode(&Message::Piece(block.block()));
+                let before = self.out.len();
+                storage.read(block, &mut self.out).map_err(FlushError::Storage)?;
+                self.queued += (self.out.len() - before) as u64;
+                self.marks.push_back((self.queued, block.block().len));
+            }
+            if self.out_at == self.out.len() {
+                self.out.clear();
+                self.out_at = 0;
+                self.out.shrink_to(OUT_LEN);
+                self.blocked = false;
+                return Ok(());
+            }
+            match self.stream.write(&self.out[self.out_at..]) {
+                Ok(0) => return Err(FlushError::Socket),
+                Ok(len) => {
+                    self.out_at += len;
+                    self.written += len as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.out.drain(..self.out_at);
+                    self.out_at = 0;
+                    self.blocked = true;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(FlushError::Socket),
+            }
+        }
+    }
+
+    /// Lengths of the blocks that the other end has acknowledged since this was last asked.
+    pub(super) fn acknowledged(&mut self, lens: &mut Vec<u32>) {
+        if self.marks.is_empty() {
+            return;
+        }
+        let Ok(waiting) = sockopt::unacknowledged(self.stream.as_fd()) else { return };
+        let through = self.written.saturating_sub(waiting);
+        while let Some(&(end, len)) = self.marks.front()
+            && end <= through
+        {
+            self.marks.pop_front();
+            lens.push(len);
+        }
+    }
+
+    /// Reads once into `buffer`, behind what was left over of the last message. `None`: nothing is
+    /// there now. `Some(0)`: the other end has closed.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(len) => return Ok(Some(len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Wakes us only when the rest of a block is there: until then nothing could be done with it.
+    pub(super) fn await_bytes(&mut self, missing: usize) {
+        let wanted = if missing < LOW_WATER_MIN { 1 } else { missing as u32 };
+        if wanted != self.low_water
+            && sockopt::set_receive_low_water(self.stream.as_fd(), wanted).is_ok()
+        {
+            self.low_water = wanted;
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! From bytes on a socket to inputs of a swarm.
+
+use std::ops::Range;
+
+use torrent::Block;
+use torrent::swarm::{Direction, Input, PeerKey, Verdict};
+use torrent::wire::{
+    Decoded, ExtendedHandshake, ExtensionIds, Features, HANDSHAKE_LEN, Handshake,
+    HandshakeProgress, Message, decode,
+};
+
+use super::TorrentEvent;
+use super::connection::Phase;
+use super::reactor::{READ_LEN, Reactor};
+use super::worker::{Batch, Stored};
+use crate::storage::StorageError;
+
+/// Reads of one connection before the others have a turn.
+const READS_MAX: usize = 8;
+
+/// Blocks in one read from which on it is handed to other threads: with fewer the network is not
+/// fast enough to need them.
+const BATCH_MIN: usize = 8;
+
+/// Batches that may wait for a thread; beyond that this thread does the work itself, which is also
+/// what slows the senders down.
+const BATCHES_PER_WORKER: usize = 3;
+
+/// Read buffers kept for reuse.
+const BUFFERS_MAX: usize = 8;
+
+impl Reactor {
+    /// Reads what has come on a connection and gives it to its swarm.
+    pub(super) fn read(&mut self, token: usize) {
+        for _ in 0..READS_MAX {
+            let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; READ_LEN]);
+            let Some(connection) = self.connections[token].as_mut() else {
+                self.buffers.push(buffer);
+                return;
+            };
+            let left_over = connection.pending.len();
+            if buffer.len() < left_over + READ_LEN / 2 {
+                buffer.resize(left_over + READ_LEN / 2, 0);
+            }
+            buffer[..left_over].copy_from_slice(&connection.pending);
+            let room = buffer.len() - left_over;
+            let read = connection.read(&mut buffer[left_over..]);
+            match read {
+                Ok(Some(len)) if len > 0 => {
+                    connection.pending.clear();
+                    let through = left_over + len;
+                    let buffer = self.take_in(token, buffer, through);
+                    self.recycle(buffer);
+                    if len < room {
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    self.recycle(Some(buffer));
+                    return;
+                }
+                Ok(Some(_)) | Err(_) => {
+                    self.recycle(Some(buffer));
+                    self.lose(token);
+                    return;
+                }
+            }
+        }
+        self.unread.push(token);
+    }
+
+    fn recycle(&mut self, buffer: Option<Vec<u8>>) {
+        if let Some(buffer) = buffer
+            && buffer.len() <= 2 * READ_LEN
+            && self.buffers.len() < BUFFERS_MAX
+        {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Takes in `buffer[..through]`; what is left of it, if it was not handed to another thread.
+    fn take_in(&mut self, token: usize, buffer: Vec<u8>, through: usize) -> Option<Vec<u8>> {
+        let connection = self.connections[token].as_mut()?;
+        match connection.phase {
+            Phase::Open { torrent, key } => {
+                self.take_messages(token, torrent, key, buffer, through)
+            }
+            Phase::Handshaking { torrent } => {
+                let used = self.take_handshake(token, torrent, &buffer[..through]);
+                let connection = self.connections[token].as_mut()?;
+                connection.pending.extend_from_slice(&buffer[used..through]);
+                // What follows the handshake in the same packet are messages already.
+                if used > 0 && used < through {
+                    let rest = std::mem::take(&mut connection.pending);
+                    let len = rest.len();
+                    return self.take_in(token, rest, len);
+                }
+                Some(buffer)
+            }
+            Phase::Connecting { .. } => Some(buffer),
+        }
+    }
+
+    /// Reads a handshake; returns how many bytes of it were used, none while it is incomplete.
+    fn take_handshake(&mut self, token: usize, dialled: Option<usize>, bytes: &[u8]) -> usize {
+        let progress = match Handshake::decode(bytes) {
+            Ok(progress) => progress,
+            Err(error) => {
+                tracing::debug!(%error, "a connection that is no BitTorrent");
+                self.lose(token);
+                return 0;
+            }
+        };
+        match progress {
+            HandshakeProgress::Incomplete { infohash } => {
+                if let (None, Some(infohash)) = (dialled, infohash) {
+                    self.answer_handshake(token, infohash);
+                }
+                0
+            }
+            HandshakeProgress::Done(handshake) => {
+                let torrent = dialled.or_else(|| self.answer_handshake(token, handshake.infohash));
+                if let Some(torrent) = torrent {
+                    self.open(token, torrent, handshake);
+                }
+                HANDSHAKE_LEN
+            }
+        }
+    }
+
+    /// Answers a peer that dialled us, or hangs up if we have no such torrent.
+    fn answer_handshake(&mut self, token: usize, infohash: [u8; 20]) -> Option<usize> {
+        let found = self.torrents.iter().position(|torrent| {
+            torrent.as_ref().is_some_and(|t| t.infohashes.iter().any(|(hash, _)| *hash == infohash))
+        });
+        match found {
+            Some(torrent) => {
+                if let Some(connection) = &mut self.connections[token] {
+                    connection.phase = Phase::Handshaking { torrent: Some(torrent) };
+                }
+                self.send_handshake_as(token, torrent, infohash);
+            }
+            None => self.lose(token),
+        }
+        found
+    }
+
+    pub(super) fn send_handshake(&mut self, token: usize, torrent: usize) {
+        let first = self.torrents[torrent].as_ref().map(|torrent| torrent.infohashes[0].0);
+        if let Some(infohash) = first {
+            self.send_handshake_as(token, torrent, infohash);
+        }
+    }
+
+    fn send_handshake_as(&mut self, token: usize, torrent: usize, infohash: [u8; 20]) {
+        let features = self.features(torrent);
+        let handshake = Handshake { features, infohash, peer_id: self.config.peer_id };
+        if let Some(connection) = &mut self.connections[token] {
+            connection.send_bytes(&handshake.encode());
+            self.mark_dirty(token);
+        }
+    }
+
+    fn features(&self, torrent: usize) -> Features {
+        let v2 = self.torrents[torrent].as_ref().is_some_and(|torrent| torrent.hashes.has_v2());
+        Features { fast: true, extended: true, v2 }
+    }
+
+    /// Handshakes are exchanged: the swarm has a new peer.
+    fn open(&mut self, token: usize, at: usize, handshake: Handshake) {
+        let ours = self.features(at);
+        let Some(torrent) = &mut self.torrents[at] else { return };
+        let named = torrent.infohashes.iter().find(|(hash, _)| *hash == handshake.infohash);
+        let Some(&(_, is_v2)) = named else {
+            self.lose(token);
+            return;
+        };
+        let key = torrent.free_key(token);
+        let (reveals, unit_len) = (torrent.swarm.reveals(), torrent.geometry.unit_len());
+        let pex = self.config.pex && !torrent.is_private;
+        let Some(connection) = &mut self.connections[token] else { return };
+        connection.phase = Phase::Open { torrent: at, key };
+        let (addr, direction) = (connection.addr, connection.direction);
+        let traits = handshake.traits(ours, is_v2);
+        self.feed(at, Input::Connected { peer: key, addr, direction, traits });
+        if !handshake.features.extended {
+            return;
+        }
+        let extended = ExtendedHandshake {
+            pex_id: pex.then_some(ExtensionIds::OURS.pex).flatten().map(u8::from),
+            unit_id: ExtensionIds::OURS.unit.map(u8::from),
+            unit_len: Some(unit_len),
+            client: Some(concat!("BootTorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
+            port: Some(self.addr().port()),
+            your_ip: Some(addr.ip()),
+            request_queue_len: Some(torrent::swarm::REQUEST_QUEUE_MAX as u32),
+            upload_only: reveals,
+        };
+        let mut payload = vec![];
+        extended.encode(&mut payload);
+        if let Some(connection) = &mut self.connections[token] {
+            connection.send(&Message::Extended { id: 0, payload });
+            self.mark_dirty(token);
+        }
+    }
+
+    fn take_messages(
+        &mut self,
+        token: usize,
+        at: usize,
+        key: PeerKey,
+        buffer: Vec<u8>,
+        through: usize,
+    ) -> Option<Vec<u8>> {
+        let mut used = 0;
+        let mut blocks: Vec<(Block, Range<usize>)> = vec![];
+        let missing = loop {
+            let Some(torrent) = &self.torrents[at] else { return Some(buffer) };
+            let decoded = match decode(&buffer[used..through], &torrent.limits) {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    tracing::debug!(%error, "a peer broke the protocol");
+                    self.lose(token);
+                    return Some(buffer);
+                }
+            };
+            match decoded {
+                Decoded::Incomplete { need } => break need.saturating_sub(through - used),
+                Decoded::Message { message, used: len } => {
+                    used += len;
+                    self.on_message(token, at, key, message);
+                }
+                Decoded::Piece { block, used: head } => {
+                    let payload = used + head..used + head + block.len as usize;
+                    if payload.end > through {
+                        break payload.end - through;
+                    }
+                    used = payload.end;
+                    self.on_piece(at, key, block, payload, &mut blocks);
+                }
+            }
+            // A message may have ended the connection.
+            if !self.is_open(token, key) {
+                return Some(buffer);
+            }
+        };
+        let connection = self.connections[token].as_mut()?;
+        connection.pending.extend_from_slice(&buffer[used..through]);
+        connection.await_bytes(missing);
+        if used == 0 {
+            self.feed(at, Input::Alive { peer: key });
+        }
+        self.store(at, key, buffer, blocks)
+    }
+
+    fn is_open(&self, token: usize, key: PeerKey) -> bool {
+        self.connections[token]
+            .as_ref()
+            .is_some_and(|c| matches!(c.phase, Phase::Open { key: open, .. } if open == key))
+    }
+
+    /// A whole block is in the buffer: notes it, if it is wanted.
+    fn on_piece(
+        &mut self,
+        at: usize,
+        key: PeerKey,
+        block: Block,
+        payload: Range<usize>,
+        blocks: &mut Vec<(Block, Range<usize>)>,
+    ) {
+        let Some(torrent) = &self.torrents[at] else { return };
+        if torrent.swarm.wants(key, block) {
+            blocks.push((block, payload));
+        }
+        self.feed(at, Input::Block { peer: key, block });
+    }
+
+    /// Stores and hashes the blocks of one read, here or on another thread.
+    fn store(
+        &mut self,
+        at: usize,
+        key: PeerKey,
+        buffer: Vec<u8>,
+        blocks: Vec<(Block, Range<usize>)>,
+    ) -> Option<Vec<u8>> {
+        let _ = key;
+        if blocks.is_empty() {
+            return Some(buffer);
+        }
+        let storage = self.torrents[at].as_ref()?.storage.clone();
+        let many = blocks.len() >= BATCH_MIN;
+        let batch = Batch { torrent: at, storage, buffer, blocks };
+        if many {
+            self.start_workers();
+        }
+        let batch = match &mut self.workers {
+            Some(workers) if many && workers.pending < workers.count * BATCHES_PER_WORKER => {
+                match workers.submit(batch) {
+                    Ok(()) => return None,
+                    Err(batch) => batch,
+                }
+            }
+            _ => batch,
+        };
+        let stored = batch.store();
+        self.on_batch(stored)
+    }
+
+    /// Takes in what other threads have stored.
+    pub(super) fn on_stored(&mut self) {
+        while let Some(stored) = self.workers.as_mut().and_then(|workers| workers.poll()) {
+            let buffer = self.on_batch(stored);
+            self.recycle(buffer);
+        }
+    }
+
+    fn on_batch(&mut self, stored: Stored) -> Option<Vec<u8>> {
+        let Stored { torrent: at, buffer, leaves, error } = stored;
+        for (block, leaf) in leaves {
+            let Some(torrent) = &mut self.torrents[at] else { break };
+            if let Some(verdict) = torrent.block_stored(block, leaf) {
+                self.feed(at, verdict);
+            }
+        }
+        if let Some(error) = error {
+            self.fail(at, error);
+        }
+        Some(buffer)
+    }
+
+    /// Storage does not take the bytes: the torrent ends, with its reason.
+    pub(super) fn fail(&mut self, at: usize, error: StorageError) {
+        self.tell(at, TorrentEvent::Failed(error));
+        self.drop_torrent(at);
+    }
+
+    fn on_message(&mut self, token: usize, at: usize, key: PeerKey, message: Message) {
+        match message {
+            Message::Extended { id: 0, payload } => {
+                self.on_extended_handshake(token, at, key, &payload);
+            }
+            Message::HashRequest(range) => {
+                let Some(torrent) = &mut self.torrents[at] else { return };
+                let answer = torrent.answer(&range);
+                if let Some(connection) = &mut self.connections[token] {
+                    connection.send(&answer);
+                    self.mark_dirty(token);
+                }
+            }
+            Message::Hashes(range, hashes) => self.on_hashes(at, key, &range, Some(&hashes)),
+            Message::HashReject(range) => self.on_hashes(at, key, &range, None),
+            Message::Extended { .. } => {}
+            message => self.feed(at, Input::Message { peer: key, message }),
+        }
+    }
+
+    fn on_hashes(
+        &mut self,
+        at: usize,
+        key: PeerKey,
+        range: &torrent::wire::HashRange,
+        hashes: Option<&[[u8; 32]]>,
+    ) {
+        let Some(torrent) = &mut self.torrents[at] else { return };
+        for input in torrent.on_hashes(key, range, hashes) {
+            self.feed(at, input);
+        }
+    }
+
+    fn on_extended_handshake(&mut self, token: usize, at: usize, key: PeerKey, payload: &[u8]) {
+        let handshake = match ExtendedHandshake::decode(payload) {
+            Ok(handshake) => handshake,
+            Err(error) => {
+                tracing::debug!(%error, "an extended handshake that is no bencode");
+                self.lose(token);
+                return;
+            }
+        };
+        let Some(connection) = &mut self.connections[token] else { return };
+        connection.ids.update(&handshake);
+        let again = std::mem::replace(&mut connection.extended, true);
+        // Where it listens, so that it can be told to others and not be dialled twice.
+        if connection.direction == Direction::Incoming
+            && let Some(port) = handshake.port
+        {
+            connection.listens_on = Some(std::net::SocketAddr::new(connection.addr.ip(), port));
+        }
+        if !again {
+            self.feed(
+                at,
+                Input::ExtendedHandshake {
+                    peer: key,
+                    unit_len: handshake.unit_len,
+                    request_queue_len: handshake.request_queue_len,
+                    upload_only: handshake.upload_only,
+                },
+            );
+        }
+    }
+
+    /// A verdict that had been bad once can be judged now.
+    pub(super) fn after_verdict(&mut self, at: usize, input: &Input) {
+        if let Input::Verified { unit, verdict: Verdict::Good } = *input
+            && let Some(torrent) = &mut self.torrents[at]
+            && let Some(judged) = torrent.judge_by_success(unit)
+        {
+            torrent.swarm.handle(self.now, judged);
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! The loop: waits for sockets, timers and commands, and gives each to whom it concerns.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use torrent::swarm::{Config, Direction, Input, Role, Swarm};
+use torrent::{Bitfield, Time};
+
+use super::connection::{Connection, Phase};
+use super::sockopt;
+use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
+use super::worker::Workers;
+use super::{Command, EngineConfig, EngineError, Progress, TorrentConfig, TorrentEvent, TorrentId};
+
+/// Connections of all torrents together: a server seeds hundreds of images to a fleet of thousands.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Connections that have not said which torrent they are about, or have not been answered: a flood
+/// of them must not take the places of those that have.
+pub const HALF_OPEN_MAX: usize = 256;
+
+/// Incoming connections from one address, so that one stranger cannot take all places. A NAT router
+/// or a machine with many containers has this many nodes behind it.
+pub const PER_ADDRESS_MAX: usize = 64;
+
+/// Addresses that are refused because they lied.
+const BANNED_MAX: usize = 4096;
+
+/// A dial or a handshake that takes longer comes to nothing: a live peer on a LAN answers within
+/// milliseconds, and a slow loris holds a place no longer than this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How often acknowledgements are looked for while blocks are unacknowledged. At 50 Mbit/s a block
+/// takes 2.6 ms, at a gigabit 16 of them pass in this time: fewer than are committed.
+const ACKNOWLEDGED_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How often figures are given out.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Bytes of a read: large reads are cheap, and this much still fits a core's cache.
+pub(super) const READ_LEN: usize = 256 * 1024;
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+
+pub(super) struct Reactor {
+    pub(super) config: EngineConfig,
+    started: Instant,
+    pub(super) now: Time,
+    poll: Poll,
+    waker: Arc<Waker>,
+    listener: TcpListener,
+    addr: SocketAddr,
+    commands: Receiver<Command>,
+    pub(super) torrents: Vec<Option<Torrent>>,
+    pub(super) connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// Connections with something to write.
+    pub(super) dirty: Vec<usize>,
+    /// Connections that may have more to read than their turn allowed.
+    pub(super) unread: Vec<usize>,
+    pub(super) workers: Option<Workers>,
+    pub(super) buffers: Vec<Vec<u8>>,
+    banned: BTreeSet<IpAddr>,
+    acknowledged_at: Time,
+    progress_at: Time,
+    housekeeping_at: Time,
+}
+
+impl Reactor {
+    pub(super) fn new(
+        config: EngineConfig,
+        commands: Receiver<Command>,
+    ) -> Result<Self, EngineError> {
+        let poll = Poll::new().map_err(EngineError::System)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(EngineError::System)?;
+        let failed = |source| EngineError::Listen { addr: config.listen, source };
+        let mut listener = TcpListener::bind(config.listen).map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)
+            .map_err(EngineError::System)?;
+        Ok(Self {
+            config,
+            started: Instant::now(),
+            now: Time::ZERO,
+            poll,
+            waker: Arc::new(waker),
+            listener,
+            addr,
+            commands,
+            torrents: vec![],
+            connections: vec![],
+            free: vec![],
+            dirty: vec![],
+            unread: vec![],
+            workers: None,
+            buffers: vec![],
+            banned: BTreeSet::new(),
+            acknowledged_at: Time::NEVER,
+            progress_at: Time::ZERO,
+            housekeeping_at: Time::ZERO,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "the engine cannot wait for its sockets");
+                return;
+            }
+            self.now = Time::ZERO + self.started.elapsed();
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    WAKER => {}
+                    Token(token) => self.on_event(token, event),
+                }
+            }
+            if !self.on_commands() {
+                return;
+            }
+            for token in std::mem::take(&mut self.unread) {
+                self.read(token);
+            }
+            self.on_stored();
+            self.on_time();
+            self.flush_all();
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        if !self.unread.is_empty() || !self.dirty.is_empty() {
+            return Duration::ZERO;
+        }
+        let ticks = self.torrents.iter().flatten().map(|torrent| torrent.swarm.next_timeout());
+        let lazy = self.connections.iter().flatten().filter_map(|c| c.lazy_due);
+        let next = ticks
+            .chain(lazy)
+            .chain([self.acknowledged_at, self.progress_at, self.housekeeping_at])
+            .min()
+            .unwrap_or(Time::NEVER);
+        // The clock has moved since `now` was read.
+        next - (Time::ZERO + self.started.elapsed())
+    }
+
+    fn on_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Add { id, config } => self.add(id, *config),
+                Command::Remove { id } => {
+                    if let Some(at) = self.find(id) {
+                        self.drop_torrent(at);
+                    }
+                }
+                Command::Peers { id, addrs } => {
+                    if let Some(at) = self.find(id) {
+                        self.feed(at, Input::PeersFound { addrs });
+                    }
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn find(&self, id: TorrentId) -> Option<usize> {
+        self.torrents.iter().position(|torrent| torrent.as_ref().is_some_and(|t| t.id == id))
+    }
+
+    fn add(&mut self, id: TorrentId, config: TorrentConfig) {
+        let TorrentConfig { metainfo, storage, have, role, events } = config;
+        let geometry = metainfo.geometry().clone();
+        let hashes = metainfo.piece_hashes();
+        let mut units = Bitfield::new(geometry.unit_count());
+        for piece in have.iter().filter_map(|index| geometry.piece(index)) {
+            geometry.units_of(piece).for_each(|unit| {
+                units.insert(unit.get());
+            });
+        }
+        let pieces = (0..geometry.piece_count()).filter_map(|index| geometry.piece(index));
+        let known: Vec<_> = pieces.filter(|&piece| hashes.knows(piece)).collect();
+        let unit_hashes_known = known.len() == geometry.piece_count() as usize;
+        let swarm = Swarm::new(Config {
+            peer_id: self.config.peer_id,
+            geometry: geometry.clone(),
+            role,
+            have: units,
+            unit_hashes_known,
+            random_seed: self.config.random_seed ^ id.0,
+        });
+        let infohashes = metainfo
+            .info_hash_v1()
+            .map(|hash| (hash.truncated(), false))
+            .into_iter()
+            .chain(metainfo.info_hash_v2().map(|hash| (hash.truncated(), true)))
+            .collect();
+        let torrent = Torrent::new(
+            id,
+            swarm,
+            storage,
+            hashes,
+            geometry,
+            infohashes,
+            metainfo.is_private(),
+            events,
+        );
+        let complete = torrent.swarm.is_complete();
+        self.torrents.push(Some(torrent));
+        let at = self.torrents.len() - 1;
+        if !unit_hashes_known {
+            for piece in known {
+                self.feed(at, Input::HashesKnown { piece });
+            }
+        }
+        self.feed(at, Input::Tick);
+        if complete && role == Role::Leech {
+            self.tell(at, TorrentEvent::Completed);
+        }
+    }
+
+    /// Drops a torrent; its connections close.
+    pub(super) fn drop_torrent(&mut self, at: usize) {
+        let Some(torrent) = self.torrents[at].take() else { return };
+        for token in torrent.connections.into_iter().flatten() {
+            self.drop_connection(token);
+        }
+        for token in 0..self.connections.len() {
+            let about = self.connections[token].as_ref().map(|connection| connection.phase);
+            if let Some(
+                Phase::Connecting { torrent } | Phase::Handshaking { torrent: Some(torrent) },
+            ) = about
+                && torrent == at
+            {
+                self.drop_connection(token);
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, at: usize, event: TorrentEvent) {
+        if let Some(torrent) = &mut self.torrents[at] {
+            (torrent.events)(event);
+        }
+    }
+
+    fn on_time(&mut self) {
+        for at in 0..self.torrents.len() {
+            let due = self.torrents[at].as_ref().map(|torrent| torrent.swarm.next_timeout());
+            if due.is_some_and(|due| due <= self.now) {
+                self.feed(at, Input::Tick);
+            }
+        }
+        for token in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[token] else { continue };
+            if connection.lazy_due.is_some_and(|due| due <= self.now) {
+                connection.send_lazy_now();
+                self.mark_dirty(token);
+            }
+        }
+        if self.acknowledged_at <= self.now {
+            self.acknowledged_at = Time::NEVER;
+            for token in 0..self.connections.len() {
+                self.look_for_acknowledgements(token);
+            }
+        }
+        if self.progress_at <= self.now {
+            self.progress_at = self.now + PROGRESS_INTERVAL;
+            self.give_progress();
+        }
+        if self.housekeeping_at <= self.now {
+            self.housekeeping_at = self.now + Duration::from_secs(1);
+            self.keep_house();
+        }
+    }
+
+    fn give_progress(&mut self) {
+        for torrent in self.torrents.iter_mut().flatten() {
+            let mut have = Bitfield::new(torrent.geometry.piece_count());
+            let units = torrent.swarm.have();
+            for piece in (0..have.len()).filter_map(|index| torrent.geometry.piece(index)) {
+                if torrent.geometry.units_of(piece).all(|unit| units.contains(unit.get())) {
+                    have.insert(piece.get());
+                }
+            }
+            let progress = Progress { stats: torrent.swarm.stats(), have };
+            (torrent.events)(TorrentEvent::Progress(progress));
+        }
+    }
+
+    /// Once a second: handshakes that never came, budgets that are renewed.
+    fn keep_house(&mut self) {
+        for torrent in self.torrents.iter_mut().flatten() {
+            torrent.answers_left = ANSWERS_PER_SECOND_MAX;
+        }
+        for token in 0..self.connections.len() {
+            let late = self.connections[token].as_ref().is_some_and(|connection| {
+                !matches!(connection.phase, Phase::Open { .. })
+                    && self.now - connection.opened_at > HANDSHAKE_TIMEOUT
+            });
+            if late {
+                self.lose(token);
+            }
+        }
+    }
+
+    /// Gives the swarm credit for blocks that have arrived at the other end.
+    pub(super) fn look_for_acknowledgements(&mut self, token: usize) {
+        let Some(connection) = &mut self.connections[token] else { return };
+        let Phase::Open { torrent, key } = connection.phase else { return };
+        if !connection.awaits_acknowledgement() {
+            return;
+        }
+        let mut lens = vec![];
+        connection.acknowledged(&mut lens);
+        if connection.awaits_acknowledgement() {
+            self.acknowledged_at = self.acknowledged_at.min(self.now + ACKNOWLEDGED_INTERVAL);
+        }
+        for len in lens {
+            self.feed(torrent, Input::BlockSent { peer: key, len });
+            self.feed(torrent, Input::BlockDelivered { peer: key });
+        }
+    }
+
+    pub(super) fn await_acknowledgements(&mut self) {
+        self.acknowledged_at = self.acknowledged_at.min(self.now + ACKNOWLEDGED_INTERVAL);
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let (stream, addr) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Out of descriptors, or a connection that was gone before we took it.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    return;
+                }
+            };
+            if self.refuses(addr.ip()) {
+                continue;
+            }
+            let phase = Phase::Handshaking { torrent: None };
+            self.insert(stream, addr, Direction::Incoming, phase);
+        }
+    }
+
+    fn refuses(&self, ip: IpAddr) -> bool {
+        let all = || self.connections.iter().flatten();
+        let half_open = |c: &&Connection| {
+            c.direction == Direction::Incoming && !matches!(c.phase, Phase::Open { .. })
+        };
+        // The machine itself is many peers at once in tests and when a server seeds to its own VMs.
+        let from_there = |c: &&Connection| c.addr.ip() == ip && !ip.is_loopback();
+        self.banned.contains(&ip)
+            || self.connections.len() - self.free.len() >= CONNECTIONS_MAX
+            || all().filter(half_open).count() >= HALF_OPEN_MAX
+            || all().filter(from_there).count() >= PER_ADDRESS_MAX
+    }
+
+    pub(super) fn ban(&mut self, addr: SocketAddr) {
+        if self.banned.len() < BANNED_MAX && !addr.ip().is_loopback() {
+            self.banned.insert(addr.ip());
+        }
+    }
+
+    pub(super) fn dial(&mut self, torrent: usize, addr: SocketAddr) {
+        let dialled = match TcpStream::connect(addr) {
+            Ok(stream) => {
+                let phase = Phase::Connecting { torrent };
+                self.insert(stream, addr, Direction::Outgoing, phase)
+            }
+            Err(_) => None,
+        };
+        if dialled.is_none() {
+            self.feed(torrent, Input::DialFailed { addr });
+        }
+    }
+
+    fn insert(
+        &mut self,
+        mut stream: TcpStream,
+        addr: SocketAddr,
+        direction: Direction,
+        phase: Phase,
+    ) -> Option<usize> {
+        sockopt::prepare(&stream).ok()?;
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, Token(token), interest).is_err() {
+            self.free.push(token);
+            return None;
+        }
+        self.connections[token] = Some(Connection::new(stream, addr, direction, phase, self.now));
+        Some(token)
+    }
+
+    fn on_event(&mut self, token: usize, event: &Event) {
+        let Some(connection) = self.connections.get_mut(token).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Phase::Connecting { torrent } = connection.phase {
+            if event.is_writable() || event.is_error() {
+                self.on_dialled(token, torrent);
+            }
+            return;
+        }
+        if event.is_writable() {
+            connection.blocked = false;
+            if connection.has_output() {
+                self.mark_dirty(token);
+            }
+            self.look_for_acknowledgements(token);
+        }
+        if event.is_readable() || event.is_read_closed() {
+            self.look_for_acknowledgements(token);
+            self.read(token);
+        }
+    }
+
+    fn on_dialled(&mut self, token: usize, torrent: usize) {
+        let Some(connection) = &mut self.connections[token] else { return };
+        let failed = !matches!(connection.stream.take_error(), Ok(None));
+        if failed || connection.stream.peer_addr().is_err() {
+            self.lose(token);
+            return;
+        }
+        connection.phase = Phase::Handshaking { torrent: Some(torrent) };
+        self.send_handshake(token, torrent);
+    }
+
+    /// The connection is gone: the swarm is told, if it knew of it.
+    pub(super) fn lose(&mut self, token: usize) {
+        let Some(connection) = &self.connections[token] else { return };
+        let (phase, addr, direction) = (connection.phase, connection.addr, connection.direction);
+        self.drop_connection(token);
+        match phase {
+            Phase::Open { torrent, key } => {
+                self.forget_key(torrent, key);
+                self.feed(torrent, Input::Disconnected { peer: key });
+            }
+            Phase::Connecting { torrent } | Phase::Handshaking { torrent: Some(torrent) } => {
+                if direction == Direction::Outgoing {
+                    self.feed(torrent, Input::DialFailed { addr });
+                }
+            }
+            Phase::Handshaking { torrent: None } => {}
+        }
+    }
+
+    pub(super) fn drop_connection(&mut self, token: usize) {
+        if let Some(mut connection) = self.connections[token].take() {
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            self.free.push(token);
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, token: usize) {
+        if let Some(connection) = &mut self.connections[token]
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(token);
+        }
+    }
+
+    /// Threads for hashing, started when the network first outruns this one.
+    pub(super) fn start_workers(&mut self) {
+        if self.workers.is_some() {
+            return;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        match Workers::new(cores.saturating_sub(1).clamp(1, 4), &self.waker) {
+            Ok(workers) => self.workers = Some(workers),
+            Err(error) => tracing::warn!(%error, "no threads for hashing"),
+        }
+    }
+}
