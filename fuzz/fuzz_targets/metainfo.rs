@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use torrent::metainfo::{Metainfo, Segment};
+use torrent::metainfo::{By, Metainfo, Segment};
 
 fuzz_target!(|input: &[u8]| {
     let Ok(metainfo) = Metainfo::decode(input) else {
@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
             };
         }
         assert_eq!(covered, len);
-        for range in hashes.hash_requests(piece) {
+        for range in hashes.hash_requests(piece, By::Units) {
             let _ = hashes.answer(&range);
         }
     }

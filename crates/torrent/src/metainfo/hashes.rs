@@ -41,6 +41,16 @@ pub enum HashesError {
     NotProved,
 }
 
+/// Which hashes to ask a peer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Those of units: the least that is needed. For peers of our own make.
+    Units,
+    /// Those of blocks, of which those of units are computed. For others: BEP 52 requires clients
+    /// to tell no layers but those of blocks and pieces.
+    Blocks,
+}
+
 /// What to do about a `hash request` from a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -219,7 +229,7 @@ impl PieceHashes {
 
     /// What to ask a peer for, so that all units of `piece` can be verified: nothing if they can.
     #[must_use]
-    pub fn hash_requests(&self, piece: PieceIndex) -> Vec<HashRange> {
+    pub fn hash_requests(&self, piece: PieceIndex, by: By) -> Vec<HashRange> {
         let Kind::V2(v2) = &self.kind else {
             return vec![];
         };
@@ -228,17 +238,24 @@ impl PieceHashes {
         }
         let place = v2.place(piece);
         let (root, index) = (place.file.root, place.index);
-        let layers = place.file.base_layer - place.unit_layer;
-        let len = (1 << layers).min(merkle::REQUEST_HASHES_MAX);
+        let base_layer = match by {
+            By::Units => place.unit_layer,
+            By::Blocks => 0,
+        };
+        let layers = place.file.base_layer - base_layer;
+        // A range holds at least one unit, or no unit could be told from it.
+        let len =
+            (1 << layers).min(merkle::REQUEST_HASHES_MAX).max(1 << (place.unit_layer - base_layer));
         let range_layers = len.trailing_zeros();
         // To the hash of the piece; without uncles there is nothing to ask for.
         let proof_layers = if range_layers == layers { 0 } else { layers - 1 };
+        let range_bytes = len * (BLOCK_LEN << base_layer);
         (0..1u32 << (layers - range_layers))
             // Past the end of the data there are only pads.
-            .filter(|at| at * len * self.geometry.unit_len() < self.geometry.piece_data_len(piece))
+            .filter(|at| at * range_bytes < self.geometry.piece_data_len(piece))
             .map(|at| HashRange {
                 pieces_root: root,
-                base_layer: place.unit_layer,
+                base_layer,
                 index: (index << layers) + at * len,
                 len,
                 proof_layers,
@@ -260,9 +277,16 @@ impl PieceHashes {
             return Err(HashesError::Unasked);
         };
         let proved = merkle::climb(range, hashes).ok_or(HashesError::Unasked)?;
+        // From blocks to units, if it was blocks that were asked for.
+        let layers = match range.base_layer {
+            layer if layer == v2.unit_layer => 0,
+            0 if range.len >= 1 << v2.unit_layer => v2.unit_layer,
+            _ => return Err(HashesError::Unasked),
+        };
         let mut pieces = vec![];
         for file in v2.files.iter().filter(|file| file.root == range.pieces_root) {
-            if range.base_layer != v2.unit_layer || proved.layer != file.base_layer {
+            // Files that end below have their hashes in the metainfo.
+            if proved.layer != file.base_layer || file.base_layer <= v2.unit_layer {
                 return Err(HashesError::Unasked);
             }
             let index = u32::try_from(proved.index).map_err(|_| HashesError::Unasked)?;
@@ -275,7 +299,12 @@ impl PieceHashes {
         if pieces.is_empty() {
             return Err(HashesError::Unasked);
         }
-        pieces.retain(|&piece| v2.store(&self.geometry, piece, range, hashes));
+        let units: Vec<Hash> = hashes[..range.len as usize]
+            .chunks(1 << layers)
+            .map(|unit| merkle::root(unit, range.base_layer, layers))
+            .collect();
+        let first = (range.index >> layers) % self.geometry.units_per_piece();
+        pieces.retain(|&piece| v2.store(&self.geometry, piece, first, &units));
         Ok(pieces)
     }
 
@@ -433,18 +462,18 @@ impl V2Hashes {
         self.files.iter().find(|file| file.root == range.pieces_root)
     }
 
-    /// Keeps proved hashes of the units of `piece`; says whether all became known by it.
+    /// Keeps proved hashes of the units of `piece` from number `first` on; says whether all became
+    /// known by it.
     fn store(
         &mut self,
         geometry: &Geometry,
         piece: PieceIndex,
-        range: &HashRange,
+        first: u32,
         hashes: &[Hash],
     ) -> bool {
         let count = geometry.piece_data_len(piece).div_ceil(geometry.unit_len()) as usize;
-        let first = (range.index % geometry.units_per_piece()) as usize;
         let units = self.learned.entry(piece.0).or_insert_with(|| vec![None; count]);
-        for (unit, hash) in units.iter_mut().skip(first).zip(&hashes[..range.len as usize]) {
+        for (unit, hash) in units.iter_mut().skip(first as usize).zip(hashes) {
             *unit = Some(*hash);
         }
         units.iter().all(Option::is_some) && self.known.insert(piece.0)

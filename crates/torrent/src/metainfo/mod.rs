@@ -21,7 +21,7 @@ mod hashes;
 pub mod create;
 
 pub use error::{LayerFault, MetainfoError};
-pub use hashes::{Answer, Check, HashesError, PieceHashes, UnitRun};
+pub use hashes::{Answer, By, Check, HashesError, PieceHashes, UnitRun};
 pub use info_hash::InfoHash;
 pub use layout::{File, Layout, Segment};
 pub use path::{FilePath, NAME_LEN_MAX, PATH_DEPTH_MAX, PATH_LEN_MAX, PathFault};

@@ -82,20 +82,26 @@ const FILES: &[(&str, u64)] = &[("a", 300_000), ("b", 90_000), ("c", 10), ("d", 
 
 #[test]
 fn unit_hashes_are_learned_from_a_peer() {
-    for unit_len in [16 * KIB, 32 * KIB, 64 * KIB] {
+    for (unit_len, by) in [
+        (16 * KIB, By::Units),
+        (32 * KIB, By::Units),
+        (64 * KIB, By::Units),
+        (32 * KIB, By::Blocks),
+        (64 * KIB, By::Blocks),
+    ] {
         let fixture = Fixture::new(FILES, 128 * KIB, unit_len);
         // A peer that knows unit hashes and one that hashes its data for each request.
         for seed in [fixture.full(), fixture.empty()] {
             let mut hashes = fixture.empty();
             for piece in fixture.pieces() {
-                let requests = hashes.hash_requests(piece);
+                let requests = hashes.hash_requests(piece, by);
                 assert_eq!(requests.is_empty(), hashes.knows(piece));
                 for range in requests {
                     let answer = fixture.answer(&seed, &range).unwrap();
                     assert_eq!(hashes.learn(&range, &answer), Ok(vec![piece]));
                 }
                 assert!(hashes.knows(piece));
-                assert_eq!(hashes.hash_requests(piece), []);
+                assert_eq!(hashes.hash_requests(piece, by), []);
             }
             fixture.check_all_units(&hashes, Check::Good);
         }
@@ -119,7 +125,7 @@ fn nothing_is_judged_before_its_hash_is_known() {
 fn lies_about_hashes_are_found_out() {
     let fixture = Fixture::new(FILES, 128 * KIB, 32 * KIB);
     let (seed, mut hashes) = (fixture.full(), fixture.empty());
-    let range = hashes.hash_requests(PieceIndex(1))[0];
+    let range = hashes.hash_requests(PieceIndex(1), By::Units)[0];
     let answer = fixture.answer(&seed, &range).unwrap();
     for lie in 0..answer.len() {
         let mut answer = answer.clone();
@@ -129,7 +135,7 @@ fn lies_about_hashes_are_found_out() {
     assert!(!hashes.knows(PieceIndex(1)));
     let unasked = [
         HashRange { pieces_root: [0; 32], ..range },
-        HashRange { base_layer: 0, ..range },
+        HashRange { base_layer: 2, ..range },
         HashRange { index: range.index + 400, ..range },
         HashRange { len: 8, index: 0, ..range },
         HashRange { proof_layers: 9, ..range },
@@ -145,7 +151,7 @@ fn same_file_twice_is_learned_once() {
     // The test content depends on the length of the path alone.
     let fixture = Fixture::new(&[("a", 300_000), ("b", 300_000)], 128 * KIB, 16 * KIB);
     let (seed, mut hashes) = (fixture.full(), fixture.empty());
-    let range = hashes.hash_requests(PieceIndex(4))[0];
+    let range = hashes.hash_requests(PieceIndex(4), By::Units)[0];
     let answer = fixture.answer(&seed, &range).unwrap();
     assert_eq!(hashes.learn(&range, &answer), Ok(vec![PieceIndex(1), PieceIndex(4)]));
     assert!(hashes.knows(PieceIndex(1)) && hashes.knows(PieceIndex(4)));
@@ -156,7 +162,7 @@ fn long_pieces_are_asked_for_in_parts() {
     // 1,024 blocks in a piece, and at most 512 hashes in a request.
     let fixture = Fixture::new(&[("a", 20 << 20), ("b", 1)], 16_384 * KIB, 16 * KIB);
     let (seed, mut hashes) = (fixture.full(), fixture.empty());
-    let requests = hashes.hash_requests(PieceIndex(0));
+    let requests = hashes.hash_requests(PieceIndex(0), By::Units);
     assert_eq!(requests.len(), 2);
     let answers: Vec<_> =
         requests.iter().map(|range| fixture.answer(&seed, range).unwrap()).collect();
@@ -164,8 +170,10 @@ fn long_pieces_are_asked_for_in_parts() {
     assert_eq!(hashes.learn(&requests[1], &answers[1]), Ok(vec![]));
     assert!(!hashes.knows(PieceIndex(0)));
     assert_eq!(hashes.learn(&requests[0], &answers[0]), Ok(vec![PieceIndex(0)]));
+    // By blocks it is the same here, as a unit is a block.
+    assert_eq!(fixture.empty().hash_requests(PieceIndex(0), By::Blocks), requests);
     // The last piece has 4 MiB of data: its second half is padding, which needs no asking.
-    assert_eq!(hashes.hash_requests(PieceIndex(1)).len(), 1);
+    assert_eq!(hashes.hash_requests(PieceIndex(1), By::Units).len(), 1);
 }
 
 #[test]
@@ -217,7 +225,7 @@ fn v1_pieces_are_judged_by_sha1() {
     assert_eq!(hashes.verify_piece_v1(PieceIndex(1), &sha1), Check::Corrupt);
     assert_eq!(hashes.verify_unit(UnitIndex(2), &[[0; 32]]), Check::Unknown);
     assert_eq!(hashes.learn_leaves(PieceIndex(2), &[[0; 32]]), Check::Unknown);
-    assert_eq!(hashes.hash_requests(PieceIndex(2)), []);
+    assert_eq!(hashes.hash_requests(PieceIndex(2), By::Units), []);
 }
 
 proptest! {
