@@ -1,1 +1,5 @@
-//! torrent-io
+//! Drives the `torrent` crate over real sockets, clocks and threads.
+
+pub mod tracker_client;
+
+pub use tracker_client::TrackerClient;
