@@ -1,7 +1,8 @@
 //! Drives the `torrent` crate over real sockets, files and threads.
 //!
 //! Read in this order: where the bytes live, how they are hashed, how what is there already is
-//! checked, how a torrent is made, and the engine that runs swarms over sockets.
+//! checked, how a torrent is made, the engine that runs swarms over sockets, how trackers are asked,
+//! and how an HTTP server helps as a seed.
 
 pub mod storage;
 
@@ -12,3 +13,9 @@ pub mod check;
 pub mod create;
 
 pub mod engine;
+
+pub mod tracker_client;
+
+pub mod web_seed;
+
+pub use tracker_client::TrackerClient;

@@ -1,0 +1,49 @@
+//! The command line: what can be said, and who does it.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::tracker;
+
+/// Boots a room full of diskless computers from one small server.
+#[derive(Debug, Parser)]
+#[command(name = "boottorrent", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
+    Tracker(TrackerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrackerArgs {
+    /// Where to listen, for HTTP and UDP alike; port 0 takes a free one. [::]:PORT is IPv4 and IPv6.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:6969")]
+    pub(crate) listen: SocketAddr,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: OutputFormat,
+}
+
+/// How a command that runs on prints what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Sentences.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Tracker(args) => tracker::run(&args),
+        }
+    }
+}
