@@ -336,6 +336,22 @@ fn a_server_that_breaks_off_again_and_again_is_given_up() {
 }
 
 #[test]
+fn breaking_off_is_forgiven_as_long_as_much_arrives() {
+    let all = data(400_000);
+    let served = all.clone();
+    let server = Server::start(move |request| {
+        let mut reply = partial(&served, request.range);
+        reply.close = reply.body.len() > 65_536;
+        reply.body.truncate(65_536);
+        reply
+    });
+    let run = Run::file(&server, &all);
+    run.fetch(0..7).unwrap();
+    assert_eq!(run.data(), (0, all));
+    assert_eq!(server.requests().len(), 7);
+}
+
+#[test]
 fn a_server_may_limit_its_answers() {
     let all = data(400_000);
     let served = all.clone();
@@ -500,11 +516,14 @@ fn a_server_that_stalls_is_left() {
         });
         let patience = Duration::from_millis(50);
         let run = Run::new(&server.url("/a"), one_file(all.len()), usize::MAX, patience);
-        let found = run.fetch(0..1);
+        let start = Instant::now();
+        let found = run.fetch(0..5);
         assert!(
             matches!(found, Err(WebSeedError::Stalled { .. })),
             "{found:?}"
         );
+        // The bound on the whole body alone would be half a minute.
+        assert!(start.elapsed() < LONG / 3);
         assert!(found.unwrap_err().retry_after().is_some());
     }
 }
