@@ -1,0 +1,117 @@
+//! `cargo xtask setup`: installs the programs that the other commands run, and the one list of them.
+//!
+//! Packages are Debian 12's. Nothing is skipped when missing: whoever needs a tool calls
+//! [`require`], and the error names the package.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// A program and the Debian package that brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tool {
+    /// A name looked up in PATH, or the absolute path of a file.
+    pub(crate) file: &'static str,
+    pub(crate) package: &'static str,
+}
+
+const fn tool(file: &'static str, package: &'static str) -> Tool {
+    Tool { file, package }
+}
+
+pub(crate) const IP: Tool = tool("ip", "iproute2");
+pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
+pub(crate) const CURL: Tool = tool("curl", "curl");
+pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
+pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
+pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
+/// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
+pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
+pub(crate) const LIBTORRENT: Tool = tool(
+    "/usr/lib/python3/dist-packages/libtorrent.cpython-311-x86_64-linux-gnu.so",
+    LIBTORRENT_PACKAGE,
+);
+const LIBTORRENT_PACKAGE: &str = "python3-libtorrent";
+pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transmission-daemon");
+pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
+pub(crate) const TRANSMISSION_SHOW: Tool = tool("transmission-show", "transmission-cli");
+pub(crate) const UDP_SENDER: Tool = tool("udp-sender", "udpcast");
+
+const ALL: &[Tool] = &[
+    IP,
+    ARIA2,
+    CURL,
+    MKTORRENT,
+    NGINX,
+    OPENTRACKER,
+    PYTHON,
+    LIBTORRENT,
+    TRANSMISSION_DAEMON,
+    TRANSMISSION_REMOTE,
+    TRANSMISSION_SHOW,
+    UDP_SENDER,
+];
+
+/// Fails with the packages to install if a tool is missing.
+pub(crate) fn require(tools: &[Tool]) -> Result<()> {
+    let packages = missing(tools);
+    ensure!(
+        packages.is_empty(),
+        "missing packages: {}; run `cargo xtask setup`",
+        packages.join(" ")
+    );
+    Ok(())
+}
+
+/// Installs every missing tool.
+pub(crate) fn install_all() -> Result<()> {
+    install(ALL)
+}
+
+/// Installs the missing ones of these tools.
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
+    let packages = missing(tools);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", packages.join(" "));
+    let mut update = apt();
+    update.args(["update", "-qq"]);
+    // A failed update is no reason to stop if the lists at hand are good enough.
+    let _ = update.status();
+    let mut install = apt();
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&packages);
+    let status = install.status().context("apt-get: this command needs Debian or Ubuntu")?;
+    ensure!(status.success(), "apt-get install {}: {status}", packages.join(" "));
+    let still = missing(tools);
+    if !still.is_empty() {
+        bail!("installed, but not found: {}", still.join(" "));
+    }
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        tools.iter().filter(|tool| find(tool.file).is_none()).map(|tool| tool.package).collect();
+    packages.dedup();
+    packages
+}
+
+/// Where a program is: PATH, and the system directories that a plain user's PATH lacks.
+pub(crate) fn find(file: &str) -> Option<PathBuf> {
+    if file.starts_with('/') {
+        return Path::new(file).exists().then(|| file.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(file))
+        .find(|candidate| candidate.is_file())
+}
