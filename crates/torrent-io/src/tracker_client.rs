@@ -208,10 +208,7 @@ impl TrackerClient {
     #[must_use]
     pub fn flush(&self, within: Duration) -> bool {
         let state = self.shared.lock();
-        let waited = self
-            .shared
-            .idle
-            .wait_timeout_while(state, within, |state| state.workers > 0);
+        let waited = self.shared.idle.wait_timeout_while(state, within, |state| state.workers > 0);
         match waited {
             Ok((_, timeout)) => !timeout.timed_out(),
             Err(_) => false,
@@ -263,12 +260,7 @@ fn carry_out(
     announce: Announce,
 ) -> Result<AnnounceResponse, TrackerError> {
     let url = announce.url.as_str();
-    let wrong = |reason| {
-        Err(TrackerError::Url {
-            url: url.to_owned(),
-            reason,
-        })
-    };
+    let wrong = |reason| Err(TrackerError::Url { url: url.to_owned(), reason });
     match url.split_once("://") {
         Some(("http", _)) => announce_http(agent, &announce),
         Some(("https", _)) if cfg!(feature = "tls") => announce_http(agent, &announce),
@@ -286,15 +278,9 @@ fn announce_http(
     announce: &Announce,
 ) -> Result<AnnounceResponse, TrackerError> {
     let url = || announce.url.clone();
-    let failed = |source| TrackerError::Http {
-        url: url(),
-        source: Box::new(source),
-    };
-    let full = encode_announce_url(
-        &announce.url,
-        &announce.request,
-        announce.tracker_id.as_deref(),
-    );
+    let failed = |source| TrackerError::Http { url: url(), source: Box::new(source) };
+    let full =
+        encode_announce_url(&announce.url, &announce.request, announce.tracker_id.as_deref());
     let mut response = agent.get(&full).call().map_err(failed)?;
     let body = response
         .body_mut()
@@ -309,10 +295,9 @@ fn announce_http(
         Err(source @ ResponseError::Failure(_)) => {
             Err(TrackerError::Response { url: url(), source })
         }
-        _ if !response.status().is_success() => Err(TrackerError::Status {
-            url: url(),
-            status: response.status().as_u16(),
-        }),
+        _ if !response.status().is_success() => {
+            Err(TrackerError::Status { url: url(), status: response.status().as_u16() })
+        }
         decoded => decoded.map_err(|source| TrackerError::Response { url: url(), source }),
     }
 }
@@ -326,14 +311,8 @@ fn announce_udp(
 ) -> Result<AnnounceResponse, TrackerError> {
     let url = || announce.url.clone();
     let failed = |source| TrackerError::Udp { url: url(), source };
-    if authority
-        .rsplit_once(':')
-        .is_none_or(|(_, port)| port.parse::<u16>().is_err())
-    {
-        return Err(TrackerError::Url {
-            url: url(),
-            reason: "a udp:// URL needs a port",
-        });
+    if authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err(TrackerError::Url { url: url(), reason: "a udp:// URL needs a port" });
     }
     let deadline = Instant::now() + timeouts.total;
     let mut last = None;
@@ -373,21 +352,13 @@ struct UdpExchange {
 
 impl UdpExchange {
     fn open(addr: SocketAddr, timeouts: Timeouts, deadline: Instant) -> io::Result<Self> {
-        let local: SocketAddr = if addr.is_ipv4() {
-            ([0; 4], 0).into()
-        } else {
-            ([0; 8], 0).into()
-        };
+        let local: SocketAddr =
+            if addr.is_ipv4() { ([0; 4], 0).into() } else { ([0; 8], 0).into() };
         let socket = UdpSocket::bind(local)?;
         // From now on only this tracker's packets come in, and its host's "port unreachable" is an
         // error at once instead of a timeout.
         socket.connect(addr)?;
-        Ok(Self {
-            socket,
-            family: Family::of(addr.ip()),
-            timeouts,
-            deadline,
-        })
+        Ok(Self { socket, family: Family::of(addr.ip()), timeouts, deadline })
     }
 
     fn announce(&self, request: &AnnounceRequest) -> io::Result<Answer> {
@@ -398,11 +369,7 @@ impl UdpExchange {
             _ => return Err(ErrorKind::InvalidData.into()),
         };
         let transaction = random();
-        let packet = Request::Announce {
-            connection,
-            transaction,
-            request: request.clone(),
-        };
+        let packet = Request::Announce { connection, transaction, request: request.clone() };
         match self.ask(&packet, transaction)? {
             Response::Announce { response, .. } => Ok(Answer::Response(response)),
             Response::Error { message, .. } => Ok(Answer::Refused(message)),
@@ -437,10 +404,7 @@ impl UdpExchange {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// A number that a stranger cannot foresee, or he could answer in the tracker's place: the keys of

@@ -27,12 +27,7 @@ fn announce_to(url: String, timeouts: Timeouts) -> Result<AnnounceResponse, Trac
     let client = TrackerClient::new("test", timeouts, move |outcome| {
         sender.send(outcome).expect("the test waits");
     });
-    client.announce(Announce {
-        token: 7,
-        url,
-        request: request(),
-        tracker_id: None,
-    });
+    client.announce(Announce { token: 7, url, request: request(), tracker_id: None });
     let outcome = outcomes.recv().unwrap();
     assert_eq!(outcome.token, 7);
     outcome.result
@@ -72,31 +67,19 @@ fn serve(answer: Vec<u8>) -> (String, thread::JoinHandle<String>) {
 }
 
 fn http(status: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
 #[test]
 fn http_announce_is_answered() {
-    let (url, server) = serve(http(
-        "200 OK",
-        b"d8:intervali9e5:peers6:\x0a\0\0\x01\0\x01e",
-    ));
+    let (url, server) = serve(http("200 OK", b"d8:intervali9e5:peers6:\x0a\0\0\x01\0\x01e"));
     let response = announce_to(url, PATIENT).unwrap();
     assert_eq!(response.interval, Duration::from_secs(9));
     assert_eq!(response.peers[0].addr, "10.0.0.1:1".parse().unwrap());
     let head = server.join().unwrap();
-    assert!(
-        head.starts_with("GET /announce?info_hash=hhhhhhhhhhhhhhhhhhhh&peer_id="),
-        "{head}"
-    );
-    assert!(
-        head.to_lowercase().contains("user-agent: test\r\n"),
-        "{head}"
-    );
+    assert!(head.starts_with("GET /announce?info_hash=hhhhhhhhhhhhhhhhhhhh&peer_id="), "{head}");
+    assert!(head.to_lowercase().contains("user-agent: test\r\n"), "{head}");
 }
 
 #[test]
@@ -108,14 +91,8 @@ fn http_failures_name_the_tracker_and_the_cause() {
         let text = format!("{error}{}", cause.unwrap_or_default());
         assert_eq!(text, expect.replace("URL", &url));
     };
-    check(
-        http("404 Not Found", b"nothing here"),
-        "tracker URL answers with HTTP status 404",
-    );
-    check(
-        http("500 No", b"d8:intervali9ee"),
-        "tracker URL answers with HTTP status 500",
-    );
+    check(http("404 Not Found", b"nothing here"), "tracker URL answers with HTTP status 404");
+    check(http("500 No", b"d8:intervali9ee"), "tracker URL answers with HTTP status 500");
     check(
         http("400 Bad Request", &encode_failure("who are you")),
         "tracker URL gives no usable answer: the tracker refuses: who are you",
@@ -130,13 +107,8 @@ fn http_failures_name_the_tracker_and_the_cause() {
 fn endless_response_is_cut_off() {
     let (url, _) = serve(http("200 OK", &vec![b' '; RESPONSE_LEN_MAX + 1]));
     let error = announce_to(url, PATIENT).unwrap_err();
-    let TrackerError::Http { source, .. } = error else {
-        panic!("{error:?}")
-    };
-    assert!(
-        matches!(*source, ureq::Error::BodyExceedsLimit(_)),
-        "{source:?}"
-    );
+    let TrackerError::Http { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*source, ureq::Error::BodyExceedsLimit(_)), "{source:?}");
 }
 
 #[test]
@@ -144,9 +116,7 @@ fn silent_http_tracker_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/announce", listener.local_addr().unwrap());
     let error = announce_to(url, QUICK).unwrap_err();
-    let TrackerError::Http { source, .. } = error else {
-        panic!("{error:?}")
-    };
+    let TrackerError::Http { source, .. } = error else { panic!("{error:?}") };
     assert!(matches!(*source, ureq::Error::Timeout(_)), "{source:?}");
 }
 
@@ -158,12 +128,7 @@ fn silent_tracker_does_not_hold_up_another() {
     let client = TrackerClient::new("test", PATIENT, move |outcome| {
         let _ = sender.send(outcome.token);
     });
-    let announce = |token, url| Announce {
-        token,
-        url,
-        request: request(),
-        tracker_id: None,
-    };
+    let announce = |token, url| Announce { token, url, request: request(), tracker_id: None };
     let silent_url = format!("http://{}/", silent.local_addr().unwrap());
     client.announce(announce(1, silent_url));
     client.announce(announce(2, url));
@@ -186,12 +151,7 @@ fn surplus_announces_wait_and_are_all_reported() {
     let count = 2 * WORKERS_MAX as u64 + 1;
     for token in 0..count {
         let url = url.clone();
-        client.announce(Announce {
-            token,
-            url,
-            request: request(),
-            tracker_id: None,
-        });
+        client.announce(Announce { token, url, request: request(), tracker_id: None });
     }
     assert_eq!(client.shared.lock().queue.len(), WORKERS_MAX + 1);
     for _ in 0..count {
@@ -215,22 +175,15 @@ fn serve_udp(lost: usize, answer: fn(u32) -> Response) -> String {
                 continue;
             }
             let response = match Request::decode(&room[..len]).unwrap() {
-                Request::Connect { transaction } => Response::Connect {
-                    transaction,
-                    connection: 5,
-                },
-                Request::Announce {
-                    connection: 5,
-                    transaction,
-                    ..
-                } => answer(transaction),
+                Request::Connect { transaction } => {
+                    Response::Connect { transaction, connection: 5 }
+                }
+                Request::Announce { connection: 5, transaction, .. } => answer(transaction),
                 other => panic!("{other:?}"),
             };
             // Noise first: a packet of another transaction, and none at all.
-            let noise = Response::Error {
-                transaction: response.transaction() ^ 1,
-                message: String::new(),
-            };
+            let noise =
+                Response::Error { transaction: response.transaction() ^ 1, message: String::new() };
             socket.send_to(&noise.encode(Family::V4), from).unwrap();
             socket.send_to(b"x", from).unwrap();
             socket.send_to(&response.encode(Family::V4), from).unwrap();
@@ -254,15 +207,9 @@ fn udp_announce_is_answered_though_packets_get_lost() {
 
 #[test]
 fn udp_refusal_is_told() {
-    let url = serve_udp(0, |transaction| Response::Error {
-        transaction,
-        message: "no".to_owned(),
-    });
+    let url = serve_udp(0, |transaction| Response::Error { transaction, message: "no".to_owned() });
     let error = announce_to(url, PATIENT).unwrap_err();
-    assert_eq!(
-        error.source().unwrap().to_string(),
-        "the tracker refuses: no"
-    );
+    assert_eq!(error.source().unwrap().to_string(), "the tracker refuses: no");
 }
 
 #[test]
@@ -274,12 +221,7 @@ fn silent_udp_tracker_is_given_up() {
     // Asked as often as the timeouts say.
     socket.set_nonblocking(true).unwrap();
     let mut room = [0; 99];
-    assert_eq!(
-        (0..9)
-            .take_while(|_| socket.recv(&mut room).is_ok())
-            .count(),
-        3
-    );
+    assert_eq!((0..9).take_while(|_| socket.recv(&mut room).is_ok()).count(), 3);
 }
 
 #[test]
@@ -293,14 +235,8 @@ fn closed_udp_port_is_an_error_at_once() {
 
 #[test]
 fn foreign_urls_are_refused() {
-    for url in [
-        "",
-        "ftp://x/",
-        "udp://host",
-        "udp://host:port",
-        "wss://x",
-        "https://127.0.0.1:1/",
-    ] {
+    for url in ["", "ftp://x/", "udp://host", "udp://host:port", "wss://x", "https://127.0.0.1:1/"]
+    {
         if cfg!(feature = "tls") && url.starts_with("https") {
             continue;
         }

@@ -40,6 +40,8 @@ pub(super) struct Connection {
     /// How the peer numbers extensions.
     pub(super) ids: ExtensionIds,
     pub(super) extended: bool,
+    /// The peer is a BootTorrent.
+    pub(super) is_own: bool,
     /// Where an incoming peer says that it listens.
     pub(super) listens_on: Option<SocketAddr>,
 
@@ -96,6 +98,7 @@ impl Connection {
             opened_at: now,
             ids: ExtensionIds::default(),
             extended: false,
+            is_own: false,
             listens_on: None,
             pending: vec![],
             low_water: 1,

@@ -182,6 +182,7 @@ impl Reactor {
         connection.phase = Phase::Open { torrent: at, key };
         let (addr, direction) = (connection.addr, connection.direction);
         let traits = handshake.traits(ours, is_v2);
+        connection.is_own = traits.own;
         self.feed(at, Input::Connected { peer: key, addr, direction, traits });
         if !handshake.features.extended {
             return;

@@ -43,8 +43,12 @@ impl Reactor {
                 }
             }
             Output::RequestHashes { peer, piece } => {
+                let is_own = self
+                    .token(at, peer)
+                    .and_then(|token| self.connections[token].as_ref())
+                    .is_some_and(|connection| connection.is_own);
                 let Some(torrent) = &mut self.torrents[at] else { return };
-                for message in torrent.request_hashes(peer, piece) {
+                for message in torrent.request_hashes(peer, is_own, piece) {
                     self.send(at, peer, message, Urgency::Now);
                 }
             }

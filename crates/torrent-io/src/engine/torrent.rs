@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use torrent::merkle::{self, Hash};
-use torrent::metainfo::{Answer, Check, HashesError, PieceHashes};
+use torrent::metainfo::{Answer, By, Check, HashesError, PieceHashes};
 use torrent::swarm::{Input, PeerKey, Swarm, Verdict, VerifiedBlock};
 use torrent::wire::{HashRange, Limits, Message};
 use torrent::{BLOCK_LEN, Block, Geometry, PieceIndex, UnitIndex};
@@ -169,9 +169,16 @@ impl Torrent {
         Ok(merkle::hash_blocks(&data))
     }
 
-    /// The messages that ask a peer for the hashes of a piece's units.
-    pub(super) fn request_hashes(&mut self, peer: PeerKey, piece: PieceIndex) -> Vec<Message> {
-        let ranges = self.hashes.hash_requests(piece);
+    /// The messages that ask a peer for the hashes of a piece's units. BEP 52 obliges a client to
+    /// tell those of blocks and pieces; only our own peers tell those in between, which are fewer.
+    pub(super) fn request_hashes(
+        &mut self,
+        peer: PeerKey,
+        is_own: bool,
+        piece: PieceIndex,
+    ) -> Vec<Message> {
+        let by = if is_own { By::Units } else { By::Blocks };
+        let ranges = self.hashes.hash_requests(piece, by);
         self.asked.extend(ranges.iter().map(|range| (peer, *range, Wanted::Units(piece))));
         ranges.into_iter().map(Message::HashRequest).collect()
     }

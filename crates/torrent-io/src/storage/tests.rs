@@ -109,18 +109,10 @@ fn open_files_are_bounded_and_held_ones_stay() {
     let held = storage.file(0).unwrap();
     let used = storage.file(1).unwrap();
     for piece in 0..count {
-<<<<<<< HEAD
         storage.write_block(block(piece, 0, 1), &[piece as u8]).unwrap();
-        // Used each time, so it is never the one that goes.
-        storage.file(1).unwrap();
-=======
-        storage
-            .write_block(block(piece, 0, 1), &[piece as u8])
-            .unwrap();
         // Used each time, so it is never the one that goes: it is still the same descriptor.
         let again = storage.file(1).unwrap();
         assert_eq!(again.as_fd().as_raw_fd(), used.as_fd().as_raw_fd());
->>>>>>> storage
     }
     assert_eq!(files.open_count(), OPEN_FILES_MAX);
     let mut read = [9];

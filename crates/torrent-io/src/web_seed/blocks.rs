@@ -43,9 +43,7 @@ impl<'a> Blocks<'a> {
             let last = self.geometry.block_count(unit).checked_sub(1)?;
             Some(self.geometry.block(unit, last))
         });
-        let end = last.map_or(self.at, |block| {
-            self.layout.start_of(block) + u64::from(block.len)
-        });
+        let end = last.map_or(self.at, |block| self.layout.start_of(block) + u64::from(block.len));
         (self.at, end - self.at)
     }
 
@@ -109,12 +107,8 @@ mod tests {
     /// Two files of v2: pieces of 32 KiB, the first file ends early in its second piece.
     fn shapes() -> (Geometry, Layout) {
         let geometry = Geometry::new(32_768, 3, 16_384, vec![(1, 5_000), (2, 20_000)]).unwrap();
-        let span = |path: &str, start, len| FileSpan {
-            path: path.into(),
-            start,
-            len,
-            padding: false,
-        };
+        let span =
+            |path: &str, start, len| FileSpan { path: path.into(), start, len, padding: false };
         let files = vec![span("t/a", 0, 37_768), span("t/b", 65_536, 20_000)];
         (geometry, Layout::new(32_768, files).unwrap())
     }
@@ -146,12 +140,7 @@ mod tests {
         check(
             1..6,
             (16_384, 69_152),
-            &[
-                (0, 16_384, 16_384),
-                (1, 0, 5_000),
-                (2, 0, 16_384),
-                (2, 16_384, 3_616),
-            ],
+            &[(0, 16_384, 16_384), (1, 0, 5_000), (2, 0, 16_384), (2, 16_384, 3_616)],
         );
         check(2..4, (32_768, 5_000), &[(1, 0, 5_000)]);
         check(3..4, (0, 0), &[]);

@@ -99,12 +99,7 @@ impl Source {
         layout: Layout,
         patience: Duration,
     ) -> Self {
-        Self {
-            agent,
-            base,
-            layout,
-            patience,
-        }
+        Self { agent, base, layout, patience }
     }
 
     pub(super) const fn layout(&self) -> &Layout {
@@ -176,10 +171,7 @@ impl Source {
         let at_most = self.patience + Duration::from_secs((part.end - part.start) / RATE_MIN);
         self.agent
             .get(part.url)
-            .header(
-                header::RANGE,
-                format!("bytes={}-{}", part.start, part.end - 1),
-            )
+            .header(header::RANGE, format!("bytes={}-{}", part.start, part.end - 1))
             .header(header::ACCEPT_ENCODING, "identity")
             .config()
             .timeout_recv_body(Some(at_most))
@@ -200,11 +192,7 @@ fn content(part: &Part<'_>, response: &Response<Body>) -> Result<Content, WebSee
     };
     let check_len = |found: u64| match found == part.file_len {
         true => Ok(()),
-        false => Err(WebSeedError::WrongLen {
-            url: url(),
-            expected: part.file_len,
-            found,
-        }),
+        false => Err(WebSeedError::WrongLen { url: url(), expected: part.file_len, found }),
     };
     if let Some(encoding) = text(headers, header::CONTENT_ENCODING)
         && encoding != "identity"
@@ -230,10 +218,7 @@ fn content(part: &Part<'_>, response: &Response<Body>) -> Result<Content, WebSee
             if part.start > 0 && part.file_len > NO_RANGES_LEN_MAX {
                 return Err(WebSeedError::NoRanges { url: url() });
             }
-            Ok(Content {
-                skip: part.start,
-                len: part.end - part.start,
-            })
+            Ok(Content { skip: part.start, len: part.end - part.start })
         }
         429 | 503 => Err(WebSeedError::Busy {
             url: url(),
@@ -246,10 +231,7 @@ fn content(part: &Part<'_>, response: &Response<Body>) -> Result<Content, WebSee
             let total = text(headers, header::CONTENT_RANGE)
                 .and_then(|value| value.strip_prefix("bytes */")?.parse().ok());
             check_len(total.unwrap_or(0))?;
-            Err(WebSeedError::Status {
-                url: url(),
-                status: 416,
-            })
+            Err(WebSeedError::Status { url: url(), status: 416 })
         }
         status => Err(WebSeedError::Status { url: url(), status }),
     }
@@ -356,14 +338,7 @@ mod tests {
         let check = |value, expect| assert_eq!(content_range(value), expect, "{value}");
         check("bytes 0-99/1000", Some((0, 99, Some(1000))));
         check("bytes 5-5/*", Some((5, 5, None)));
-        for value in [
-            "",
-            "bytes",
-            "bytes 0-99",
-            "0-99/1000",
-            "bytes */5",
-            "bytes a-b/c",
-        ] {
+        for value in ["", "bytes", "bytes 0-99", "0-99/1000", "bytes */5", "bytes a-b/c"] {
             check(value, None);
         }
     }

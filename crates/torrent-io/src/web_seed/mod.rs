@@ -98,11 +98,7 @@ impl WebSeed {
                 .spawn(move || worker.work())
                 .expect("a process that cannot start a thread cannot do its work");
         }
-        Ok(Self {
-            fetches,
-            agent,
-            closed,
-        })
+        Ok(Self { fetches, agent, closed })
     }
 
     /// Queues a fetch. The plan keeps no more than [`FETCHES_MAX`] under way, so that the queue is
@@ -131,11 +127,7 @@ struct Worker<S> {
 impl<S: WebSeedSink> Worker<S> {
     fn work(&self) {
         loop {
-            let next = self
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .recv();
+            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(fetch) = next else { return };
             let layout = self.source.layout();
             let blocks = Blocks::new(&self.geometry, layout, fetch.units.clone());

@@ -80,25 +80,15 @@ impl WebSeedPlan {
     /// missing and that no peer was asked for; what this plan asked for is left out by itself.
     pub fn poll(&mut self, now: Time, wanted: &Bitfield) -> Option<Fetch> {
         // After a failure one request must succeed before there are two again.
-        let most = if self.failure_count > 0 {
-            1
-        } else {
-            FETCHES_MAX
-        };
+        let most = if self.failure_count > 0 { 1 } else { FETCHES_MAX };
         if now < self.not_before || self.flights.len() >= most {
             return None;
         }
         let units = self.run(wanted)?;
-        let fetch = Fetch {
-            id: self.next_id,
-            units,
-        };
+        let fetch = Fetch { id: self.next_id, units };
         self.next_id += 1;
         self.cursor = fetch.units.end;
-        self.flights.push(Flight {
-            fetch: fetch.clone(),
-            asked: now,
-        });
+        self.flights.push(Flight { fetch: fetch.clone(), asked: now });
         Some(fetch)
     }
 
@@ -110,9 +100,7 @@ impl WebSeedPlan {
         let took = now.since(flight.asked).max(Duration::from_millis(1));
         let fits = len as f64 * FETCH_TIME.as_secs_f64() / took.as_secs_f64();
         // Saturates, as `as` does.
-        self.len = (fits as u64)
-            .min(len.saturating_mul(GROWTH_MAX))
-            .min(FETCH_LEN_MAX);
+        self.len = (fits as u64).min(len.saturating_mul(GROWTH_MAX)).min(FETCH_LEN_MAX);
     }
 
     /// A fetch failed; some of its blocks may have arrived. `retry_after` is as
@@ -157,18 +145,13 @@ impl WebSeedPlan {
     }
 
     fn take(&mut self, id: u64) -> Option<Flight> {
-        let at = self
-            .flights
-            .iter()
-            .position(|flight| flight.fetch.id == id)?;
+        let at = self.flights.iter().position(|flight| flight.fetch.id == id)?;
         Some(self.flights.swap_remove(at))
     }
 
     /// The first run from the cursor on that is long enough; else the longest.
     fn run(&self, wanted: &Bitfield) -> Option<Range<u32>> {
-        let most = u32::try_from(self.len / self.unit_len)
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let most = u32::try_from(self.len / self.unit_len).unwrap_or(u32::MAX).max(1);
         let mut best: Option<Range<u32>> = None;
         let mut consider = |run: &Range<u32>| {
             // Those before the cursor come first here, and lose a tie against those behind it.

@@ -88,16 +88,10 @@ fn serve(mut stream: TcpStream, reply: &dyn Fn(&Request) -> Reply, state: &Mutex
         }
         let number = {
             let mut state = state.lock().unwrap();
-            state
-                .requests
-                .push(format!("{path} {}-{}", range.0, range.1));
+            state.requests.push(format!("{path} {}-{}", range.0, range.1));
             state.requests.len() - 1
         };
-        let reply = reply(&Request {
-            path,
-            range,
-            number,
-        });
+        let reply = reply(&Request { path, range, number });
         // The client may have gone on purpose.
         if stream.write_all(reply.head.as_bytes()).is_err()
             || stream.write_all(&reply.body).is_err()
@@ -134,10 +128,7 @@ fn partial(data: &[u8], range: (usize, usize)) -> Reply {
 /// An answer with no body but what it says.
 fn plain(status: &str, headers: &str, body: &[u8]) -> Reply {
     Reply {
-        head: format!(
-            "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n",
-            body.len()
-        ),
+        head: format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len()),
         body: body.to_vec(),
         close: false,
         stall: false,
@@ -158,11 +149,7 @@ impl WebSeedSink for Arc<Collect> {
         let mut blocks = self.blocks.lock().unwrap();
         let start = u64::from(block.piece) * self.piece_len + u64::from(block.offset);
         blocks.insert(start, data.to_vec());
-        if blocks.len() < self.most {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+        if blocks.len() < self.most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     fn ended(&self, fetch: u64, result: Result<(), WebSeedError>) {
@@ -190,11 +177,7 @@ impl Run {
         });
         let sink = Arc::clone(&collect);
         let web_seed = WebSeed::with_patience(url, layout, geometry, sink, patience).unwrap();
-        Self {
-            web_seed,
-            collect,
-            ended,
-        }
+        Self { web_seed, collect, ended }
     }
 
     fn file(server: &Server, data: &[u8]) -> Self {
@@ -222,12 +205,7 @@ impl Run {
 }
 
 fn one_file(len: usize) -> Layout {
-    let span = FileSpan {
-        path: "x".into(),
-        start: 0,
-        len: len as u64,
-        padding: false,
-    };
+    let span = FileSpan { path: "x".into(), start: 0, len: len as u64, padding: false };
     Layout::new(65_536, vec![span]).unwrap()
 }
 
@@ -241,29 +219,20 @@ fn ranges_arrive_as_blocks_over_a_kept_connection() {
     let served = all.clone();
     let server = Server::start(move |request| partial(&served, request.range));
     let run = Run::file(&server, &all);
-    for (units, expect) in [
-        (1..2, 65_536..131_072),
-        (2..4, 65_536..262_144),
-        (4..5, 65_536..300_000),
-    ] {
+    for (units, expect) in
+        [(1..2, 65_536..131_072), (2..4, 65_536..262_144), (4..5, 65_536..300_000)]
+    {
         run.fetch(units).unwrap();
         assert_eq!(run.data(), (65_536, all[expect].to_vec()));
     }
-    assert_eq!(
-        server.requests(),
-        ["/a 65536-131071", "/a 131072-262143", "/a 262144-299999"]
-    );
+    assert_eq!(server.requests(), ["/a 65536-131071", "/a 131072-262143", "/a 262144-299999"]);
     assert_eq!(server.state.lock().unwrap().connections, 1);
 }
 
 #[test]
 fn files_of_a_torrent_are_asked_one_by_one_and_padding_not_at_all() {
-    let span = |path: &str, start, len, padding| FileSpan {
-        path: path.into(),
-        start,
-        len,
-        padding,
-    };
+    let span =
+        |path: &str, start, len, padding| FileSpan { path: path.into(), start, len, padding };
     let layout = Layout::new(
         65_536,
         vec![
@@ -276,11 +245,7 @@ fn files_of_a_torrent_are_asked_one_by_one_and_padding_not_at_all() {
     .unwrap();
     let served = data(20_000);
     let server = Server::start(move |request| {
-        let len = if request.path.ends_with("c") {
-            10_000
-        } else {
-            20_000
-        };
+        let len = if request.path.ends_with("c") { 10_000 } else { 20_000 };
         partial(&served[..len], request.range)
     });
     let run = Run::new(&server.url("/pub"), layout, usize::MAX, LONG);
@@ -289,10 +254,7 @@ fn files_of_a_torrent_are_asked_one_by_one_and_padding_not_at_all() {
     expect.resize(65_536, 0);
     expect.extend(data(10_000));
     assert_eq!(run.data(), (0, expect));
-    assert_eq!(
-        server.requests(),
-        ["/pub/t/a%20b 0-19999", "/pub/t/d/c 0-9999"]
-    );
+    assert_eq!(server.requests(), ["/pub/t/a%20b 0-19999", "/pub/t/d/c 0-9999"]);
 }
 
 #[test]
@@ -310,10 +272,7 @@ fn a_body_that_is_cut_is_taken_up_where_it_broke_off() {
     let run = Run::file(&server, &all);
     run.fetch(0..7).unwrap();
     assert_eq!(run.data(), (0, all));
-    assert_eq!(
-        server.requests(),
-        ["/a 0-399999", "/a 10001-399999", "/a 20002-399999"]
-    );
+    assert_eq!(server.requests(), ["/a 0-399999", "/a 10001-399999", "/a 20002-399999"]);
 }
 
 #[test]
@@ -328,10 +287,7 @@ fn a_server_that_breaks_off_again_and_again_is_given_up() {
     });
     let run = Run::file(&server, &all);
     let found = run.fetch(0..1);
-    assert!(
-        matches!(found, Err(WebSeedError::Short { .. })),
-        "{found:?}"
-    );
+    assert!(matches!(found, Err(WebSeedError::Short { .. })), "{found:?}");
     assert_eq!(server.requests().len(), 4);
 }
 
@@ -379,10 +335,7 @@ fn without_ranges_only_short_files_or_their_start_are_fetched() {
             assert_eq!(data, all[start as usize..][..data.len()]);
             assert!(!data.is_empty());
         } else {
-            assert!(
-                matches!(found, Err(WebSeedError::NoRanges { .. })),
-                "{found:?}"
-            );
+            assert!(matches!(found, Err(WebSeedError::NoRanges { .. })), "{found:?}");
         }
     };
     check(300_000, 2..3, true);
@@ -398,10 +351,7 @@ fn check_error(reply: impl Fn(&[u8], &Request) -> Reply + Send + Sync + 'static)
     let server = Server::start(move |request| reply(&served, request));
     let run = Run::file(&server, &all);
     let found = run.fetch(1..2).unwrap_err();
-    assert!(
-        found.to_string().starts_with("http://127.0.0.1:"),
-        "{found}"
-    );
+    assert!(found.to_string().starts_with("http://127.0.0.1:"), "{found}");
     assert_eq!(run.data(), (0, vec![]));
     found
 }
@@ -432,13 +382,7 @@ fn another_file_than_that_of_the_torrent_is_refused() {
     let bad: [fn(&[u8], &Request) -> Reply; 3] = [
         |data, request| partial(&data[..200_000], request.range),
         |data, _| plain("200 OK", "", &data[1..]),
-        |_, _| {
-            plain(
-                "416 Range Not Satisfiable",
-                "Content-Range: bytes */100\r\n",
-                b"",
-            )
-        },
+        |_, _| plain("416 Range Not Satisfiable", "Content-Range: bytes */100\r\n", b""),
     ];
     for (reply, len) in bad.into_iter().zip([200_000, 299_999, 100]) {
         let found = check_error(reply);
@@ -518,10 +462,7 @@ fn a_server_that_stalls_is_left() {
         let run = Run::new(&server.url("/a"), one_file(all.len()), usize::MAX, patience);
         let start = Instant::now();
         let found = run.fetch(0..5);
-        assert!(
-            matches!(found, Err(WebSeedError::Stalled { .. })),
-            "{found:?}"
-        );
+        assert!(matches!(found, Err(WebSeedError::Stalled { .. })), "{found:?}");
         // The bound on the whole body alone would be half a minute.
         assert!(start.elapsed() < LONG / 3);
         assert!(found.unwrap_err().retry_after().is_some());
@@ -530,16 +471,8 @@ fn a_server_that_stalls_is_left() {
 
 #[test]
 fn nobody_there_is_said_and_tried_again() {
-    let addr = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let run = Run::new(
-        &format!("http://{addr}/a"),
-        one_file(1000),
-        usize::MAX,
-        LONG,
-    );
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = Run::new(&format!("http://{addr}/a"), one_file(1000), usize::MAX, LONG);
     let found = run.fetch(0..1).unwrap_err();
     assert!(matches!(found, WebSeedError::Lost { .. }), "{found:?}");
     assert!(found.retry_after().is_some());
@@ -569,10 +502,7 @@ fn two_fetches_are_under_way_at_once() {
     let run = Run::file(&server, &all);
     for id in 0..2 {
         let at = id as u32;
-        run.web_seed.fetch(Fetch {
-            id,
-            units: at..at + 1,
-        });
+        run.web_seed.fetch(Fetch { id, units: at..at + 1 });
     }
     let mut ids: Vec<_> = (0..2)
         .map(|_| {
@@ -602,17 +532,10 @@ fn dropping_it_ends_what_is_under_way_in_silence() {
     run.web_seed.fetch(Fetch { id: 1, units: 0..5 });
     was_asked.recv_timeout(LONG).unwrap();
     let start = Instant::now();
-    let Run {
-        web_seed,
-        collect,
-        ended,
-    } = run;
+    let Run { web_seed, collect, ended } = run;
     drop(web_seed);
     drop(collect);
     // The threads hold the sink, so this ends when they have ended; they would wait for minutes.
-    assert_eq!(
-        ended.recv_timeout(LONG).unwrap_err(),
-        RecvTimeoutError::Disconnected
-    );
+    assert_eq!(ended.recv_timeout(LONG).unwrap_err(), RecvTimeoutError::Disconnected);
     assert!(start.elapsed() < LONG / 2);
 }

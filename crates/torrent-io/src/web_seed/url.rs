@@ -9,11 +9,7 @@ use crate::storage::Layout;
 
 /// What is encoded in a segment of a path: all but the unreserved characters of RFC 3986 §2.3, so
 /// that no server and no proxy can take a part of a file name for syntax.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The base that all files of one torrent share.
 #[derive(Clone, Debug)]
@@ -31,10 +27,7 @@ impl BaseUrl {
         if !scheme.eq_ignore_ascii_case("http://") {
             return Err(WebSeedError::Scheme(url.to_owned()));
         }
-        Ok(Self {
-            url: url.to_owned(),
-            is_file: layout.is_single_file() && !url.ends_with('/'),
-        })
+        Ok(Self { url: url.to_owned(), is_file: layout.is_single_file() && !url.ends_with('/') })
     }
 
     /// The URL of a file, by its path in the layout.
@@ -57,12 +50,7 @@ mod tests {
     use crate::storage::FileSpan;
 
     fn check(url: &str, path: &str, expect: &str) {
-        let span = FileSpan {
-            path: path.into(),
-            start: 0,
-            len: 1,
-            padding: false,
-        };
+        let span = FileSpan { path: path.into(), start: 0, len: 1, padding: false };
         let layout = Layout::new(16, vec![span]).unwrap();
         let base = BaseUrl::new(url, &layout).unwrap();
         assert_eq!(base.file(Path::new(path)), expect);
@@ -85,12 +73,7 @@ mod tests {
 
     #[test]
     fn only_plain_http_is_spoken() {
-        let span = FileSpan {
-            path: "x".into(),
-            start: 0,
-            len: 1,
-            padding: false,
-        };
+        let span = FileSpan { path: "x".into(), start: 0, len: 1, padding: false };
         let layout = Layout::new(16, vec![span]).unwrap();
         for url in ["https://h/", "ftp://h/", "", "http:/", "/x"] {
             let found = BaseUrl::new(url, &layout);
