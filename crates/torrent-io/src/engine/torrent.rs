@@ -162,6 +162,10 @@ impl Torrent {
     /// Hashes the blocks of a unit from storage.
     fn leaves(&self, unit: UnitIndex) -> Result<Vec<Hash>, StorageError> {
         let mut data = vec![0; self.geometry.unit_data_len(unit) as usize];
+        // A unit past the end of the data may lie past the end of the torrent.
+        if data.is_empty() {
+            return Ok(vec![]);
+        }
         let piece = self.geometry.piece_of(unit);
         let start = u64::from(piece.get()) * u64::from(self.geometry.piece_len())
             + u64::from(self.geometry.unit_offset(unit));

@@ -5,6 +5,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use torrent::Block;
+use torrent::metainfo::Metainfo;
 
 use super::resume;
 
@@ -123,6 +124,21 @@ impl Layout {
         let files: Vec<_> = spans.into_iter().filter(|span| !span.padding).collect();
         vet(&files)?;
         Ok(Self { piece_len, files, total_len })
+    }
+
+    /// The files of a torrent. What the metainfo calls padding is here what no file covers.
+    ///
+    /// # Errors
+    /// As [`Self::new`]: a name that we use ourselves is the only one that metainfo allows.
+    pub fn of(metainfo: &Metainfo) -> Result<Self, LayoutError> {
+        let layout = metainfo.layout();
+        let span = |file: &torrent::metainfo::File| FileSpan {
+            path: file.path().components().iter().collect(),
+            start: file.start(),
+            len: file.len(),
+            padding: false,
+        };
+        Self::new(metainfo.geometry().piece_len(), layout.files().iter().map(span).collect())
     }
 
     /// The nominal piece length in bytes.
