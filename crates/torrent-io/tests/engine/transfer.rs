@@ -80,9 +80,8 @@ fn leeches_in_a_line_pass_everything_on() {
 
 #[test]
 fn one_engine_runs_many_torrents() {
-    let contents: Vec<_> = (1..=5)
-        .map(|number| Content::file(Format::Hybrid, 16 * KIB, number * 100_000))
-        .collect();
+    let contents: Vec<_> =
+        (1..=5).map(|number| Content::file(Format::Hybrid, 16 * KIB, number * 100_000)).collect();
     let seeds: Vec<_> = contents.iter().map(Content::seed).collect();
     let mut first = contents[0].leech();
     let others: Vec<_> = contents[1..].iter().map(|content| first.add_leech(content)).collect();

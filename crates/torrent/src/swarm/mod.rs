@@ -212,6 +212,7 @@ impl Swarm {
             Input::Judged { unit, corrupt } => self.on_judged(unit, &corrupt),
             Input::HashesKnown { piece } => self.on_hashes_known(piece),
             Input::HashesFailed { peer, piece, lied } => self.on_hashes_failed(peer, piece, lied),
+            Input::PieceFailed { piece } => self.on_piece_failed(piece),
             Input::PeersFound { addrs } => self.on_peers_found(now, addrs),
             Input::Tick => self.on_tick(now),
         }
@@ -299,6 +300,7 @@ impl Swarm {
         self.check_stalls(now);
         self.check_reveals(now);
         self.close_useless();
+        self.ask_missing_hashes();
         self.keep_alive(now);
         self.may_request = true;
         self.may_serve = true;
