@@ -38,6 +38,10 @@ impl Reactor {
                 self.buffers.push(buffer);
                 return;
             };
+            if matches!(connection.phase, Phase::Connecting { .. }) {
+                self.buffers.push(buffer);
+                return;
+            }
             let left_over = connection.pending.len();
             if buffer.len() < left_over + READ_LEN / 2 {
                 buffer.resize(left_over + READ_LEN / 2, 0);
@@ -321,6 +325,10 @@ impl Reactor {
             let Some(torrent) = &mut self.torrents[at] else { break };
             if let Some(verdict) = torrent.block_stored(block, leaf) {
                 self.feed(at, verdict);
+            } else if let Some((unit, _)) = torrent.geometry.locate(block)
+                && let Some(learned) = torrent.learn_from_blocks(unit)
+            {
+                self.feed(at, learned);
             }
         }
         if let Some(error) = error {

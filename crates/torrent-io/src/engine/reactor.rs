@@ -62,6 +62,9 @@ pub(super) struct Reactor {
     pub(super) torrents: Vec<Option<Torrent>>,
     pub(super) connections: Vec<Option<Connection>>,
     free: Vec<usize>,
+    /// Places that became free in this turn. They are given out in the next: events and lists of
+    /// this one may still name them, and mean the connection that is gone.
+    freed: Vec<usize>,
     /// Connections with something to write.
     pub(super) dirty: Vec<usize>,
     /// Connections that may have more to read than their turn allowed.
@@ -99,6 +102,7 @@ impl Reactor {
             torrents: vec![],
             connections: vec![],
             free: vec![],
+            freed: vec![],
             dirty: vec![],
             unread: vec![],
             workers: None,
@@ -146,6 +150,7 @@ impl Reactor {
             self.on_stored();
             self.on_time();
             self.flush_all();
+            self.free.append(&mut self.freed);
         }
     }
 
@@ -309,6 +314,8 @@ impl Reactor {
 
     /// Once a second: handshakes that never came, budgets that are renewed.
     fn keep_house(&mut self) {
+        // Where accepting failed for want of descriptors no event will say that there are some.
+        self.accept();
         for torrent in self.torrents.iter_mut().flatten() {
             torrent.answers_left = ANSWERS_PER_SECOND_MAX;
         }
@@ -373,7 +380,7 @@ impl Reactor {
         // The machine itself is many peers at once in tests and when a server seeds to its own VMs.
         let from_there = |c: &&Connection| c.addr.ip() == ip && !ip.is_loopback();
         self.banned.contains(&ip)
-            || self.connections.len() - self.free.len() >= CONNECTIONS_MAX
+            || self.connections.len() - self.free.len() - self.freed.len() >= CONNECTIONS_MAX
             || all().filter(half_open).count() >= HALF_OPEN_MAX
             || all().filter(from_there).count() >= PER_ADDRESS_MAX
     }
@@ -474,7 +481,7 @@ impl Reactor {
     pub(super) fn drop_connection(&mut self, token: usize) {
         if let Some(mut connection) = self.connections[token].take() {
             let _ = self.poll.registry().deregister(&mut connection.stream);
-            self.free.push(token);
+            self.freed.push(token);
         }
     }
 
