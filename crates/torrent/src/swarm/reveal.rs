@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Swarm;
 use super::io::{PeerKey, Role, Urgency};
-use super::peer::{Peer, Pending};
+use super::peer::{Peer, Pending, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block, UnitIndex};
 use crate::time::Time;
 use crate::wire::Message;
@@ -28,6 +28,10 @@ const BUDGET_MIN: u64 = 16 * BLOCK_LEN as u64;
 /// The most that is shown and not yet sent: 2 ms at 10 GB/s, more than any link here.
 const BUDGET_MAX: u64 = 20 << 20;
 
+/// Blocks shown to one peer and not yet sent. It asks for them at once, and what does not fit into
+/// the queue of its requests would be rejected.
+const PENDING_MAX: u32 = REQUEST_QUEUE_MAX as u32 / 2;
+
 /// A peer whose units take this many times the usual to be fetched is slow: it is passed over while
 /// there is another, and does not count against the budget.
 const SLOW: u32 = 2;
@@ -38,8 +42,10 @@ const OVERDUE: u32 = 4;
 const SILENT: Duration = Duration::from_millis(400);
 const SILENT_UNIT_TIMES: u32 = 8;
 
-/// A unit is not shown again within this many unit times: its first copy is still on the way.
+/// A unit is not shown again within this many unit times: its first copy is still on the way. While
+/// next to nothing flows a unit time means nothing, and a second is enough.
 const AGAIN_UNIT_TIMES: u32 = 8;
+const AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// The peer number of a unit that was shown to nobody.
 const NOBODY: u32 = u32::MAX;
@@ -124,7 +130,12 @@ impl Swarm {
     /// The next unit to show, and to whom.
     fn next_reveal(&mut self, now: Time, reveal: &mut Reveal) -> Option<(usize, UnitIndex)> {
         let ready = |peer: &Peer| {
-            peer.revealed_to && !peer.is_silent && !peer.have.is_full() && peer.speaks_yet()
+            let pending: u32 = peer.reveals_pending.iter().map(|p| p.blocks_left).sum();
+            peer.revealed_to
+                && !peer.is_silent
+                && !peer.have.is_full()
+                && peer.speaks_yet()
+                && (pending < PENDING_MAX || peer.reveals_pending.is_empty())
         };
         let slow = reveal.usual * SLOW;
         let mut order: Vec<usize> =
@@ -164,7 +175,7 @@ impl Swarm {
     fn rarest_to_show(&self, now: Time, peer: &Peer, reveal: &Reveal) -> Option<UnitIndex> {
         let unit_time =
             self.upload_rate.time_for(u64::from(self.geometry.unit_len())).unwrap_or_default();
-        let recent = unit_time * AGAIN_UNIT_TIMES;
+        let recent = AGAIN_MAX.min(unit_time * AGAIN_UNIT_TIMES);
         self.picker
             .have()
             .iter_without(&peer.have, &peer.have, 0)

@@ -20,10 +20,10 @@ use crate::wire::Message;
 
 /// What is committed to sockets, as time at the measured upload rate: the time that it takes to
 /// notice an empty socket and fill it again on a busy machine.
-const COMMIT_HORIZON: Duration = Duration::from_millis(2);
+const COMMIT_HORIZON: Duration = Duration::from_millis(8);
 
 /// At least this much is committed, whatever the rate: one block on the wire, one behind it.
-const COMMIT_MIN: u64 = 2 * BLOCK_LEN as u64;
+const COMMIT_MIN: u64 = 3 * BLOCK_LEN as u64;
 
 /// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
 /// these and no more. At high rates it grows with the committed data.
