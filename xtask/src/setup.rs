@@ -22,6 +22,8 @@ const fn tool(file: &'static str, package: &'static str) -> Tool {
 
 pub(crate) const IP: Tool = tool("ip", "iproute2");
 pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
+/// libFuzzer is C++.
+pub(crate) const CXX: Tool = tool("c++", "g++");
 pub(crate) const CURL: Tool = tool("curl", "curl");
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
@@ -41,6 +43,7 @@ pub(crate) const UDP_SENDER: Tool = tool("udp-sender", "udpcast");
 const ALL: &[Tool] = &[
     IP,
     ARIA2,
+    CXX,
     CURL,
     MKTORRENT,
     NGINX,

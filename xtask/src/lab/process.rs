@@ -97,6 +97,8 @@ impl Spawn {
             .args(["netns", "exec", namespace])
             .args(&self.argv)
             .current_dir(dir);
+        // A backtrace at the end of a log hides the sentence that says what is wrong.
+        command.env("RUST_BACKTRACE", "0");
         command.stdin(if self.held {
             Stdio::piped()
         } else {
