@@ -17,16 +17,7 @@ const STEPS: &[Step] = &[
     ("setup", setup::install_all),
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::tidy),
-    ("clippy", || {
-        cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ])
-    }),
+    ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("test", test),
     // nextest does not run them.
     ("doc tests", || cargo(&["test", "--workspace", "--doc"])),
@@ -42,21 +33,13 @@ pub(crate) fn run() -> Result<()> {
         let start = Instant::now();
         let result = step();
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
-        ran.push(format!(
-            "{name:<10} {verdict:<6} {:>6.1} s",
-            start.elapsed().as_secs_f64()
-        ));
+        ran.push(format!("{name:<10} {verdict:<6} {:>6.1} s", start.elapsed().as_secs_f64()));
         if let Err(error) = result {
             failed = Some(error.context(format!("step {name}")));
             break;
         }
     }
-    println!(
-        "\n{}\n{} of {} steps ran",
-        ran.join("\n"),
-        ran.len(),
-        STEPS.len()
-    );
+    println!("\n{}\n{} of {} steps ran", ran.join("\n"), ran.len(), STEPS.len());
     failed.map_or(Ok(()), Err)
 }
 
@@ -64,13 +47,7 @@ pub(crate) fn run() -> Result<()> {
 /// longer than it saves on a clean machine, and cargo's own runner runs the same tests.
 fn test() -> Result<()> {
     if setup::find("cargo-nextest").is_some() {
-        cargo(&[
-            "nextest",
-            "run",
-            "--workspace",
-            "--no-fail-fast",
-            "--no-tests=pass",
-        ])
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"])
     } else {
         cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
     }

@@ -37,18 +37,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let lab = Lab::new(args.nodes, Some(args.rate), &dir.join("logs"))?;
     let path = lab.slot_dir(Slot::SERVER).join(image::NAME);
     std::fs::copy(&image.path, &path).context("copying the image into the lab")?;
-    let stage = Stage {
-        lab: &lab,
-        image: &image,
-        path,
-        node_count: args.nodes,
-    };
-    println!(
-        "a server and {} nodes, {} links, {} MiB",
-        args.nodes,
-        args.rate,
-        args.size >> 20
-    );
+    let stage = Stage { lab: &lab, image: &image, path, node_count: args.nodes };
+    println!("a server and {} nodes, {} links, {} MiB", args.nodes, args.rate, args.size >> 20);
     let _servers = ours::start_server(&stage)?;
     let sent_before = lab.traffic(Slot::SERVER)?.sent_len;
     let (sender, completed) = channel();
@@ -107,11 +97,7 @@ fn watch(
         if let Some(node) = nodes.iter().find(|node| node.exit().is_some()) {
             bail!("{} ended early:\n{}", node.name(), node.log_tail());
         }
-        ensure!(
-            Instant::now() < deadline,
-            "only {} nodes are done",
-            ends.len()
-        );
+        ensure!(Instant::now() < deadline, "only {} nodes are done", ends.len());
     }
     Ok(ends)
 }
@@ -123,11 +109,7 @@ fn show(stage: &Stage<'_>, ends: &Ends) -> Result<()> {
             line.push_str(&format!("  {} complete", slot.name()));
         } else {
             let received_len = stage.lab.delivered(slot)?.sent_len;
-            line.push_str(&format!(
-                "  {} {:>3} MiB  ",
-                slot.name(),
-                received_len >> 20
-            ));
+            line.push_str(&format!("  {} {:>3} MiB  ", slot.name(), received_len >> 20));
         }
     }
     println!("{line}");
@@ -148,9 +130,6 @@ fn table(stage: &Stage<'_>, start: Instant, ends: &Ends) -> Result<()> {
             if is_right { "the original's" } else { "WRONG" }
         );
     }
-    ensure!(
-        wrong_count == 0,
-        "{wrong_count} nodes have other bytes than the server"
-    );
+    ensure!(wrong_count == 0, "{wrong_count} nodes have other bytes than the server");
     Ok(())
 }

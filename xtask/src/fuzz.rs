@@ -33,17 +33,11 @@ pub(crate) fn run(only: &[String], time: Duration) -> Result<()> {
     let dir = root().join("fuzz");
     let targets = targets(&dir)?;
     for name in only {
-        ensure!(
-            targets.contains(name),
-            "no fuzz target {name:?}; there are {targets:?}"
-        );
+        ensure!(targets.contains(name), "no fuzz target {name:?}; there are {targets:?}");
     }
     let build_dir = target_dir().join("fuzz");
     build(&dir, &build_dir)?;
-    for name in targets
-        .iter()
-        .filter(|name| only.is_empty() || only.contains(name))
-    {
+    for name in targets.iter().filter(|name| only.is_empty() || only.contains(name)) {
         fuzz(&dir, &build_dir, name, time)?;
     }
     Ok(())
@@ -67,14 +61,7 @@ fn targets(dir: &Path) -> Result<Vec<String>> {
 
 fn build(dir: &Path, build_dir: &Path) -> Result<()> {
     let status = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--bins",
-            "--target",
-            TRIPLE,
-            "--manifest-path",
-        ])
+        .args(["build", "--release", "--bins", "--target", TRIPLE, "--manifest-path"])
         .arg(dir.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(build_dir)
@@ -91,11 +78,7 @@ fn fuzz(dir: &Path, build_dir: &Path, name: &str, time: Duration) -> Result<()> 
     let found = build_dir.join("corpus").join(name);
     let artifacts = dir.join("artifacts").join(name);
     let corpus = dir.join("corpus").join(name);
-    ensure!(
-        corpus.is_dir(),
-        "fuzz target {name} has no corpus at {}",
-        corpus.display()
-    );
+    ensure!(corpus.is_dir(), "fuzz target {name} has no corpus at {}", corpus.display());
     for folder in [&found, &artifacts] {
         std::fs::create_dir_all(folder)?;
     }
@@ -113,14 +96,9 @@ fn fuzz(dir: &Path, build_dir: &Path, name: &str, time: Duration) -> Result<()> 
     if !out.status.success() {
         bail!("fuzz target {name}: {}\n{log}", out.status);
     }
-    let count = log
-        .lines()
-        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    let count = log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     // Without feedback libFuzzer stops at a few inputs and everything looks fine.
-    ensure!(
-        !log.contains("no interesting inputs"),
-        "{name} is built without instrumentation"
-    );
+    ensure!(!log.contains("no interesting inputs"), "{name} is built without instrumentation");
     eprintln!("{name}: {} inputs", count.unwrap_or("?").trim());
     Ok(())
 }

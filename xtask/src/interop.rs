@@ -42,10 +42,7 @@ pub(crate) struct InteropArgs {
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     for pair in &args.pairs {
-        pairs.push(
-            pair.split_once(':')
-                .with_context(|| format!("{pair:?} is not SEED:NODE"))?,
-        );
+        pairs.push(pair.split_once(':').with_context(|| format!("{pair:?} is not SEED:NODE"))?);
     }
     if pairs.is_empty() {
         pairs.extend(PAIRS);
@@ -56,12 +53,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let mut failed_count = 0;
     for (seed, node) in &pairs {
         let logs = dir.join(format!("{seed}-{node}"));
-        match exchange(
-            by_name(seed)?.as_ref(),
-            by_name(node)?.as_ref(),
-            &image,
-            &logs,
-        ) {
+        match exchange(by_name(seed)?.as_ref(), by_name(node)?.as_ref(), &image, &logs) {
             Ok(time) => println!("{seed} to {node}: {:.2} s", time.as_secs_f64()),
             Err(error) => {
                 failed_count += 1;
@@ -69,11 +61,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
             }
         }
     }
-    ensure!(
-        failed_count == 0,
-        "{failed_count} of {} pairs failed",
-        pairs.len()
-    );
+    ensure!(failed_count == 0, "{failed_count} of {} pairs failed", pairs.len());
     Ok(())
 }
 
@@ -97,12 +85,7 @@ fn exchange(
     let lab = Lab::new(1, None, logs)?;
     let path = lab.slot_dir(Slot::SERVER).join(image::NAME);
     std::fs::copy(&image.path, &path).context("copying the image into the lab")?;
-    let stage = Stage {
-        lab: &lab,
-        image,
-        path,
-        node_count: 1,
-    };
+    let stage = Stage { lab: &lab, image, path, node_count: 1 };
     let _servers = seed.start_server(&stage)?;
     let slot = Slot::node(1);
     let (spawn, done) = node.node(&stage, slot)?;
@@ -122,9 +105,6 @@ fn exchange(
     let Ok(end) = completed.recv_timeout(TIMEOUT) else {
         bail!("no completion: {}", process.log_tail());
     };
-    ensure!(
-        image.equals(&stage.result(slot)),
-        "the file differs from the original"
-    );
+    ensure!(image.equals(&stage.result(slot)), "the file differs from the original");
     Ok(end - start)
 }

@@ -169,15 +169,9 @@ impl Lab {
 
     fn sent_by(&self, namespace: &str, device: &str) -> Result<Traffic> {
         let mut command = if self.shaped {
-            with_args(
-                "tc",
-                &["-n", namespace, "-s", "-j", "qdisc", "show", "dev", device],
-            )
+            with_args("tc", &["-n", namespace, "-s", "-j", "qdisc", "show", "dev", device])
         } else {
-            with_args(
-                "ip",
-                &["-n", namespace, "-s", "-j", "link", "show", "dev", device],
-            )
+            with_args("ip", &["-n", namespace, "-s", "-j", "link", "show", "dev", device])
         };
         let text = output(&mut command)?;
         let json: serde_json::Value = serde_json::from_str(&text).context("iproute2's JSON")?;

@@ -32,10 +32,8 @@ pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
 /// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
 pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
-pub(crate) const LIBTORRENT: Tool = tool(
-    "/var/lib/dpkg/info/python3-libtorrent.list",
-    "python3-libtorrent",
-);
+pub(crate) const LIBTORRENT: Tool =
+    tool("/var/lib/dpkg/info/python3-libtorrent.list", "python3-libtorrent");
 pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transmission-daemon");
 pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
 pub(crate) const TRANSMISSION_SHOW: Tool = tool("transmission-show", "transmission-cli");

@@ -32,12 +32,7 @@ pub(crate) fn tidy() -> Result<()> {
         }
     }
     offences.extend(licences::check(root())?);
-    ensure!(
-        offences.is_empty(),
-        "{}\n{} offences",
-        offences.join("\n"),
-        offences.len()
-    );
+    ensure!(offences.is_empty(), "{}\n{} offences", offences.join("\n"), offences.len());
     Ok(())
 }
 
@@ -49,22 +44,11 @@ fn files() -> Result<Vec<PathBuf>> {
     crate::setup::require(&[crate::setup::GIT])?;
     // CI runs as root on a clone that somebody else owns, which git refuses unless told.
     let out = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"])
         .current_dir(root())
         .output()
         .context("running git")?;
-    ensure!(
-        out.status.success(),
-        "git ls-files: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    ensure!(out.status.success(), "git ls-files: {}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).context("a file name is not UTF-8")?;
     Ok(text.lines().map(PathBuf::from).collect())
 }

@@ -112,19 +112,9 @@ pub(super) fn run(
         contender: contender.name(),
         number,
         goodput,
-<<<<<<< HEAD
         nodes: run.nodes.iter().map(|node| node.outcome(&run.stage)).collect(),
-        server_sent_len: sent.sent_len - sent_before.sent_len,
-        server_dropped_count: sent.dropped_count - sent_before.dropped_count,
-=======
-        nodes: run
-            .nodes
-            .iter()
-            .map(|node| node.outcome(&run.stage))
-            .collect(),
         server_sent_len: sent.sent_len,
         server_dropped_count: sent.dropped_count,
->>>>>>> bench
         server_anonymous_len_max: run.server_anonymous_len_max,
         cpu_s,
         load_before,

@@ -86,22 +86,10 @@ impl Spawn {
         let log = logs.join(format!("{}.log", self.name));
         let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = Command::new("ip");
-<<<<<<< HEAD
         command.args(["netns", "exec", namespace]).args(&self.argv).current_dir(dir);
-        command.stdin(if self.held { Stdio::piped() } else { Stdio::null() });
-=======
-        command
-            .args(["netns", "exec", namespace])
-            .args(&self.argv)
-            .current_dir(dir);
         // A backtrace at the end of a log hides the sentence that says what is wrong.
         command.env("RUST_BACKTRACE", "0");
-        command.stdin(if self.held {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
->>>>>>> bench
+        command.stdin(if self.held { Stdio::piped() } else { Stdio::null() });
         command.stderr(file.try_clone()?);
         if self.on_line.is_some() {
             command.stdout(Stdio::piped());

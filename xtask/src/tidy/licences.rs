@@ -33,15 +33,9 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
         .current_dir(root)
         .output()
         .context("running cargo metadata")?;
-    ensure!(
-        out.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    ensure!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
     let metadata: Value = serde_json::from_slice(&out.stdout).context("cargo metadata")?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata has no packages")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
     Ok(packages.iter().filter_map(offence).collect())
 }
 
@@ -70,10 +64,7 @@ fn is_allowed(expression: &str) -> bool {
             };
         }
     }
-    match expression
-        .strip_prefix('(')
-        .and_then(|inner| inner.strip_suffix(')'))
-    {
+    match expression.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
         Some(inner) => is_allowed(inner),
         None => ALLOWED.contains(&expression),
     }
@@ -88,9 +79,8 @@ fn split<'a>(expression: &'a str, separators: &[&str]) -> Vec<&'a str> {
             ')' => depth -= 1,
             _ => {}
         }
-        let separator = separators
-            .iter()
-            .find(|separator| expression[at..].starts_with(**separator));
+        let separator =
+            separators.iter().find(|separator| expression[at..].starts_with(**separator));
         if depth == 0
             && let Some(separator) = separator
         {

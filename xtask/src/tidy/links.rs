@@ -53,9 +53,7 @@ fn arrives(link: &str, text: &str, path: &Path, root: &Path) -> bool {
 }
 
 fn has_heading(text: &str, anchor: &str) -> bool {
-    text.lines()
-        .filter(|line| line.starts_with('#'))
-        .any(|line| slug(line) == anchor)
+    text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == anchor)
 }
 
 /// As the usual renderers make it: lower case, spaces to hyphens, no punctuation.
@@ -87,11 +85,7 @@ mod tests {
             ("[a](Cargo.toml) [b](none)", 1),
             ("```\n[a](none)\n```", 0),
         ] {
-            assert_eq!(
-                check(text, Path::new("README.md"), root).len(),
-                expect,
-                "{text}"
-            );
+            assert_eq!(check(text, Path::new("README.md"), root).len(), expect, "{text}");
         }
     }
 }

@@ -27,9 +27,8 @@ const NOT_OUR_WORDS: &[(&str, &str)] = &[
 const NOT_OUR_PREFIXES: &[&str] = &["num_", "get_", "do_", "process_"];
 
 /// Words before a name that is being given.
-const DEFINERS: &[&str] = &[
-    "fn", "struct", "enum", "trait", "type", "mod", "const", "static", "let", "mut",
-];
+const DEFINERS: &[&str] =
+    &["fn", "struct", "enum", "trait", "type", "mod", "const", "static", "let", "mut"];
 
 /// Folders of somebody's machine.
 const MACHINE_PATHS: &[&str] = &["/home/", "/root/", "/work/"];
@@ -87,16 +86,12 @@ fn defined_names(code: &str) -> impl Iterator<Item = &str> {
 }
 
 fn name_offence(name: &str) -> Option<String> {
-    if let Some(prefix) = NOT_OUR_PREFIXES
-        .iter()
-        .find(|prefix| name.starts_with(**prefix))
-    {
+    if let Some(prefix) = NOT_OUR_PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
         return Some(format!("{name}: names do not start with {prefix}"));
     }
     let parts = parts(name);
-    let (word, ours) = NOT_OUR_WORDS
-        .iter()
-        .find(|(word, _)| parts.iter().any(|part| part == word))?;
+    let (word, ours) =
+        NOT_OUR_WORDS.iter().find(|(word, _)| parts.iter().any(|part| part == word))?;
     Some(format!("{name}: the glossary says {ours}, not {word}"))
 }
 
@@ -108,10 +103,7 @@ fn parts(name: &str) -> Vec<String> {
             parts.push(String::new());
         }
         if c != '_' {
-            parts
-                .last_mut()
-                .expect("never empty")
-                .extend(c.to_lowercase());
+            parts.last_mut().expect("never empty").extend(c.to_lowercase());
         }
     }
     parts
@@ -135,18 +127,11 @@ mod tests {
                 "struct PeerManager;",
                 Some("1: PeerManager: the glossary says what it does, not manager"),
             ),
-            (
-                "let mut num_peers = 0;",
-                Some("1: num_peers: names do not start with num_"),
-            ),
+            ("let mut num_peers = 0;", Some("1: num_peers: names do not start with num_")),
             ("for x in bytes.chunks(4) {", None),
             ("let chunks = 4;", None),
         ] {
-            assert_eq!(
-                check(code, false).first().map(String::as_str),
-                expect,
-                "{code}"
-            );
+            assert_eq!(check(code, false).first().map(String::as_str), expect, "{code}");
         }
     }
 
