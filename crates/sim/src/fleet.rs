@@ -117,8 +117,9 @@ impl<'a> Fleet<'a> {
             }
             nodes.push(node(index, kind, start, &geometry, rng.u64(..)));
         }
-        let unfinished =
-            nodes.iter().filter(|node| !matches!(node.kind, Kind::Seed | Kind::Doomed { .. } | Kind::Liar));
+        let unfinished = nodes
+            .iter()
+            .filter(|node| !matches!(node.kind, Kind::Seed | Kind::Doomed { .. } | Kind::Liar));
         Self {
             scenario,
             unfinished: unfinished.count() as u32,
@@ -136,14 +137,14 @@ impl<'a> Fleet<'a> {
         match event {
             Event::Start { node } => self.start(node),
             Event::Die { node, silent } => self.die(node, silent),
-            Event::PortFree { node } => {
+            Event::PortFree { node, block } => {
+                if let Some((end, len)) = block {
+                    let peer = self.key(end);
+                    self.tell(end, Input::BlockSent { peer, len });
+                }
                 if self.nodes[node].alive {
                     self.network.port_free(node);
                 }
-            }
-            Event::Sent { end, len } => {
-                let peer = self.key(end);
-                self.tell(end, Input::BlockSent { peer, len });
             }
             Event::Delivered { end } => {
                 let peer = self.key(end);

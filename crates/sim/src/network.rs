@@ -5,13 +5,14 @@
 //! go before blocks, as they do in a kernel that shares a link fairly, and blocks take turns. A
 //! message packet pays for its headers. Each block makes its receiver send acknowledgements.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use torrent::swarm::PeerKey;
 use torrent::wire::Message;
 use torrent::{Block, PieceIndex, Time, UnitIndex};
+
+use crate::events::Queue;
 
 /// Ethernet, IP and TCP headers of one packet with timestamps.
 const PACKET_OVERHEAD: u64 = 66;
@@ -87,6 +88,8 @@ pub(crate) struct Conn {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) rate: u64,
+    /// When what has been begun will have left, and whether `PortFree` tells of it.
+    free_at: Time,
     busy: bool,
     down_free: Time,
     /// Ends with a message at the head of their queue, and ends with a block there.
@@ -101,41 +104,41 @@ pub(crate) struct Port {
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Start { node: usize },
-    Die { node: usize, silent: bool },
-    PortFree { node: usize },
-    Sent { end: End, len: u32 },
-    Arrive { end: End, item: Item },
-    Delivered { end: End },
-    Flush { end: End },
-    Dialled { from: usize, to: usize },
-    Gone { end: End },
-    Tick { node: usize },
-    Handout { node: usize },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
+    Start {
+        node: usize,
+    },
+    Die {
+        node: usize,
+        silent: bool,
+    },
+    /// The port has sent what it had begun; if that was a block, which end's and how long.
+    PortFree {
+        node: usize,
+        block: Option<(End, u32)>,
+    },
+    Arrive {
+        end: End,
+        item: Item,
+    },
+    Delivered {
+        end: End,
+    },
+    Flush {
+        end: End,
+    },
+    Dialled {
+        from: usize,
+        to: usize,
+    },
+    Gone {
+        end: End,
+    },
+    Tick {
+        node: usize,
+    },
+    Handout {
+        node: usize,
+    },
 }
 
 /// All ports, connections and events.
@@ -148,8 +151,7 @@ pub(crate) struct Network {
     jitter: Duration,
     loss_one_in: u32,
     rng: fastrand::Rng,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    events: Queue<Event>,
 }
 
 /// The least time that Linux waits before it sends a lost packet again.
@@ -165,6 +167,7 @@ impl Network {
     ) -> Self {
         let port = |rate| Port {
             rate,
+            free_at: Time::ZERO,
             busy: false,
             down_free: Time::ZERO,
             messages: VecDeque::new(),
@@ -181,14 +184,12 @@ impl Network {
             jitter,
             loss_one_in,
             rng: fastrand::Rng::with_seed(random_seed),
-            events: BinaryHeap::new(),
-            order: 0,
+            events: Queue::new(),
         }
     }
 
     pub(crate) fn at(&mut self, at: Time, event: Event) {
-        self.order += 1;
-        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+        self.events.push(at, event);
     }
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
@@ -196,9 +197,9 @@ impl Network {
     }
 
     pub(crate) fn next(&mut self) -> Option<Event> {
-        let Reverse(next) = self.events.pop()?;
-        self.now = next.at;
-        Some(next.event)
+        let (at, event) = self.events.pop()?;
+        self.now = at;
+        Some(event)
     }
 
     /// The time that a message needs to wake the other end.
@@ -259,21 +260,35 @@ impl Network {
         }
     }
 
-    /// Lets an idle port send the next thing.
+    /// Lets an idle port send what waits: all messages, then one block.
     fn feed(&mut self, node: usize) {
         if self.ports[node].busy {
             return;
         }
+        let now = self.now;
         loop {
             let port = &mut self.ports[node];
-            let Some(end) = port.messages.pop_front().or_else(|| port.blocks.pop_front()) else {
+            let Some(end) = port.messages.front().or_else(|| port.blocks.front()).copied() else {
                 return;
             };
+            if port.free_at > now && port.messages.is_empty() {
+                // A message is still leaving; a block could be overtaken by the next until then.
+                port.busy = true;
+                let free_at = port.free_at;
+                self.at(free_at, Event::PortFree { node, block: None });
+                return;
+            }
+            if port.messages.pop_front().is_none() {
+                port.blocks.pop_front();
+            }
             self.conns[end.conn].listed[end.side] = false;
             let Some(item) = self.conns[end.conn].queues[end.side].pop_front() else { continue };
+            let is_block = item.is_block();
             self.transmit(node, end, item);
             self.list(end);
-            return;
+            if is_block {
+                return;
+            }
         }
     }
 
@@ -284,14 +299,17 @@ impl Network {
         let port = &mut self.ports[node];
         let len = item.wire_len();
         let on_wire = len + std::mem::take(&mut port.ack_debt);
-        port.busy = true;
         port.sent += on_wire;
+        let starts = self.now.max(port.free_at);
+        let up_done = starts + serialize(on_wire, port.rate);
+        port.free_at = up_done;
         if let Item::Block { block, .. } = item {
             port.sent_payload += u64::from(block.len);
+            port.busy = true;
+            self.at(up_done, Event::PortFree { node, block: Some((end, block.len)) });
         }
-        let up_done = self.now + serialize(on_wire, port.rate);
         let down = &mut self.ports[other];
-        let first_bit = self.now + delay + if lost { RETRANSMISSION } else { Duration::ZERO };
+        let first_bit = starts + delay + if lost { RETRANSMISSION } else { Duration::ZERO };
         let arrived =
             (down.down_free.max(first_bit) + serialize(len, down.rate)).max(up_done + delay);
         if !lost {
@@ -300,10 +318,6 @@ impl Network {
         if item.is_block() {
             down.ack_debt += ACK_LEN;
         }
-        if let Item::Block { block, .. } = item {
-            self.at(up_done, Event::Sent { end, len: block.len });
-        }
-        self.at(up_done, Event::PortFree { node });
         let there = End { conn: end.conn, side: 1 - end.side };
         self.at(arrived, Event::Arrive { end: there, item });
     }
