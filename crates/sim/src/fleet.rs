@@ -64,6 +64,8 @@ struct Fleet<'a> {
     seed_told: u32,
     unfinished: u32,
     banned: Bitfield,
+    /// Ends with messages that leave when the node has said all that it has to say.
+    urgent: Vec<End>,
 }
 
 /// Runs a scenario to its end.
@@ -130,6 +132,7 @@ impl<'a> Fleet<'a> {
             network,
             rng,
             seed_told: 0,
+            urgent: vec![],
         }
     }
 
@@ -181,6 +184,11 @@ impl<'a> Fleet<'a> {
         while let Some(output) = self.nodes[node].swarm.poll() {
             self.act(node, output);
         }
+        let mut urgent = std::mem::take(&mut self.urgent);
+        for end in urgent.drain(..) {
+            self.send_lazy(end);
+        }
+        self.urgent = urgent;
         self.schedule_tick(node);
     }
 
@@ -358,7 +366,7 @@ impl<'a> Fleet<'a> {
         let Some(end) = self.end(node, peer) else { return };
         self.network.conns[end.conn].lazy[end.side].push(message);
         match urgency {
-            Urgency::Now => self.send_lazy(end),
+            Urgency::Now => self.urgent.push(end),
             Urgency::Lazy => {
                 if !std::mem::replace(&mut self.network.conns[end.conn].flush_due[end.side], true) {
                     self.network.after(LAZY_DELAY, Event::Flush { end });

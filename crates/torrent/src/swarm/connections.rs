@@ -107,6 +107,7 @@ impl Swarm {
         let mut peer = Peer::new(key, addr, direction, traits, self.geometry.unit_count(), now);
         peer.serial = self.serials;
         peer.served_at = self.serves;
+        peer.news_told = self.news.len();
         peer.revealed_to = self.reveal.is_some() && traits.own && traits.fast;
         self.slots.push(peer);
         self.index_peers();

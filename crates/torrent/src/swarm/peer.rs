@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) progress_at: Time,
     /// When anything was last heard of it.
     pub(super) heard_at: Time,
+    /// How much of the log of news it has been told.
+    pub(super) news_told: u32,
     /// When it was last sent a message.
     pub(super) told_at: Time,
     /// The unit that it is being asked for block by block.
@@ -130,6 +132,7 @@ impl Peer {
             block_interval: Duration::ZERO,
             progress_at: now,
             heard_at: now,
+            news_told: 0,
             told_at: now,
             current: None,
             strikes: 0,
