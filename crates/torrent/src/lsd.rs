@@ -113,9 +113,7 @@ impl<'a> Announce<'a> {
         if datagram.len() > DATAGRAM_LEN_MAX {
             return Err(DecodeError::TooLong(datagram.len()));
         }
-        let mut lines = datagram
-            .split(|&byte| byte == b'\n')
-            .map(<[u8]>::trim_ascii);
+        let mut lines = datagram.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         if lines.next() != Some(REQUEST_LINE) {
             return Err(DecodeError::NotSearch);
         }
@@ -130,11 +128,7 @@ impl<'a> Announce<'a> {
             } else if name.eq_ignore_ascii_case(b"cookie") {
                 let fits = value.len() <= COOKIE_LEN_MAX;
                 let visible = value.iter().all(u8::is_ascii_graphic);
-                cookie = Some(
-                    (fits && visible)
-                        .then_some(value)
-                        .ok_or(DecodeError::Cookie)?,
-                );
+                cookie = Some((fits && visible).then_some(value).ok_or(DecodeError::Cookie)?);
             } else if name.eq_ignore_ascii_case(b"Infohash")
                 && let Some(infohash) = decode_hex(value)
                 && infohashes.len() < INFOHASHES_MAX
@@ -147,11 +141,7 @@ impl<'a> Announce<'a> {
         if infohashes.is_empty() {
             return Err(DecodeError::Infohash);
         }
-        Ok(Self {
-            port,
-            infohashes,
-            cookie,
-        })
+        Ok(Self { port, infohashes, cookie })
     }
 
     /// Appends the datagram for one of the groups.

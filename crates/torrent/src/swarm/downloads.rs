@@ -119,6 +119,9 @@ impl Swarm {
         }
         let after = peer.windowed();
         let choked = peer.chokes_us;
+        if peer.current == Some(unit) {
+            peer.current = None;
+        }
         self.windowed -= before - after;
         self.free_slot(key, unit, index);
         // A peer that rejects without choking does not have it after all. Asking again at once
@@ -136,6 +139,7 @@ impl Swarm {
         };
         let requests: Vec<Outstanding> = peer.outstanding.drain(..).collect();
         peer.outstanding_reveals = 0;
+        let current = peer.current.take();
         self.windowed -= requests.iter().filter(|request| !request.by_reveal).count() as u32;
         for request in requests {
             if tell {
@@ -143,6 +147,12 @@ impl Swarm {
                 self.send(key, Message::Cancel(block));
             }
             self.free_slot(key, request.unit, request.index);
+        }
+        // Its next block may not have been asked for yet; nobody else would ask for it.
+        if let Some(unit) = current
+            && self.picker.release(unit)
+        {
+            self.unit_opened(unit);
         }
         self.may_request = true;
     }

@@ -80,6 +80,8 @@ pub(super) struct Peer {
     pub(super) reveal_time: Duration,
     /// When it was last shown a unit, by a counter.
     pub(super) revealed_turn: u64,
+    /// Units in a row that it was shown and did not pass on.
+    pub(super) hoards: u32,
     /// Nothing has been heard of it for so long that it is shown nothing.
     pub(super) is_silent: bool,
 }
@@ -144,6 +146,7 @@ impl Peer {
             reveals_pending: VecDeque::new(),
             reveal_time: Duration::ZERO,
             revealed_turn: 0,
+            hoards: 0,
             is_silent: false,
         }
     }
@@ -153,9 +156,13 @@ impl Peer {
         self.wanted > 0 || self.current.is_some()
     }
 
-    /// Whether it can be shown units: its extended handshake said how it relays.
-    pub(super) fn speaks_yet(&self) -> bool {
-        self.extended && self.is_interested
+    /// Whether it can be shown units now: its extended handshake said how it relays.
+    pub(super) fn can_be_shown(&self) -> bool {
+        self.revealed_to
+            && self.extended
+            && self.is_interested
+            && !self.is_silent
+            && !self.have.is_full()
     }
 
     /// Requests that count against our request window.

@@ -96,19 +96,10 @@ mod tests {
 
     #[test]
     fn addresses_are_in_network_byte_order() {
-        assert_eq!(
-            encoded("10.0.1.2:6881").0,
-            [10, 0, 1, 2, 0x1a, 0xe1],
-            "BEP 23"
-        );
+        assert_eq!(encoded("10.0.1.2:6881").0, [10, 0, 1, 2, 0x1a, 0xe1], "BEP 23");
         let (v4, v6) = encoded("[fd00::1:2]:6881");
         assert!(v4.is_empty());
-        assert_eq!(
-            v6,
-            [
-                0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0x1a, 0xe1
-            ]
-        );
+        assert_eq!(v6, [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0x1a, 0xe1]);
     }
 
     #[test]
@@ -122,15 +113,9 @@ mod tests {
     #[test]
     fn torn_lists_are_refused() {
         let (len, peer_len) = (7, V4_LEN);
-        assert_eq!(
-            decode_v4(&[1; 7]).err(),
-            Some(CompactError { len, peer_len })
-        );
+        assert_eq!(decode_v4(&[1; 7]).err(), Some(CompactError { len, peer_len }));
         let (len, peer_len) = (19, V6_LEN);
-        assert_eq!(
-            decode_v6(&[1; 19]).err(),
-            Some(CompactError { len, peer_len })
-        );
+        assert_eq!(decode_v6(&[1; 19]).err(), Some(CompactError { len, peer_len }));
         assert_eq!(decode_v4(&[]).unwrap().count(), 0);
     }
 

@@ -91,9 +91,7 @@ impl Limits {
     /// The limits for a torrent of this shape.
     #[must_use]
     pub const fn new(geometry: &Geometry) -> Self {
-        Self {
-            bitfield_len: geometry.piece_count().div_ceil(8),
-        }
+        Self { bitfield_len: geometry.piece_count().div_ceil(8) }
     }
 }
 
@@ -161,10 +159,7 @@ const fn shape(id: u8, limits: &Limits) -> (&'static str, RangeInclusive<u32>) {
         id::INTERESTED => ("interested", 1..=1),
         id::NOT_INTERESTED => ("not interested", 1..=1),
         id::HAVE => ("have", 5..=5),
-        id::BITFIELD => (
-            "bitfield",
-            1 + limits.bitfield_len..=1 + limits.bitfield_len,
-        ),
+        id::BITFIELD => ("bitfield", 1 + limits.bitfield_len..=1 + limits.bitfield_len),
         id::REQUEST => ("request", 13..=13),
         id::PIECE => ("piece", 10..=9 + BLOCK_LEN),
         id::CANCEL => ("cancel", 13..=13),
@@ -255,11 +250,5 @@ fn block(bytes: &[u8]) -> Option<Block> {
 fn range(bytes: &[u8]) -> Option<HashRange> {
     let (pieces_root, rest) = bytes.split_first_chunk()?;
     let [base_layer, index, len, proof_layers] = numbers(rest)?;
-    Some(HashRange {
-        pieces_root: *pieces_root,
-        base_layer,
-        index,
-        len,
-        proof_layers,
-    })
+    Some(HashRange { pieces_root: *pieces_root, base_layer, index, len, proof_layers })
 }

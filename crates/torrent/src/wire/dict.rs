@@ -101,14 +101,9 @@ fn value_end(bytes: &[u8], depth: u32) -> Result<usize, DictError> {
 
 /// Where the string that `bytes` begins with ends.
 fn string_end(bytes: &[u8]) -> Result<usize, DictError> {
-    let digits = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let len = std::str::from_utf8(&bytes[..digits]).ok();
-    let len: usize = len
-        .and_then(|len| len.parse().ok())
-        .ok_or(DictError::Malformed)?;
+    let len: usize = len.and_then(|len| len.parse().ok()).ok_or(DictError::Malformed)?;
     // Checked: the length is whatever a stranger wrote.
     let end = len.checked_add(digits + 1).ok_or(DictError::Malformed)?;
     (bytes.get(digits) == Some(&b':') && end <= bytes.len())
@@ -193,11 +188,7 @@ mod tests {
             b"d1:axe",
         ] {
             let shown = String::from_utf8_lossy(bytes);
-            assert_eq!(
-                Dict::decode(bytes).err(),
-                Some(DictError::Malformed),
-                "{shown}"
-            );
+            assert_eq!(Dict::decode(bytes).err(), Some(DictError::Malformed), "{shown}");
         }
     }
 
@@ -207,14 +198,8 @@ mod tests {
             |lists: usize| [&b"d1:a"[..], &b"l".repeat(lists), &b"e".repeat(lists + 1)].concat();
         assert!(Dict::decode(&nested(7)).is_ok());
         assert_eq!(Dict::decode(&nested(8)).err(), Some(DictError::TooDeep));
-        assert_eq!(
-            Dict::decode(&nested(30_000)).err(),
-            Some(DictError::TooDeep)
-        );
+        assert_eq!(Dict::decode(&nested(30_000)).err(), Some(DictError::TooDeep));
         let long = vec![b'd'; DICT_LEN_MAX + 1];
-        assert_eq!(
-            Dict::decode(&long).err(),
-            Some(DictError::TooLong(long.len()))
-        );
+        assert_eq!(Dict::decode(&long).err(), Some(DictError::TooLong(long.len())));
     }
 }

@@ -352,10 +352,7 @@ mod tests {
     fn names_cannot_garble_a_terminal() {
         assert_eq!(decoded(b"d1:v6:\x1b[2Ja\ne").client.unwrap(), "[2Ja");
         let long = [b"d1:v1000:", &b"x".repeat(1000)[..], b"e"].concat();
-        assert_eq!(
-            decoded(&long).client.unwrap(),
-            "x".repeat(CLIENT_NAME_LEN_MAX)
-        );
+        assert_eq!(decoded(&long).client.unwrap(), "x".repeat(CLIENT_NAME_LEN_MAX));
     }
 
     #[test]
@@ -392,10 +389,7 @@ mod tests {
             7:dropped6:\x0a\x00\x01\x03\x1a\xe18:dropped60:e";
         let mut out = vec![];
         pex.encode(&mut out);
-        assert_eq!(
-            out.escape_ascii().to_string(),
-            payload.escape_ascii().to_string()
-        );
+        assert_eq!(out.escape_ascii().to_string(), payload.escape_ascii().to_string());
         assert_eq!(Pex::decode(payload), Ok(pex));
     }
 
@@ -419,15 +413,9 @@ mod tests {
     fn torn_exchanges_are_refused() {
         assert_eq!(
             Pex::decode(b"d5:added5:12345e"),
-            Err(PexError::Peers(CompactError {
-                len: 5,
-                peer_len: 6
-            }))
+            Err(PexError::Peers(CompactError { len: 5, peer_len: 6 }))
         );
-        assert_eq!(
-            Pex::decode(b"le"),
-            Err(PexError::Dict(DictError::Malformed))
-        );
+        assert_eq!(Pex::decode(b"le"), Err(PexError::Dict(DictError::Malformed)));
         assert!(Pex::decode(b"de").unwrap().is_empty());
     }
 

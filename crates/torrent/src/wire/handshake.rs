@@ -97,11 +97,9 @@ impl Handshake {
             return Err(HandshakeError { at, byte });
         }
         let infohash = array_at(bytes, INFOHASH_AT);
-        let (Some(reserved), Some(infohash), Some(peer_id)) = (
-            array_at(bytes, RESERVED_AT),
-            infohash,
-            array_at(bytes, PEER_ID_AT),
-        ) else {
+        let (Some(reserved), Some(infohash), Some(peer_id)) =
+            (array_at(bytes, RESERVED_AT), infohash, array_at(bytes, PEER_ID_AT))
+        else {
             return Ok(HandshakeProgress::Incomplete { infohash });
         };
         Ok(HandshakeProgress::Done(Self {
@@ -139,20 +137,14 @@ impl Handshake {
 impl Features {
     fn decode(reserved: [u8; 8]) -> Self {
         let has = |(byte, bit): (usize, u8)| reserved[byte] & bit != 0;
-        Self {
-            fast: has(FAST_BIT),
-            extended: has(EXTENDED_BIT),
-            v2: has(V2_BIT),
-        }
+        Self { fast: has(FAST_BIT), extended: has(EXTENDED_BIT), v2: has(V2_BIT) }
     }
 
     fn encode(self) -> [u8; 8] {
         let mut reserved = [0; 8];
-        for (on, (byte, bit)) in [
-            (self.fast, FAST_BIT),
-            (self.extended, EXTENDED_BIT),
-            (self.v2, V2_BIT),
-        ] {
+        for (on, (byte, bit)) in
+            [(self.fast, FAST_BIT), (self.extended, EXTENDED_BIT), (self.v2, V2_BIT)]
+        {
             reserved[byte] |= if on { bit } else { 0 };
         }
         reserved
@@ -201,18 +193,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Features = Features {
-        fast: true,
-        extended: true,
-        v2: true,
-    };
+    const ALL: Features = Features { fast: true, extended: true, v2: true };
 
     fn sample() -> Handshake {
-        Handshake {
-            features: ALL,
-            infohash: [0xaa; 20],
-            peer_id: *b"-BN0100-abcdefghijkl",
-        }
+        Handshake { features: ALL, infohash: [0xaa; 20], peer_id: *b"-BN0100-abcdefghijkl" }
     }
 
     #[test]
@@ -251,10 +235,7 @@ mod tests {
         }
         let mut more = bytes.to_vec();
         more.push(0);
-        assert_eq!(
-            Handshake::decode(&more),
-            Ok(HandshakeProgress::Done(sample()))
-        );
+        assert_eq!(Handshake::decode(&more), Ok(HandshakeProgress::Done(sample())));
     }
 
     #[test]

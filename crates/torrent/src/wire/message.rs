@@ -114,10 +114,7 @@ pub struct ExtensionIds {
 
 impl ExtensionIds {
     /// The numbers that we give: what peers send to us.
-    pub const OURS: Self = Self {
-        pex: NonZeroU8::new(1),
-        unit: NonZeroU8::new(2),
-    };
+    pub const OURS: Self = Self { pex: NonZeroU8::new(1), unit: NonZeroU8::new(2) };
 }
 
 impl Message {
@@ -182,10 +179,7 @@ fn hashes(out: &mut Vec<u8>, id: u8, range: HashRange, list: &[[u8; 32]]) {
     let list = list.as_flattened();
     head(out, HashRange::LEN + list.len(), id);
     out.extend_from_slice(&range.pieces_root);
-    extend(
-        out,
-        [range.base_layer, range.index, range.len, range.proof_layers],
-    );
+    extend(out, [range.base_layer, range.index, range.len, range.proof_layers]);
     out.extend_from_slice(list);
 }
 

@@ -24,19 +24,10 @@ fn expected(message: &Message, used: usize) -> Decoded {
     }
 }
 
-const BLOCK: Block = Block {
-    piece: 1,
-    offset: 0x8000,
-    len: 0x4000,
-};
+const BLOCK: Block = Block { piece: 1, offset: 0x8000, len: 0x4000 };
 
-const RANGE: HashRange = HashRange {
-    pieces_root: [0xab; 32],
-    base_layer: 0,
-    index: 512,
-    len: 2,
-    proof_layers: 3,
-};
+const RANGE: HashRange =
+    HashRange { pieces_root: [0xab; 32], base_layer: 0, index: 512, len: 2, proof_layers: 3 };
 
 /// Every message with its bytes as hex, by hand from the BEPs.
 fn golden() -> Vec<(Message, String)> {
@@ -53,38 +44,20 @@ fn golden() -> Vec<(Message, String)> {
         (Message::Interested, hex("0000000102")),
         (Message::NotInterested, hex("0000000103")),
         (Message::Have(0x0102), hex("000000050400000102")),
-        (
-            Message::Bitfield(vec![0xff, 0, 0x10]),
-            hex("0000000405ff0010"),
-        ),
-        (
-            Message::Request(BLOCK),
-            hex("0000000d06000000010000800000004000"),
-        ),
+        (Message::Bitfield(vec![0xff, 0, 0x10]), hex("0000000405ff0010")),
+        (Message::Request(BLOCK), hex("0000000d06000000010000800000004000")),
         (Message::Piece(BLOCK), hex("00004009070000000100008000")),
-        (
-            Message::Cancel(BLOCK),
-            hex("0000000d08000000010000800000004000"),
-        ),
+        (Message::Cancel(BLOCK), hex("0000000d08000000010000800000004000")),
         (Message::Port(6881), hex("00000003091ae1")),
         (Message::SuggestPiece(7), hex("000000050d00000007")),
         (Message::HaveAll, hex("000000010e")),
         (Message::HaveNone, hex("000000010f")),
-        (
-            Message::Reject(BLOCK),
-            hex("0000000d10000000010000800000004000"),
-        ),
+        (Message::Reject(BLOCK), hex("0000000d10000000010000800000004000")),
         (Message::AllowedFast(7), hex("000000051100000007")),
         (Message::HashRequest(RANGE), format!("0000003115{range}")),
-        (
-            Message::Hashes(RANGE, two),
-            format!("0000007116{range}{two_hex}"),
-        ),
+        (Message::Hashes(RANGE, two), format!("0000007116{range}{two_hex}")),
         (Message::HashReject(RANGE), format!("0000003117{range}")),
-        (
-            Message::Extended { id: 0, payload },
-            hex("0000000414006465"),
-        ),
+        (Message::Extended { id: 0, payload }, hex("0000000414006465")),
         (Message::HaveUnit(0x0102), hex("00000006140200000102")),
         (Message::Unknown(99), hex("0000000163")),
     ]
@@ -149,12 +122,7 @@ fn every_message_has_an_exact_length() {
     check(id::HAVE, "have", &[5], &[1, 4, 6]);
     check(id::BITFIELD, "bitfield", &[4], &[1, 3, 5, 131_073]);
     check(id::REQUEST, "request", &[13], &[1, 12, 14]);
-    check(
-        id::PIECE,
-        "piece",
-        &[10, 9 + BLOCK_LEN],
-        &[1, 9, 10 + BLOCK_LEN],
-    );
+    check(id::PIECE, "piece", &[10, 9 + BLOCK_LEN], &[1, 9, 10 + BLOCK_LEN]);
     check(id::CANCEL, "cancel", &[13], &[1, 12, 14]);
     check(id::PORT, "port", &[3], &[1, 2, 4]);
     check(id::SUGGEST_PIECE, "suggest piece", &[5], &[1, 4, 6]);
@@ -165,12 +133,7 @@ fn every_message_has_an_exact_length() {
     check(id::EXTENDED, "extended", &[2, 100, EXTENDED_LEN_MAX], &[1]);
     check(id::HASH_REQUEST, "hash request", &[49], &[1, 48, 50, 81]);
     let most = 49 + 32 * HASHES_MAX;
-    check(
-        id::HASHES,
-        "hashes",
-        &[49, 81, most],
-        &[1, 17, 48, 50, 80, most + 32],
-    );
+    check(id::HASHES, "hashes", &[49, 81, most], &[1, 17, 48, 50, 80, most + 32]);
     check(id::HASH_REJECT, "hash reject", &[49], &[1, 48, 50, 81]);
     check(99, "unknown", &[1, 2, EXTENDED_LEN_MAX], &[]);
 }
@@ -180,10 +143,7 @@ fn own_extension_has_an_exact_length() {
     let check = |len: u32| {
         let bytes = [&len.to_be_bytes()[..], &[id::EXTENDED, 2]].concat();
         let name = "bt_unit";
-        assert_eq!(
-            decode(&bytes, &limits()),
-            Err(DecodeError::WrongLen { name, len })
-        );
+        assert_eq!(decode(&bytes, &limits()), Err(DecodeError::WrongLen { name, len }));
     };
     check(2);
     check(5);
@@ -194,19 +154,13 @@ fn own_extension_has_an_exact_length() {
 #[test]
 fn oversize_is_found_in_the_first_four_bytes() {
     let check = |len: u32| {
-        assert_eq!(
-            decode(&len.to_be_bytes(), &limits()),
-            Err(DecodeError::TooLong { len })
-        );
+        assert_eq!(decode(&len.to_be_bytes(), &limits()), Err(DecodeError::TooLong { len }));
     };
     check(EXTENDED_LEN_MAX + 1);
     check(u32::MAX);
     // An HTTP request that strayed to the port.
     let len = u32::from_be_bytes(*b"GET ");
-    assert_eq!(
-        decode(b"GET / HTTP/1.1", &limits()),
-        Err(DecodeError::TooLong { len })
-    );
+    assert_eq!(decode(b"GET / HTTP/1.1", &limits()), Err(DecodeError::TooLong { len }));
 }
 
 #[test]
@@ -214,20 +168,14 @@ fn wrong_length_is_found_in_the_first_five_bytes() {
     let name = "bitfield";
     let len = 100_000;
     let bytes = [0x00, 0x01, 0x86, 0xa0, id::BITFIELD];
-    assert_eq!(
-        decode(&bytes, &limits()),
-        Err(DecodeError::WrongLen { name, len })
-    );
+    assert_eq!(decode(&bytes, &limits()), Err(DecodeError::WrongLen { name, len }));
 }
 
 #[test]
 fn unknown_messages_are_skipped_whole() {
     let bytes = [0, 0, 0, 3, 99, 1, 2, 0, 0, 0, 0];
     let message = Message::Unknown(99);
-    assert_eq!(
-        decode(&bytes, &limits()),
-        Ok(Decoded::Message { message, used: 7 })
-    );
+    assert_eq!(decode(&bytes, &limits()), Ok(Decoded::Message { message, used: 7 }));
 }
 
 #[test]
@@ -291,13 +239,7 @@ fn blocks() -> impl Strategy<Value = Block> {
 fn ranges() -> impl Strategy<Value = HashRange> {
     any::<([u8; 32], [u32; 4])>().prop_map(|(pieces_root, numbers)| {
         let [base_layer, index, len, proof_layers] = numbers;
-        HashRange {
-            pieces_root,
-            base_layer,
-            index,
-            len,
-            proof_layers,
-        }
+        HashRange { pieces_root, base_layer, index, len, proof_layers }
     })
 }
 
