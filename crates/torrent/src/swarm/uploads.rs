@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::Swarm;
-use super::io::{Input, Output, PeerKey, VerifiedBlock};
+use super::io::{Input, Output, PeerKey, Urgency, VerifiedBlock};
 use super::peer::{Peer, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::time::Time;
@@ -152,6 +152,7 @@ impl Swarm {
         // was verified is ever lost.
         if let Some(verified) = self.verify_range(block) {
             self.uploaded += u64::from(block.len);
+            self.tell_news_to(key, Urgency::Lazy);
             self.out.push_back(Output::SendBlock { peer: key, block: verified });
         }
         self.reveal_sent(now, key, block);
