@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 use torrent::Time;
 use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, VerifiedBlock};
 use torrent::wire::{ExtensionIds, Message};
@@ -18,6 +19,9 @@ const OUT_LEN: usize = 256 * 1024;
 
 /// Below this, waking up for every packet costs less than the system call that prevents it.
 const LOW_WATER_MIN: usize = 2 * 1024;
+
+/// Bytes of a TCP segment on Ethernet with timestamps.
+const SEGMENT_LEN: u32 = 1448;
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(super) struct Connection {
     written: u64,
     /// Where blocks end in the stream of bytes, until they are acknowledged.
     marks: VecDeque<(u64, u32)>,
+    /// Bytes of a TCP segment, asked of the kernel when first needed.
+    segment_len: Option<u64>,
     lazy: Vec<Message>,
     pub(super) lazy_due: Option<Time>,
     /// It is in the list of connections to flush.
@@ -108,6 +114,7 @@ impl Connection {
             queued: 0,
             written: 0,
             marks: VecDeque::new(),
+            segment_len: None,
             lazy: vec![],
             lazy_due: None,
             dirty: false,
@@ -202,7 +209,12 @@ impl Connection {
             return;
         }
         let Ok(waiting) = sockopt::unacknowledged(self.stream.as_fd()) else { return };
-        let through = self.written.saturating_sub(waiting);
+        // The receiver's TCP delays the acknowledgement of a last packet or two by 40 ms, in the
+        // hope of more: they are as good as there.
+        let segment_len = *self.segment_len.get_or_insert_with(|| {
+            u64::from(SockRef::from(&self.stream).tcp_mss().unwrap_or(SEGMENT_LEN))
+        });
+        let through = self.written.saturating_sub(waiting.saturating_sub(2 * segment_len));
         while let Some(&(end, len)) = self.marks.front()
             && end <= through
         {

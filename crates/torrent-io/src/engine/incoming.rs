@@ -219,43 +219,42 @@ impl Reactor {
     ) -> Option<Vec<u8>> {
         let mut used = 0;
         let mut blocks: Vec<(Block, Range<usize>)> = vec![];
-        let missing = loop {
-            let Some(torrent) = &self.torrents[at] else { return Some(buffer) };
-            let decoded = match decode(&buffer[used..through], &torrent.limits) {
-                Ok(decoded) => decoded,
+        // A message may end the connection, or the torrent.
+        while self.is_open(token, key) {
+            let Some(torrent) = &self.torrents[at] else { break };
+            let missing = match decode(&buffer[used..through], &torrent.limits) {
+                Ok(Decoded::Incomplete { need }) => need.saturating_sub(through - used),
+                Ok(Decoded::Message { message, used: len }) => {
+                    used += len;
+                    self.on_message(token, at, key, message);
+                    continue;
+                }
+                Ok(Decoded::Piece { block, used: head }) => {
+                    let payload = used + head..used + head + block.len as usize;
+                    if payload.end <= through {
+                        used = payload.end;
+                        self.on_piece(at, key, block, payload, &mut blocks);
+                        continue;
+                    }
+                    payload.end - through
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a peer broke the protocol");
                     self.lose(token);
-                    return Some(buffer);
+                    break;
                 }
             };
-            match decoded {
-                Decoded::Incomplete { need } => break need.saturating_sub(through - used),
-                Decoded::Message { message, used: len } => {
-                    used += len;
-                    self.on_message(token, at, key, message);
-                }
-                Decoded::Piece { block, used: head } => {
-                    let payload = used + head..used + head + block.len as usize;
-                    if payload.end > through {
-                        break payload.end - through;
-                    }
-                    used = payload.end;
-                    self.on_piece(at, key, block, payload, &mut blocks);
-                }
+            if let Some(connection) = &mut self.connections[token] {
+                connection.pending.extend_from_slice(&buffer[used..through]);
+                connection.await_bytes(missing);
             }
-            // A message may have ended the connection.
-            if !self.is_open(token, key) {
-                return Some(buffer);
+            if used == 0 {
+                self.feed(at, Input::Alive { peer: key });
             }
-        };
-        let connection = self.connections[token].as_mut()?;
-        connection.pending.extend_from_slice(&buffer[used..through]);
-        connection.await_bytes(missing);
-        if used == 0 {
-            self.feed(at, Input::Alive { peer: key });
+            break;
         }
-        self.store(at, key, buffer, blocks)
+        // Even if the connection is gone: the swarm counts on these blocks.
+        self.store(at, buffer, blocks)
     }
 
     fn is_open(&self, token: usize, key: PeerKey) -> bool {
@@ -284,11 +283,9 @@ impl Reactor {
     fn store(
         &mut self,
         at: usize,
-        key: PeerKey,
         buffer: Vec<u8>,
         blocks: Vec<(Block, Range<usize>)>,
     ) -> Option<Vec<u8>> {
-        let _ = key;
         if blocks.is_empty() {
             return Some(buffer);
         }

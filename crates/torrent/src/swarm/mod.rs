@@ -17,6 +17,7 @@ mod reveal;
 mod downloads;
 mod picker;
 
+mod announce;
 mod uploads;
 
 mod endgame;
@@ -45,6 +46,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::{Geometry, UnitIndex};
 use crate::time::Time;
 use crate::wire::Message;
+use announce::News;
 use connections::Addrs;
 use peer::Peer;
 use picker::Picker;
@@ -117,6 +119,7 @@ pub struct Swarm {
     picker: Picker,
     reveal: Option<Reveal>,
     trust: Trust,
+    news: News,
     addrs: Addrs,
 
     /// The connected peers, in no order that means anything.
@@ -167,6 +170,7 @@ impl Swarm {
             picker,
             reveal: reveals.then(|| Reveal::new(unit_count)),
             trust: Trust::new(known),
+            news: News::default(),
             addrs: Addrs::default(),
             slots: vec![],
             places: vec![],
@@ -226,8 +230,8 @@ impl Swarm {
 
     /// When [`Input::Tick`] is due.
     #[must_use]
-    pub const fn next_timeout(&self) -> Time {
-        self.next_tick
+    pub fn next_timeout(&self) -> Time {
+        self.next_tick.min(self.news.due())
     }
 
     /// Whether everything is here and verified.
@@ -289,6 +293,7 @@ impl Swarm {
         if std::mem::take(&mut self.may_dial) {
             self.dial(now);
         }
+        self.tell_news(now);
     }
 
     fn on_tick(&mut self, now: Time) {

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::Swarm;
-use super::io::{Input, Output, PeerKey, VerifiedBlock};
+use super::io::{Input, Output, PeerKey, Urgency, VerifiedBlock};
 use super::peer::{Peer, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::time::Time;
@@ -20,10 +20,10 @@ use crate::wire::Message;
 
 /// What is committed to sockets, as time at the measured upload rate: the time that it takes to
 /// notice an empty socket and fill it again on a busy machine.
-const COMMIT_HORIZON: Duration = Duration::from_millis(2);
+const COMMIT_HORIZON: Duration = Duration::from_millis(8);
 
 /// At least this much is committed, whatever the rate: one block on the wire, one behind it.
-const COMMIT_MIN: u64 = 2 * BLOCK_LEN as u64;
+const COMMIT_MIN: u64 = 3 * BLOCK_LEN as u64;
 
 /// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
 /// these and no more. At high rates it grows with the committed data.
@@ -152,6 +152,7 @@ impl Swarm {
         // was verified is ever lost.
         if let Some(verified) = self.verify_range(block) {
             self.uploaded += u64::from(block.len);
+            self.tell_news_to(key, Urgency::Lazy);
             self.out.push_back(Output::SendBlock { peer: key, block: verified });
         }
         self.reveal_sent(now, key, block);
