@@ -8,9 +8,10 @@ use std::os::fd::AsFd;
 use mio::net::TcpStream;
 use socket2::SockRef;
 use torrent::Time;
-use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, VerifiedBlock};
+use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, PexState, VerifiedBlock};
 use torrent::wire::{ExtensionIds, Message};
 
+use super::limits::Bucket;
 use super::sockopt;
 
 /// Bytes made ready for the kernel at a time: large writes are cheap, and what waits as a name of a
@@ -48,6 +49,8 @@ pub(super) struct Connection {
     pub(super) is_own: bool,
     /// Where an incoming peer says that it listens.
     pub(super) listens_on: Option<SocketAddr>,
+    /// Set if peers are exchanged with it.
+    pub(super) pex: Option<PexState>,
 
     /// The beginning of a message whose rest has not come.
     pub(super) pending: Vec<u8>,
@@ -106,6 +109,7 @@ impl Connection {
             extended: false,
             is_own: false,
             listens_on: None,
+            pex: None,
             pending: vec![],
             low_water: 1,
             out: vec![],
@@ -162,16 +166,27 @@ impl Connection {
         self.out_at < self.out.len() || !self.blocks.is_empty()
     }
 
+    pub(super) fn holds_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
     pub(super) fn awaits_acknowledgement(&self) -> bool {
         !self.marks.is_empty()
     }
 
     /// Writes what the kernel takes; `blocked` says afterwards whether it took all.
-    pub(super) fn flush(&mut self, storage: &impl ReadBlock) -> Result<(), FlushError> {
+    /// Blocks stay where they are while `bucket` is closed.
+    pub(super) fn flush(
+        &mut self,
+        storage: &impl ReadBlock,
+        bucket: &mut Bucket,
+    ) -> Result<(), FlushError> {
         loop {
             while self.out.len() - self.out_at < OUT_LEN
+                && bucket.is_open()
                 && let Some(block) = self.blocks.pop_front()
             {
+                bucket.take(block.block().len as usize);
                 self.encode(&Message::Piece(block.block()));
                 let before = self.out.len();
                 storage.read(block, &mut self.out).map_err(FlushError::Storage)?;

@@ -33,6 +33,11 @@ impl Reactor {
     /// Reads what has come on a connection and gives it to its swarm.
     pub(super) fn read(&mut self, token: usize) {
         for _ in 0..READS_MAX {
+            if !self.download.bucket.is_open() {
+                // No event will tell again of what is there already.
+                self.download.wait(token);
+                return;
+            }
             let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; READ_LEN]);
             let Some(connection) = self.connections[token].as_mut() else {
                 self.buffers.push(buffer);
@@ -47,10 +52,11 @@ impl Reactor {
                 buffer.resize(left_over + READ_LEN / 2, 0);
             }
             buffer[..left_over].copy_from_slice(&connection.pending);
-            let room = buffer.len() - left_over;
-            let read = connection.read(&mut buffer[left_over..]);
+            let room = (buffer.len() - left_over).min(self.download.bucket.room());
+            let read = connection.read(&mut buffer[left_over..left_over + room]);
             match read {
                 Ok(Some(len)) if len > 0 => {
+                    self.download.bucket.take(len);
                     connection.pending.clear();
                     let through = left_over + len;
                     let buffer = self.take_in(token, buffer, through);
@@ -181,7 +187,6 @@ impl Reactor {
         };
         let key = torrent.free_key(token);
         let (reveals, unit_len) = (torrent.swarm.reveals(), torrent.geometry.unit_len());
-        let pex = self.config.pex && !torrent.is_private;
         let Some(connection) = &mut self.connections[token] else { return };
         connection.phase = Phase::Open { torrent: at, key };
         let (addr, direction) = (connection.addr, connection.direction);
@@ -192,7 +197,11 @@ impl Reactor {
             return;
         }
         let extended = ExtendedHandshake {
-            pex_id: pex.then_some(ExtensionIds::OURS.pex).flatten().map(u8::from),
+            pex_id: self
+                .exchanges_peers(at)
+                .then_some(ExtensionIds::OURS.pex)
+                .flatten()
+                .map(u8::from),
             unit_id: ExtensionIds::OURS.unit.map(u8::from),
             unit_len: Some(unit_len),
             client: Some(concat!("BootTorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -355,7 +364,7 @@ impl Reactor {
             }
             Message::Hashes(range, hashes) => self.on_hashes(at, key, &range, Some(&hashes)),
             Message::HashReject(range) => self.on_hashes(at, key, &range, None),
-            Message::Extended { .. } => {}
+            Message::Extended { id, payload } => self.on_extended(token, id, &payload),
             message => self.feed(at, Input::Message { peer: key, message }),
         }
     }
@@ -392,6 +401,7 @@ impl Reactor {
             connection.listens_on = Some(std::net::SocketAddr::new(connection.addr.ip(), port));
         }
         if !again {
+            self.start_pex(token, at);
             self.feed(
                 at,
                 Input::ExtendedHandshake {

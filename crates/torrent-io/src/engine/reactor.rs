@@ -14,6 +14,7 @@ use torrent::swarm::{Config, Direction, Input, Role, Swarm};
 use torrent::{Bitfield, Time};
 
 use super::connection::{Connection, Phase};
+use super::limits::Limit;
 use super::sockopt;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
 use super::worker::Workers;
@@ -69,6 +70,8 @@ pub(super) struct Reactor {
     pub(super) dirty: Vec<usize>,
     /// Connections that may have more to read than their turn allowed.
     pub(super) unread: Vec<usize>,
+    pub(super) upload: Limit,
+    pub(super) download: Limit,
     pub(super) workers: Option<Workers>,
     pub(super) buffers: Vec<Vec<u8>>,
     banned: BTreeSet<IpAddr>,
@@ -91,6 +94,8 @@ impl Reactor {
             .register(&mut listener, LISTENER, Interest::READABLE)
             .map_err(EngineError::System)?;
         Ok(Self {
+            upload: Limit::new(config.upload_limit),
+            download: Limit::new(config.download_limit),
             config,
             started: Instant::now(),
             now: Time::ZERO,
@@ -134,6 +139,8 @@ impl Reactor {
                 return;
             }
             self.now = Time::ZERO + self.started.elapsed();
+            self.upload.bucket.fill(self.now);
+            self.download.bucket.fill(self.now);
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
@@ -147,8 +154,14 @@ impl Reactor {
             for token in std::mem::take(&mut self.unread) {
                 self.read(token);
             }
+            while let Some(token) = self.download.next() {
+                self.read(token);
+            }
             self.on_stored();
             self.on_time();
+            while let Some(token) = self.upload.next() {
+                self.flush(token);
+            }
             self.flush_all();
             self.free.append(&mut self.freed);
         }
@@ -163,6 +176,7 @@ impl Reactor {
         let next = ticks
             .chain(lazy)
             .chain([self.acknowledged_at, self.progress_at, self.housekeeping_at])
+            .chain([self.upload.next_timeout(), self.download.next_timeout()])
             .min()
             .unwrap_or(Time::NEVER);
         // The clock has moved since `now` was read.
@@ -316,6 +330,7 @@ impl Reactor {
     fn keep_house(&mut self) {
         // Where accepting failed for want of descriptors no event will say that there are some.
         self.accept();
+        self.tell_of_peers();
         for torrent in self.torrents.iter_mut().flatten() {
             torrent.answers_left = ANSWERS_PER_SECOND_MAX;
         }

@@ -27,6 +27,7 @@ mod stall;
 mod trust;
 
 mod connections;
+mod pex;
 
 mod peer;
 mod rate;
@@ -41,6 +42,7 @@ pub use io::{
     VerifiedBlock,
 };
 pub use peer::REQUEST_QUEUE_MAX;
+pub use pex::{PEX_ADDRS_MAX, PexState};
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Geometry, UnitIndex};
