@@ -124,7 +124,7 @@ impl Reactor {
         let Some(storage) = self.torrents[torrent].as_ref().map(|t| t.storage.clone()) else {
             return;
         };
-        match connection.flush(&Reader(&storage)) {
+        match connection.flush(&Reader(&storage), &mut self.scratch) {
             Ok(()) => {
                 if connection.awaits_acknowledgement() {
                     self.await_acknowledgements();

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use torrent::swarm::{Config, Direction, Input, Role, Swarm};
 use torrent::{Bitfield, Time};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Scratch};
 use super::sockopt;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
 use super::worker::Workers;
@@ -68,6 +68,7 @@ pub(super) struct Reactor {
     pub(super) unread: Vec<usize>,
     pub(super) workers: Option<Workers>,
     pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) scratch: Scratch,
     banned: BTreeSet<IpAddr>,
     acknowledged_at: Time,
     progress_at: Time,
@@ -103,6 +104,7 @@ impl Reactor {
             unread: vec![],
             workers: None,
             buffers: vec![],
+            scratch: Scratch::new(),
             banned: BTreeSet::new(),
             acknowledged_at: Time::NEVER,
             progress_at: Time::ZERO,

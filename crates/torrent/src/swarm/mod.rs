@@ -251,6 +251,12 @@ impl Swarm {
         self.reveal.is_some()
     }
 
+    /// Payload that arrives, in bytes a second: as [`Stats::download_rate`], for hot paths.
+    #[must_use]
+    pub const fn download_rate(&self) -> f64 {
+        self.download_rate.bytes_per_s()
+    }
+
     /// Figures for progress displays and tests.
     #[must_use]
     pub fn stats(&self) -> Stats {
