@@ -137,6 +137,9 @@ pub struct Swarm {
     upload_rate: Rate,
     /// Bytes handed to sockets that have not left.
     unsent: u64,
+    /// Bytes to hand to sockets at least, and whether the last time there were as many.
+    commit_floor: u64,
+    commit_was_full: bool,
     serves: u64,
     downloaded: u64,
     uploaded: u64,
@@ -181,6 +184,8 @@ impl Swarm {
             download_rate: Rate::default(),
             upload_rate: Rate::default(),
             unsent: 0,
+            commit_floor: uploads::COMMIT_MIN,
+            commit_was_full: false,
             serves: 0,
             downloaded: 0,
             uploaded: 0,
@@ -307,6 +312,7 @@ impl Swarm {
         }
         self.download_rate.sample(now);
         self.upload_rate.sample(now);
+        self.lower_commit_floor();
         self.check_stalls(now);
         self.check_reveals(now);
         self.close_useless();
