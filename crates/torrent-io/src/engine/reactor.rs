@@ -180,7 +180,11 @@ impl Reactor {
                         self.feed(at, Input::PeersFound { addrs });
                     }
                 }
-                Command::Stop => return false,
+                Command::Stop => {
+                    // The last word on what is verified, for the resume file.
+                    self.give_progress();
+                    return false;
+                }
             }
         }
         true
