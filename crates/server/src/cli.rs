@@ -1,9 +1,11 @@
 //! The command line: what can be said, and who does it.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
 
 /// Boots a room full of diskless computers from one small server.
@@ -16,6 +18,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make, show, verify, seed and download torrents.
+    #[command(subcommand)]
+    Torrent(TorrentCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
 }
@@ -41,9 +46,10 @@ pub(crate) enum OutputFormat {
 
 impl Cli {
     /// Does what was asked for.
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Tracker(args) => tracker::run(&args),
+            Command::Torrent(command) => torrent::run(&command),
+            Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
         }
     }
 }

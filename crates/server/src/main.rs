@@ -1,7 +1,13 @@
 //! `boottorrent`: the program on the boot server.
 
 mod cli;
+
+mod torrent;
 mod tracker;
+
+mod progress;
+mod quantity;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -9,7 +15,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // The whole chain in one line: the last link is often the one that helps.
             eprintln!("boottorrent: {error:#}");

@@ -2,11 +2,15 @@
 //! when an earlier download goes on. The piece hashes are behind [`PieceCheck`]; this reads, in
 //! parallel, and never writes.
 
+mod metainfo;
+
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use torrent::Bitfield;
+
+pub use self::metainfo::MetainfoCheck;
 
 use crate::storage::{Storage, StorageError};
 

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: where the bytes live, how they are hashed, how what is there already is
 //! checked, how a torrent is made, the engine that runs swarms over sockets, how trackers are asked,
-//! and how an HTTP server helps as a seed.
+//! how an HTTP server helps as a seed, how peers are found, and the session that makes one thing of
+//! all this.
 
 pub mod storage;
 
@@ -17,5 +18,9 @@ pub mod engine;
 pub mod tracker_client;
 
 pub mod web_seed;
+
+pub mod discovery;
+
+pub mod session;
 
 pub use tracker_client::TrackerClient;

@@ -18,9 +18,10 @@ use crate::storage::StorageError;
 /// Reads of one connection before the others have a turn.
 const READS_MAX: usize = 8;
 
-/// Blocks in one read from which on it is handed to other threads: with fewer the network is not
-/// fast enough to need them.
-const BATCH_MIN: usize = 8;
+/// Bytes a second from which on blocks are handed to other threads: half of what one core can take
+/// from a socket, store and hash with SHA extensions, and a sixth more than a gigabit. Below it one
+/// thread has time to spare, and to wake another costs more than hashing.
+const HAND_OVER_RATE: f64 = 150e6;
 
 /// Batches that may wait for a thread; beyond that this thread does the work itself, which is also
 /// what slows the senders down.
@@ -299,7 +300,8 @@ impl Reactor {
             return Some(buffer);
         }
         let storage = self.torrents[at].as_ref()?.storage.clone();
-        let many = blocks.len() >= BATCH_MIN;
+        let many =
+            self.torrents[at].as_ref()?.swarm.download_rate() > HAND_OVER_RATE && blocks.len() > 1;
         let batch = Batch { torrent: at, storage, buffer, blocks };
         if many {
             self.start_workers();

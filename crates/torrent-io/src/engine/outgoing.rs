@@ -124,7 +124,7 @@ impl Reactor {
         let Some(storage) = self.torrents[torrent].as_ref().map(|t| t.storage.clone()) else {
             return;
         };
-        match connection.flush(&Reader(&storage), &mut self.upload.bucket) {
+        match connection.flush(&Reader(&storage), &mut self.scratch, &mut self.upload.bucket) {
             Ok(()) => {
                 if connection.holds_blocks() && !connection.blocked {
                     self.upload.wait(token);

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use torrent::swarm::{Config, Direction, Input, Role, Swarm};
 use torrent::{Bitfield, Time};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Scratch};
 use super::limits::Limit;
 use super::sockopt;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
@@ -74,6 +74,7 @@ pub(super) struct Reactor {
     pub(super) download: Limit,
     pub(super) workers: Option<Workers>,
     pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) scratch: Scratch,
     banned: BTreeSet<IpAddr>,
     acknowledged_at: Time,
     progress_at: Time,
@@ -112,6 +113,7 @@ impl Reactor {
             unread: vec![],
             workers: None,
             buffers: vec![],
+            scratch: Scratch::new(),
             banned: BTreeSet::new(),
             acknowledged_at: Time::NEVER,
             progress_at: Time::ZERO,
@@ -197,7 +199,11 @@ impl Reactor {
                         self.feed(at, Input::PeersFound { addrs });
                     }
                 }
-                Command::Stop => return false,
+                Command::Stop => {
+                    // The last word on what is verified, for the resume file.
+                    self.give_progress();
+                    return false;
+                }
             }
         }
         true

@@ -7,7 +7,7 @@ use torrent::merkle::{self, Hash};
 use torrent::metainfo::{Answer, By, Check, HashesError, PieceHashes};
 use torrent::swarm::{Input, PeerKey, Swarm, Verdict, VerifiedBlock};
 use torrent::wire::{HashRange, Limits, Message};
-use torrent::{BLOCK_LEN, Block, Geometry, PieceIndex, UnitIndex};
+use torrent::{Block, Geometry, PieceIndex, UnitIndex};
 
 use super::connection::ReadBlock;
 use super::{TorrentEvent, TorrentId};
@@ -311,11 +311,7 @@ impl Torrent {
 pub(super) struct Reader<'a>(pub(super) &'a Storage);
 
 impl ReadBlock for Reader<'_> {
-    fn read(&self, block: VerifiedBlock, to: &mut Vec<u8>) -> Result<(), StorageError> {
-        let block = block.block();
-        let before = to.len();
-        debug_assert!(block.len <= 8 * BLOCK_LEN);
-        to.resize(before + block.len as usize, 0);
-        self.0.read_block(block, &mut to[before..])
+    fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError> {
+        self.0.read_block(block.block(), to)
     }
 }

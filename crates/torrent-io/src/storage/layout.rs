@@ -98,6 +98,32 @@ pub enum Place {
     Padding,
 }
 
+impl TryFrom<&Metainfo> for Layout {
+    type Error = LayoutError;
+
+    /// As the metainfo says; the padding behind the last file of a v1-only torrent included, since
+    /// there it is hashed.
+    fn try_from(metainfo: &Metainfo) -> Result<Self, LayoutError> {
+        let layout = metainfo.layout();
+        let mut spans: Vec<FileSpan> = layout
+            .files()
+            .iter()
+            .map(|file| FileSpan {
+                path: file.path().components().iter().collect(),
+                start: file.start(),
+                len: file.len(),
+                padding: false,
+            })
+            .collect();
+        let end = spans.last().map_or(0, FileSpan::end);
+        if end < layout.end() {
+            let len = layout.end() - end;
+            spans.push(FileSpan { path: PathBuf::new(), start: end, len, padding: true });
+        }
+        Self::new(metainfo.geometry().piece_len(), spans)
+    }
+}
+
 impl Layout {
     /// Files in ascending order of their start.
     ///

@@ -69,7 +69,7 @@ fn another_torrents_infohash_is_hung_up_on() {
     let seed = content.seed();
     let mut stranger = Stranger::dial(seed.addr(), &content);
     stranger.send_handshake([7; 20]);
-    stranger.is_hung_up_on();
+    stranger.end();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn babble_is_hung_up_on() {
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x14", b"\x13BitTorrent protocoL"] {
         let mut stranger = Stranger::dial(seed.addr(), &content);
         stranger.stream.write_all(bytes).unwrap();
-        stranger.is_hung_up_on();
+        stranger.end();
     }
 }
 
@@ -102,7 +102,7 @@ fn check_refused(bytes: &[u8]) {
     stranger.send_handshake(content.infohash());
     stranger.read_handshake();
     stranger.stream.write_all(bytes).unwrap();
-    stranger.is_hung_up_on();
+    stranger.end();
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_handshake_in_drips_is_answered_and_one_that_never_ends_is_given_up() {
         stranger.stream.write_all(&[byte]).unwrap();
     }
     stranger.read_handshake();
-    slow.is_hung_up_on();
+    slow.end();
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_flood_of_silent_connections_does_not_keep_peers_out() {
         (0..HALF_OPEN_MAX + 40).map(|_| Stranger::dial(seed.addr(), &content)).collect();
     // Those beyond the limit are closed at once, the others when they have said nothing for long;
     // and then there is room.
-    flood.into_iter().for_each(Stranger::is_hung_up_on);
+    flood.into_iter().for_each(Stranger::end);
     let leech = content.leech();
     leech.knows([seed.addr()]);
     leech.completes(&content);

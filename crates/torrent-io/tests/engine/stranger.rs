@@ -93,8 +93,8 @@ impl Stranger {
         self.stream.write_all(&bytes).is_ok()
     }
 
-    /// Reads until the other end closes.
-    pub(crate) fn is_hung_up_on(mut self) {
+    /// Reads until the other end hangs up.
+    pub(crate) fn end(mut self) {
         while self.fill() {}
     }
 }

@@ -202,19 +202,45 @@ impl PieceHashes {
         }
     }
 
-    /// Judges a whole piece by the hashes of all its blocks, and if it is good learns the hashes of
-    /// its units: how a peer that begins with data comes to know them.
-    pub fn learn_leaves(&mut self, piece: PieceIndex, leaves: &[Hash]) -> Check {
-        let Kind::V2(v2) = &mut self.kind else {
+    /// What the hashes of a whole piece's blocks must lead to: what the metainfo has of it; `None`
+    /// in a v1-only torrent.
+    #[must_use]
+    pub fn piece_hash(&self, piece: PieceIndex) -> Option<Hash> {
+        match &self.kind {
+            Kind::V1(_) => None,
+            Kind::V2(v2) => v2.place(piece).hash(),
+        }
+    }
+
+    /// Judges a whole piece by the hashes of all its blocks ([`merkle::hash_blocks`] of its data),
+    /// whether or not those of its units are known. [`Check::Unknown`] in a v1-only torrent.
+    #[must_use]
+    pub fn verify_piece(&self, piece: PieceIndex, leaves: &[Hash]) -> Check {
+        let Kind::V2(v2) = &self.kind else {
             return Check::Unknown;
         };
         let place = v2.place(piece);
         let blocks = self.geometry.piece_data_len(piece).div_ceil(BLOCK_LEN);
-        if leaves.len() != blocks as usize
-            || Some(merkle::root(leaves, 0, place.file.base_layer)) != place.hash()
+        if leaves.len() == blocks as usize
+            && Some(merkle::root(leaves, 0, place.file.base_layer)) == place.hash()
         {
-            return Check::Corrupt;
+            Check::Good
+        } else {
+            Check::Corrupt
         }
+    }
+
+    /// Judges a whole piece by the hashes of all its blocks, and if it is good learns the hashes of
+    /// its units: how a peer that begins with data comes to know them.
+    pub fn learn_leaves(&mut self, piece: PieceIndex, leaves: &[Hash]) -> Check {
+        let check = self.verify_piece(piece, leaves);
+        let Kind::V2(v2) = &mut self.kind else {
+            return check;
+        };
+        if check != Check::Good {
+            return check;
+        }
+        let place = v2.place(piece);
         if place.unit_layer < place.file.base_layer {
             let unit_layer = place.unit_layer;
             let units = leaves

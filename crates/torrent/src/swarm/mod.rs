@@ -139,6 +139,9 @@ pub struct Swarm {
     upload_rate: Rate,
     /// Bytes handed to sockets that have not left.
     unsent: u64,
+    /// Bytes to hand to sockets at least, and whether the last time there were as many.
+    commit_floor: u64,
+    commit_was_full: bool,
     serves: u64,
     downloaded: u64,
     uploaded: u64,
@@ -183,6 +186,8 @@ impl Swarm {
             download_rate: Rate::default(),
             upload_rate: Rate::default(),
             unsent: 0,
+            commit_floor: uploads::COMMIT_MIN,
+            commit_was_full: false,
             serves: 0,
             downloaded: 0,
             uploaded: 0,
@@ -254,6 +259,12 @@ impl Swarm {
         self.reveal.is_some()
     }
 
+    /// Payload that arrives, in bytes a second: as [`Stats::download_rate`], for hot paths.
+    #[must_use]
+    pub const fn download_rate(&self) -> f64 {
+        self.download_rate.bytes_per_s()
+    }
+
     /// Figures for progress displays and tests.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -304,6 +315,7 @@ impl Swarm {
         }
         self.download_rate.sample(now);
         self.upload_rate.sample(now);
+        self.lower_commit_floor();
         self.check_stalls(now);
         self.check_reveals(now);
         self.close_useless();
