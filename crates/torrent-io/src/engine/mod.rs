@@ -14,6 +14,7 @@ mod limits;
 mod pex;
 mod torrent;
 
+mod pace;
 mod sockopt;
 mod worker;
 
