@@ -5,8 +5,8 @@
 //! stream, measured on the same shaped link just before.
 
 mod case;
-mod contender;
-mod image;
+pub(crate) mod contender;
+pub(crate) mod image;
 mod machine;
 mod outcome;
 mod report;

@@ -159,15 +159,19 @@ impl Lab {
     /// headers of every packet; without a shaper the kernel counts the headers of a GSO packet
     /// once, so the number is some 4 % lower.
     pub(crate) fn traffic(&self, slot: Slot) -> Result<Traffic> {
-        let namespace = self.namespace(slot);
+        self.sent_by(&self.namespace(slot), "eth0")
+    }
+
+    /// What has been delivered to a slot so far: what its port of the switch has sent.
+    pub(crate) fn delivered(&self, slot: Slot) -> Result<Traffic> {
+        self.sent_by(&self.switch(), &slot.port())
+    }
+
+    fn sent_by(&self, namespace: &str, device: &str) -> Result<Traffic> {
         let mut command = if self.shaped {
-            let mut tc = Command::new("tc");
-            tc.args(["-n", &namespace, "-s", "-j", "qdisc", "show", "dev", "eth0"]);
-            tc
+            with_args("tc", &["-n", namespace, "-s", "-j", "qdisc", "show", "dev", device])
         } else {
-            let mut ip = Command::new("ip");
-            ip.args(["-n", &namespace, "-s", "-j", "link", "show", "dev", "eth0"]);
-            ip
+            with_args("ip", &["-n", namespace, "-s", "-j", "link", "show", "dev", device])
         };
         let text = output(&mut command)?;
         let json: serde_json::Value = serde_json::from_str(&text).context("iproute2's JSON")?;

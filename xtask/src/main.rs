@@ -1,11 +1,19 @@
 //! `cargo xtask`: the commands of development. `cargo xtask --help` lists them.
 
 mod bench;
+mod ci;
+mod demo;
+mod fuzz;
+mod interop;
 mod lab;
 mod peer;
 mod setup;
+mod sim;
+mod tidy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -19,9 +27,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything that must hold before a change is merged
+    Ci,
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
+    /// Four nodes take an image from one server, before your eyes
+    Demo(demo::DemoArgs),
+    /// Exchange files with other programs, both ways
+    Interop(interop::InteropArgs),
+    /// Simulate fleets that no machine can hold
+    Sim(sim::SimArgs),
+    /// Run the fuzz targets
+    Fuzz {
+        /// Targets; all by default
+        targets: Vec<String>,
+        /// Seconds for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Check the rules of the house
+    Tidy,
     /// Install what the other commands need (Debian 12, root)
     Setup,
     /// Roles that a lab starts inside its namespaces
@@ -35,8 +61,24 @@ enum Bench {
     Swarm(bench::SwarmArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Cli::parse().command {
+        Command::Ci => ci::run(),
+        Command::Demo(args) => demo::run(&args),
+        Command::Interop(args) => interop::run(&args),
+        Command::Sim(args) => sim::run(&args),
+        Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
+        Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),

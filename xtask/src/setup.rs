@@ -22,17 +22,18 @@ const fn tool(file: &'static str, package: &'static str) -> Tool {
 
 pub(crate) const IP: Tool = tool("ip", "iproute2");
 pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
+/// libFuzzer is C++.
+pub(crate) const CXX: Tool = tool("c++", "g++");
 pub(crate) const CURL: Tool = tool("curl", "curl");
+pub(crate) const GIT: Tool = tool("git", "git");
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
 pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
 /// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
 pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
-pub(crate) const LIBTORRENT: Tool = tool(
-    "/usr/lib/python3/dist-packages/libtorrent.cpython-311-x86_64-linux-gnu.so",
-    LIBTORRENT_PACKAGE,
-);
-const LIBTORRENT_PACKAGE: &str = "python3-libtorrent";
+/// The module's own file name has the interpreter's version and the architecture in it.
+pub(crate) const LIBTORRENT: Tool =
+    tool("/var/lib/dpkg/info/python3-libtorrent.list", "python3-libtorrent");
 pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transmission-daemon");
 pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
 pub(crate) const TRANSMISSION_SHOW: Tool = tool("transmission-show", "transmission-cli");
@@ -41,7 +42,9 @@ pub(crate) const UDP_SENDER: Tool = tool("udp-sender", "udpcast");
 const ALL: &[Tool] = &[
     IP,
     ARIA2,
+    CXX,
     CURL,
+    GIT,
     MKTORRENT,
     NGINX,
     OPENTRACKER,

@@ -9,7 +9,7 @@ use torrent::swarm::{
 use torrent::wire::Message;
 use torrent::{Bitfield, Geometry, Time};
 
-use crate::network::{End, Event, Item, Network, message_len};
+use crate::network::{End, Event, Item, Network};
 use crate::oracle::Bytes;
 use crate::scenario::{Outcome, Scenario};
 
@@ -64,6 +64,8 @@ struct Fleet<'a> {
     seed_told: u32,
     unfinished: u32,
     banned: Bitfield,
+    /// Ends with messages that leave when the node has said all that it has to say.
+    urgent: Vec<End>,
 }
 
 /// Runs a scenario to its end.
@@ -111,9 +113,9 @@ impl<'a> Fleet<'a> {
                 Kind::Late => fault_at,
                 _ => Time::ZERO + scenario.stagger.mul_f64(rng.f64()),
             };
-            network.at(start, Event::Start { node: index });
+            network.at(start, Event::Start { node: index as u32 });
             if let Kind::Doomed { silent } = kind {
-                network.at(fault_at, Event::Die { node: index, silent });
+                network.at(fault_at, Event::Die { node: index as u32, silent });
             }
             nodes.push(node(index, kind, start, &geometry, rng.u64(..)));
         }
@@ -130,46 +132,38 @@ impl<'a> Fleet<'a> {
             network,
             rng,
             seed_told: 0,
+            urgent: vec![],
         }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Start { node } => self.start(node),
-            Event::Die { node, silent } => self.die(node, silent),
-            Event::PortFree { node } => {
-                if self.nodes[node].alive {
-                    self.network.port_free(node);
+            Event::Start { node } => self.start(node as usize),
+            Event::Die { node, silent } => self.die(node as usize, silent),
+            Event::PortFree { node, block } => {
+                if let Some((end, len)) = block {
+                    self.tell(end, |peer| Input::BlockSent { peer, len });
+                }
+                if self.nodes[node as usize].alive {
+                    self.network.port_free(node as usize);
                 }
             }
-            Event::Sent { end, len } => {
-                let peer = self.key(end);
-                self.tell(end, Input::BlockSent { peer, len });
-            }
-            Event::Delivered { end } => {
-                let peer = self.key(end);
-                self.tell(end, Input::BlockDelivered { peer });
-            }
+            Event::Delivered { end } => self.tell(end, |peer| Input::BlockDelivered { peer }),
             Event::Arrive { end, item } => self.arrive(end, item),
             Event::Flush { end } => self.flush(end),
-            Event::Dialled { from, to } => self.connect(from, to),
+            Event::Dialled { from, to } => self.connect(from as usize, to as usize),
             Event::Gone { end } => self.gone(end),
-            Event::Tick { node } => self.tick(node),
-            Event::Handout { node } => self.handout(node),
+            Event::Tick { node } => self.tick(node as usize),
+            Event::Handout { node } => self.handout(node as usize),
         }
     }
 
-    fn key(&self, end: End) -> PeerKey {
-        self.network.conns[end.conn].keys[end.side]
-    }
-
     /// Gives an input to the node at this end, if the connection is still there.
-    fn tell(&mut self, end: End, input: Input) {
-        let conn = &self.network.conns[end.conn];
-        let node = conn.nodes[end.side];
-        let known = self.nodes[node].ends.get(conn.keys[end.side].0 as usize);
-        if known == Some(&Some(end)) {
-            self.handle(node, input);
+    fn tell(&mut self, end: End, input: impl FnOnce(PeerKey) -> Input) {
+        let socket = self.network.socket(end);
+        let (node, peer) = (socket.node as usize, socket.key);
+        if self.end(node, peer) == Some(end) {
+            self.handle(node, input(peer));
         }
     }
 
@@ -181,6 +175,11 @@ impl<'a> Fleet<'a> {
         while let Some(output) = self.nodes[node].swarm.poll() {
             self.act(node, output);
         }
+        let mut urgent = std::mem::take(&mut self.urgent);
+        for end in urgent.drain(..) {
+            self.send_lazy(end);
+        }
+        self.urgent = urgent;
         self.schedule_tick(node);
     }
 
@@ -188,7 +187,7 @@ impl<'a> Fleet<'a> {
         let due = self.nodes[node].swarm.next_timeout().max(self.network.now);
         if due != self.nodes[node].tick_at {
             self.nodes[node].tick_at = due;
-            self.network.at(due, Event::Tick { node });
+            self.network.at(due, Event::Tick { node: node as u32 });
         }
     }
 
@@ -206,7 +205,7 @@ impl<'a> Fleet<'a> {
 
     fn announce(&mut self, node: usize) {
         let round_trip = self.network.delay() * 3;
-        self.network.after(round_trip, Event::Handout { node });
+        self.network.after(round_trip, Event::Handout { node: node as u32 });
     }
 
     fn die(&mut self, node: usize, silent: bool) {
@@ -216,10 +215,9 @@ impl<'a> Fleet<'a> {
             return;
         }
         for end in self.nodes[node].ends.clone().into_iter().flatten() {
-            let there = End { conn: end.conn, side: 1 - end.side };
             let delay = self.network.delay();
-            self.network.disconnect(end.conn);
-            self.network.after(delay, Event::Gone { end: there });
+            self.network.disconnect(end);
+            self.network.after(delay, Event::Gone { end: end.other() });
         }
     }
 
@@ -257,7 +255,7 @@ impl<'a> Fleet<'a> {
         let to = index_of(to);
         let reachable = self.nodes[to].alive;
         let delay = if reachable { self.network.delay() * 2 } else { DIAL_TIMEOUT };
-        self.network.after(delay, Event::Dialled { from, to });
+        self.network.after(delay, Event::Dialled { from: from as u32, to: to as u32 });
     }
 
     fn connect(&mut self, from: usize, to: usize) {
@@ -269,23 +267,21 @@ impl<'a> Fleet<'a> {
             return;
         }
         let keys = [self.free_key(from), self.free_key(to)];
-        let conn = self.network.connect([from, to], keys);
-        for side in 0..2 {
-            let node = [from, to][side];
-            let at = keys[side].0 as usize;
+        let dialler = self.network.connect([from, to], keys);
+        let both = [dialler, dialler.other()];
+        for ((end, node), key) in both.into_iter().zip([from, to]).zip(keys) {
+            let at = key.0 as usize;
             let ends = &mut self.nodes[node].ends;
             ends.resize(ends.len().max(at + 1), None);
-            ends[at] = Some(End { conn, side });
+            ends[at] = Some(end);
         }
-        for side in 0..2 {
-            let (node, other) = ([from, to][side], [to, from][side]);
-            let direction = [Direction::Outgoing, Direction::Incoming][side];
-            let end = End { conn, side };
-            let reveals = self.nodes[node].swarm.reveals();
+        for (end, direction) in both.into_iter().zip([Direction::Outgoing, Direction::Incoming]) {
+            let other = self.network.node(end.other());
+            let addr = addr_of(other);
             let traits = PeerTraits { peer_id: peer_id(other), fast: true, own: true, v2: true };
-            let peer = keys[side];
-            self.tell(end, Input::Connected { peer, addr: addr_of(other), direction, traits });
-            if self.network.conns[conn].open {
+            let reveals = self.nodes[self.network.node(end)].swarm.reveals();
+            self.tell(end, |peer| Input::Connected { peer, addr, direction, traits });
+            if self.network.socket(end).open {
                 self.network.send(end, Item::ExtendedHandshake { reveals });
             }
         }
@@ -297,9 +293,9 @@ impl<'a> Fleet<'a> {
     }
 
     fn gone(&mut self, end: End) {
-        let peer = self.key(end);
-        let node = self.network.conns[end.conn].nodes[end.side];
-        if self.nodes[node].ends[peer.0 as usize] == Some(end) {
+        let socket = self.network.socket(end);
+        let (node, peer) = (socket.node as usize, socket.key);
+        if self.end(node, peer) == Some(end) {
             self.handle(node, Input::Disconnected { peer });
             self.nodes[node].ends[peer.0 as usize] = None;
         }
@@ -307,10 +303,9 @@ impl<'a> Fleet<'a> {
 
     fn close(&mut self, node: usize, peer: PeerKey) {
         let Some(end) = self.nodes[node].ends[peer.0 as usize].take() else { return };
-        self.network.disconnect(end.conn);
-        let there = End { conn: end.conn, side: 1 - end.side };
+        self.network.disconnect(end);
         let delay = self.network.delay();
-        self.network.after(delay, Event::Gone { end: there });
+        self.network.after(delay, Event::Gone { end: end.other() });
     }
 
     fn act(&mut self, node: usize, output: Output) {
@@ -356,11 +351,12 @@ impl<'a> Fleet<'a> {
 
     fn send(&mut self, node: usize, peer: PeerKey, message: Message, urgency: Urgency) {
         let Some(end) = self.end(node, peer) else { return };
-        self.network.conns[end.conn].lazy[end.side].push(message);
+        let socket = self.network.socket(end);
+        socket.lazy.push(message.into());
         match urgency {
-            Urgency::Now => self.send_lazy(end),
+            Urgency::Now => self.urgent.push(end),
             Urgency::Lazy => {
-                if !std::mem::replace(&mut self.network.conns[end.conn].flush_due[end.side], true) {
+                if !std::mem::replace(&mut socket.flush_due, true) {
                     self.network.after(LAZY_DELAY, Event::Flush { end });
                 }
             }
@@ -368,67 +364,62 @@ impl<'a> Fleet<'a> {
     }
 
     fn send_lazy(&mut self, end: End) {
-        let messages = std::mem::take(&mut self.network.conns[end.conn].lazy[end.side]);
+        let messages = std::mem::take(&mut self.network.socket(end).lazy);
         if !messages.is_empty() {
-            let len = messages.iter().map(message_len).sum();
-            self.network.send(end, Item::Messages(messages, len));
+            self.network.send(end, Item::Messages(messages));
         }
     }
 
     fn flush(&mut self, end: End) {
-        let conn = &mut self.network.conns[end.conn];
-        conn.flush_due[end.side] = false;
-        let (node, open) = (conn.nodes[end.side], conn.open);
+        let socket = self.network.socket(end);
+        socket.flush_due = false;
+        let (node, open) = (socket.node as usize, socket.open);
         if open && self.nodes[node].alive {
             self.send_lazy(end);
         }
     }
 
     fn arrive(&mut self, end: End, item: Item) {
-        let node = self.network.conns[end.conn].nodes[end.side];
-        if !self.nodes[node].alive || !self.network.conns[end.conn].open {
+        let socket = self.network.socket(end);
+        let (node, peer, open) = (socket.node as usize, socket.key, socket.open);
+        if !self.nodes[node].alive || !open {
             return;
         }
-        let peer = self.key(end);
         match item {
-            Item::Messages(messages, _) => {
+            Item::Messages(messages) => {
                 for message in messages {
-                    self.tell(end, Input::Message { peer, message });
+                    self.tell(end, |peer| Input::Message { peer, message: message.into() });
                 }
             }
             Item::ExtendedHandshake { reveals } => {
                 let unit_len = Some(self.geometry.unit_len());
-                self.tell(
-                    end,
-                    Input::ExtendedHandshake {
-                        peer,
-                        unit_len,
-                        request_queue_len: None,
-                        upload_only: reveals,
-                    },
-                );
+                self.tell(end, |peer| Input::ExtendedHandshake {
+                    peer,
+                    unit_len,
+                    request_queue_len: None,
+                    upload_only: reveals,
+                });
             }
             Item::HashRequest { piece } => {
-                let len = u64::from(self.geometry.units_per_piece()) * 32 + 12 * 32;
+                let len = (self.geometry.units_per_piece() + 12) * 32;
                 self.network.send(end, Item::Hashes { piece, len });
             }
-            Item::Hashes { piece, .. } => self.tell(end, Input::HashesKnown { piece }),
+            Item::Hashes { piece, .. } => self.tell(end, |_| Input::HashesKnown { piece }),
             Item::JudgementRequest { unit } => {
-                let len = u64::from(self.geometry.block_count(unit)) * 32 + 12 * 32;
+                let len = (self.geometry.block_count(unit) + 12) * 32;
                 self.network.send(end, Item::Judgement { unit, len });
             }
             Item::Judgement { unit, .. } => {
                 let corrupt = self.nodes[node].bytes.judge(unit);
-                self.tell(end, Input::Judged { unit, corrupt });
+                self.tell(end, |_| Input::Judged { unit, corrupt });
             }
             Item::Block { block, corrupt } => {
-                let there = End { conn: end.conn, side: 1 - end.side };
                 let ack = self.network.delay();
-                self.network.after(ack, Event::Delivered { end: there });
+                self.network.after(ack, Event::Delivered { end: end.other() });
                 if self.nodes[node].swarm.wants(peer, block) {
                     self.nodes[node].bytes.store(&self.geometry, block, corrupt);
                 }
-                self.tell(end, Input::Block { peer, block });
+                self.tell(end, |peer| Input::Block { peer, block });
             }
         }
     }

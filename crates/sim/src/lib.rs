@@ -8,6 +8,7 @@
 
 mod scenario;
 
+mod events;
 mod fleet;
 mod network;
 mod oracle;

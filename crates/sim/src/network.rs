@@ -5,13 +5,14 @@
 //! go before blocks, as they do in a kernel that shares a link fairly, and blocks take turns. A
 //! message packet pays for its headers. Each block makes its receiver send acknowledgements.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use torrent::swarm::PeerKey;
 use torrent::wire::Message;
 use torrent::{Block, PieceIndex, Time, UnitIndex};
+
+use crate::events::Queue;
 
 /// Ethernet, IP and TCP headers of one packet with timestamps.
 const PACKET_OVERHEAD: u64 = 66;
@@ -25,22 +26,24 @@ const PIECE_HEAD_LEN: u64 = 13;
 /// Something on a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Messages(Vec<Message>, u64),
+    Messages(Vec<Note>),
     ExtendedHandshake { reveals: bool },
     HashRequest { piece: PieceIndex },
-    Hashes { piece: PieceIndex, len: u64 },
+    Hashes { piece: PieceIndex, len: u32 },
     JudgementRequest { unit: UnitIndex },
-    Judgement { unit: UnitIndex, len: u64 },
+    Judgement { unit: UnitIndex, len: u32 },
     Block { block: Block, corrupt: bool },
 }
 
 impl Item {
     fn wire_len(&self) -> u64 {
         match self {
-            Self::Messages(_, len) => len + PACKET_OVERHEAD,
+            Self::Messages(notes) => notes.iter().map(Note::len).sum::<u64>() + PACKET_OVERHEAD,
             Self::ExtendedHandshake { .. } => 150 + PACKET_OVERHEAD,
             Self::HashRequest { .. } | Self::JudgementRequest { .. } => 53 + PACKET_OVERHEAD,
-            Self::Hashes { len, .. } | Self::Judgement { len, .. } => len + 53 + PACKET_OVERHEAD,
+            Self::Hashes { len, .. } | Self::Judgement { len, .. } => {
+                u64::from(*len) + 53 + PACKET_OVERHEAD
+            }
             Self::Block { block, .. } => u64::from(block.len) + PIECE_HEAD_LEN,
         }
     }
@@ -50,43 +53,93 @@ impl Item {
     }
 }
 
-/// Bytes of a message on the wire.
-pub(crate) fn message_len(message: &Message) -> u64 {
-    match message {
-        Message::KeepAlive => 4,
-        Message::Have(_) => 9,
-        Message::HaveUnit(_) => 10,
-        Message::Bitfield(bytes) => 5 + bytes.len() as u64,
-        Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 17,
-        _ => 5,
+/// A message in little memory: a large fleet has hundreds of thousands under way.
+#[derive(Clone, Debug)]
+pub(crate) enum Note {
+    Have(u32),
+    HaveUnit(u32),
+    Request(Block),
+    Cancel(Block),
+    Other(Box<Message>),
+}
+
+impl Note {
+    /// Bytes on the wire.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Have(_) => 9,
+            Self::HaveUnit(_) => 10,
+            Self::Request(_) | Self::Cancel(_) => 17,
+            Self::Other(message) => match &**message {
+                Message::KeepAlive => 4,
+                Message::Bitfield(bytes) => 5 + bytes.len() as u64,
+                Message::Reject(_) => 17,
+                _ => 5,
+            },
+        }
     }
 }
 
-/// One end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) conn: usize,
-    pub(crate) side: usize,
+impl From<Message> for Note {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Have(piece) => Self::Have(piece),
+            Message::HaveUnit(unit) => Self::HaveUnit(unit),
+            Message::Request(block) => Self::Request(block),
+            Message::Cancel(block) => Self::Cancel(block),
+            other => Self::Other(Box::new(other)),
+        }
+    }
 }
 
-/// A connection between two nodes.
+impl From<Note> for Message {
+    fn from(note: Note) -> Self {
+        match note {
+            Note::Have(piece) => Self::Have(piece),
+            Note::HaveUnit(unit) => Self::HaveUnit(unit),
+            Note::Request(block) => Self::Request(block),
+            Note::Cancel(block) => Self::Cancel(block),
+            Note::Other(message) => *message,
+        }
+    }
+}
+
+/// One end of a connection: the ends of a connection have numbers that differ in the lowest bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End(u32);
+
+impl End {
+    /// The other end.
+    pub(crate) const fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What is known at one end of a connection.
 #[derive(Debug)]
-pub(crate) struct Conn {
-    pub(crate) nodes: [usize; 2],
-    pub(crate) keys: [PeerKey; 2],
+pub(crate) struct Socket {
+    pub(crate) node: u32,
+    /// The number of the connection in that node's swarm.
+    pub(crate) key: PeerKey,
     pub(crate) open: bool,
-    /// What each side has yet to send.
-    queues: [VecDeque<Item>; 2],
-    /// Lazy messages of each side, and whether a flush is due.
-    pub(crate) lazy: [Vec<Message>; 2],
-    pub(crate) flush_due: [bool; 2],
-    listed: [bool; 2],
+    listed: bool,
+    /// A flush of the lazy messages is due.
+    pub(crate) flush_due: bool,
+    pub(crate) lazy: Vec<Note>,
+    /// What it has yet to send.
+    queue: VecDeque<Item>,
 }
 
 /// A node's link.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) rate: u64,
+    /// When what has been begun will have left, and whether `PortFree` tells of it.
+    free_at: Time,
     busy: bool,
     down_free: Time,
     /// Ends with a message at the head of their queue, and ends with a block there.
@@ -101,41 +154,41 @@ pub(crate) struct Port {
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Start { node: usize },
-    Die { node: usize, silent: bool },
-    PortFree { node: usize },
-    Sent { end: End, len: u32 },
-    Arrive { end: End, item: Item },
-    Delivered { end: End },
-    Flush { end: End },
-    Dialled { from: usize, to: usize },
-    Gone { end: End },
-    Tick { node: usize },
-    Handout { node: usize },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
+    Start {
+        node: u32,
+    },
+    Die {
+        node: u32,
+        silent: bool,
+    },
+    /// The port has sent what it had begun; if that was a block, which end's and how long.
+    PortFree {
+        node: u32,
+        block: Option<(End, u32)>,
+    },
+    Arrive {
+        end: End,
+        item: Item,
+    },
+    Delivered {
+        end: End,
+    },
+    Flush {
+        end: End,
+    },
+    Dialled {
+        from: u32,
+        to: u32,
+    },
+    Gone {
+        end: End,
+    },
+    Tick {
+        node: u32,
+    },
+    Handout {
+        node: u32,
+    },
 }
 
 /// All ports, connections and events.
@@ -143,13 +196,12 @@ impl Ord for Scheduled {
 pub(crate) struct Network {
     pub(crate) now: Time,
     pub(crate) ports: Vec<Port>,
-    pub(crate) conns: Vec<Conn>,
+    sockets: Vec<Socket>,
     latency: Duration,
     jitter: Duration,
     loss_one_in: u32,
     rng: fastrand::Rng,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    events: Queue<Event>,
 }
 
 /// The least time that Linux waits before it sends a lost packet again.
@@ -165,6 +217,7 @@ impl Network {
     ) -> Self {
         let port = |rate| Port {
             rate,
+            free_at: Time::ZERO,
             busy: false,
             down_free: Time::ZERO,
             messages: VecDeque::new(),
@@ -176,19 +229,17 @@ impl Network {
         Self {
             now: Time::ZERO,
             ports: rates.into_iter().map(port).collect(),
-            conns: vec![],
+            sockets: vec![],
             latency,
             jitter,
             loss_one_in,
             rng: fastrand::Rng::with_seed(random_seed),
-            events: BinaryHeap::new(),
-            order: 0,
+            events: Queue::new(),
         }
     }
 
     pub(crate) fn at(&mut self, at: Time, event: Event) {
-        self.order += 1;
-        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+        self.events.push(at, event);
     }
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
@@ -196,9 +247,9 @@ impl Network {
     }
 
     pub(crate) fn next(&mut self) -> Option<Event> {
-        let Reverse(next) = self.events.pop()?;
-        self.now = next.at;
-        Some(next.event)
+        let (at, event) = self.events.pop()?;
+        self.now = at;
+        Some(event)
     }
 
     /// The time that a message needs to wake the other end.
@@ -207,51 +258,62 @@ impl Network {
         self.latency + Duration::from_nanos(self.rng.u64(..=jitter))
     }
 
-    pub(crate) fn connect(&mut self, nodes: [usize; 2], keys: [PeerKey; 2]) -> usize {
-        self.conns.push(Conn {
-            nodes,
-            keys,
-            open: true,
-            queues: [VecDeque::new(), VecDeque::new()],
-            lazy: [vec![], vec![]],
-            flush_due: [false; 2],
-            listed: [false; 2],
-        });
-        self.conns.len() - 1
+    /// Opens a connection; returns the end of the first of the nodes.
+    pub(crate) fn connect(&mut self, nodes: [usize; 2], keys: [PeerKey; 2]) -> End {
+        let end = End(self.sockets.len() as u32);
+        for (node, key) in nodes.into_iter().zip(keys) {
+            self.sockets.push(Socket {
+                node: node as u32,
+                key,
+                open: true,
+                listed: false,
+                flush_due: false,
+                lazy: vec![],
+                queue: VecDeque::new(),
+            });
+        }
+        end
     }
 
-    /// Drops a connection and all that waits on it; returns bytes of blocks that will not be sent.
-    pub(crate) fn disconnect(&mut self, conn: usize) {
-        let conn = &mut self.conns[conn];
-        conn.open = false;
-        conn.queues = [VecDeque::new(), VecDeque::new()];
-        conn.lazy = [vec![], vec![]];
+    pub(crate) fn socket(&mut self, end: End) -> &mut Socket {
+        &mut self.sockets[end.index()]
+    }
+
+    /// The node at an end.
+    pub(crate) fn node(&self, end: End) -> usize {
+        self.sockets[end.index()].node as usize
+    }
+
+    /// Drops a connection and all that waits on it.
+    pub(crate) fn disconnect(&mut self, end: End) {
+        for end in [end, end.other()] {
+            let socket = self.socket(end);
+            socket.open = false;
+            socket.queue = VecDeque::new();
+            socket.lazy = vec![];
+        }
     }
 
     /// Queues something on a connection; messages join a packet that has not left.
     pub(crate) fn send(&mut self, end: End, item: Item) {
-        let conn = &mut self.conns[end.conn];
-        let queue = &mut conn.queues[end.side];
-        match (queue.back_mut(), item) {
-            (Some(Item::Messages(waiting, len)), Item::Messages(more, more_len)) => {
-                waiting.extend(more);
-                *len += more_len;
-            }
-            (_, item) => queue.push_back(item),
+        let socket = self.socket(end);
+        match (socket.queue.back_mut(), item) {
+            (Some(Item::Messages(waiting)), Item::Messages(more)) => waiting.extend(more),
+            (_, item) => socket.queue.push_back(item),
         }
+        let node = socket.node as usize;
         self.list(end);
-        let node = self.conns[end.conn].nodes[end.side];
         self.feed(node);
     }
 
     /// Puts an end into its port's turn.
     fn list(&mut self, end: End) {
-        let conn = &mut self.conns[end.conn];
-        let Some(head) = conn.queues[end.side].front() else { return };
-        if std::mem::replace(&mut conn.listed[end.side], true) {
+        let socket = &mut self.sockets[end.index()];
+        let Some(head) = socket.queue.front() else { return };
+        if std::mem::replace(&mut socket.listed, true) {
             return;
         }
-        let port = &mut self.ports[conn.nodes[end.side]];
+        let port = &mut self.ports[socket.node as usize];
         if head.is_block() {
             port.blocks.push_back(end);
         } else {
@@ -259,39 +321,57 @@ impl Network {
         }
     }
 
-    /// Lets an idle port send the next thing.
+    /// Lets an idle port send what waits: all messages, then one block.
     fn feed(&mut self, node: usize) {
         if self.ports[node].busy {
             return;
         }
+        let now = self.now;
         loop {
             let port = &mut self.ports[node];
-            let Some(end) = port.messages.pop_front().or_else(|| port.blocks.pop_front()) else {
+            let Some(end) = port.messages.front().or_else(|| port.blocks.front()).copied() else {
                 return;
             };
-            self.conns[end.conn].listed[end.side] = false;
-            let Some(item) = self.conns[end.conn].queues[end.side].pop_front() else { continue };
+            if port.free_at > now && port.messages.is_empty() {
+                // A message is still leaving; a block could be overtaken by the next until then.
+                port.busy = true;
+                let free_at = port.free_at;
+                self.at(free_at, Event::PortFree { node: node as u32, block: None });
+                return;
+            }
+            if port.messages.pop_front().is_none() {
+                port.blocks.pop_front();
+            }
+            let socket = self.socket(end);
+            socket.listed = false;
+            let Some(item) = socket.queue.pop_front() else { continue };
+            let is_block = item.is_block();
             self.transmit(node, end, item);
             self.list(end);
-            return;
+            if is_block {
+                return;
+            }
         }
     }
 
     fn transmit(&mut self, node: usize, end: End, item: Item) {
         let delay = self.delay();
         let lost = self.loss_one_in > 0 && self.rng.u32(..self.loss_one_in) == 0;
-        let other = self.conns[end.conn].nodes[1 - end.side];
+        let other = self.node(end.other());
         let port = &mut self.ports[node];
         let len = item.wire_len();
         let on_wire = len + std::mem::take(&mut port.ack_debt);
-        port.busy = true;
         port.sent += on_wire;
+        let starts = self.now.max(port.free_at);
+        let up_done = starts + serialize(on_wire, port.rate);
+        port.free_at = up_done;
         if let Item::Block { block, .. } = item {
             port.sent_payload += u64::from(block.len);
+            port.busy = true;
+            self.at(up_done, Event::PortFree { node: node as u32, block: Some((end, block.len)) });
         }
-        let up_done = self.now + serialize(on_wire, port.rate);
         let down = &mut self.ports[other];
-        let first_bit = self.now + delay + if lost { RETRANSMISSION } else { Duration::ZERO };
+        let first_bit = starts + delay + if lost { RETRANSMISSION } else { Duration::ZERO };
         let arrived =
             (down.down_free.max(first_bit) + serialize(len, down.rate)).max(up_done + delay);
         if !lost {
@@ -300,12 +380,7 @@ impl Network {
         if item.is_block() {
             down.ack_debt += ACK_LEN;
         }
-        if let Item::Block { block, .. } = item {
-            self.at(up_done, Event::Sent { end, len: block.len });
-        }
-        self.at(up_done, Event::PortFree { node });
-        let there = End { conn: end.conn, side: 1 - end.side };
-        self.at(arrived, Event::Arrive { end: there, item });
+        self.at(arrived, Event::Arrive { end: end.other(), item });
     }
 
     pub(crate) fn port_free(&mut self, node: usize) {

@@ -1,6 +1,6 @@
 //! What must hold in every run, checked apart from the code that is to hold it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use torrent::swarm::Verdict;
 use torrent::{Bitfield, Block, Geometry, UnitIndex};
@@ -10,7 +10,7 @@ use torrent::{Bitfield, Block, Geometry, UnitIndex};
 pub(crate) struct Bytes {
     verified: Bitfield,
     /// Blocks stored since the unit was last begun: number within the unit, and whether corrupt.
-    stored: Vec<BTreeSet<(u32, bool)>>,
+    stored: BTreeMap<UnitIndex, BTreeSet<(u32, bool)>>,
 }
 
 impl Bytes {
@@ -18,7 +18,7 @@ impl Bytes {
         let count = geometry.unit_count();
         Self {
             verified: if full { Bitfield::full(count) } else { Bitfield::new(count) },
-            stored: vec![BTreeSet::new(); count as usize],
+            stored: BTreeMap::new(),
         }
     }
 
@@ -26,14 +26,14 @@ impl Bytes {
     pub(crate) fn store(&mut self, geometry: &Geometry, block: Block, corrupt: bool) {
         let (unit, index) = geometry.locate(block).expect("only our own requests are stored");
         assert!(!self.verified.contains(unit.get()), "a verified unit was written to");
-        let stored = &mut self.stored[unit.get() as usize];
+        let stored = self.stored.entry(unit).or_default();
         stored.remove(&(index, !corrupt));
         stored.insert((index, corrupt));
     }
 
     /// What hashing the unit would say.
     pub(crate) fn verify(&mut self, geometry: &Geometry, unit: UnitIndex) -> Verdict {
-        let stored = &mut self.stored[unit.get() as usize];
+        let stored = self.stored.entry(unit).or_default();
         assert!(
             stored.len() as u32 == geometry.block_count(unit),
             "unit {} was to be hashed before it was whole",
@@ -42,15 +42,15 @@ impl Bytes {
         if stored.iter().any(|&(_, corrupt)| corrupt) {
             return Verdict::Corrupt;
         }
-        stored.clear();
+        self.stored.remove(&unit);
         self.verified.insert(unit.get());
         Verdict::Good
     }
 
     /// The corrupt blocks of a unit that failed.
     pub(crate) fn judge(&self, unit: UnitIndex) -> Vec<u32> {
-        let stored = &self.stored[unit.get() as usize];
-        stored.iter().filter(|(_, corrupt)| *corrupt).map(|(index, _)| *index).collect()
+        let stored = self.stored.get(&unit).into_iter().flatten();
+        stored.filter(|(_, corrupt)| *corrupt).map(|(index, _)| *index).collect()
     }
 
     /// A block is about to be served.

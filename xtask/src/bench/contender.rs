@@ -7,7 +7,7 @@ mod chain;
 mod curl;
 mod libtorrent;
 mod original;
-mod ours;
+pub(crate) mod ours;
 mod udpcast;
 
 use std::ffi::OsStr;

@@ -12,7 +12,7 @@ use super::contender::{Contender, Done, Stage};
 use super::image::{self, Image};
 use super::machine::Clock;
 use super::outcome::{NodeOutcome, Outcome};
-use crate::lab::{Exit, Lab, Process, Slot, Spawn};
+use crate::lab::{Exit, Lab, Process, Slot, Spawn, Traffic};
 
 /// How often memory (and in dead-seed the server's counter) is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -58,6 +58,7 @@ struct Run<'a> {
     stage: Stage<'a>,
     contender: &'a dyn Contender,
     servers: Vec<Process>,
+    sent_before: Traffic,
     server_anonymous_len_max: u64,
     nodes: Vec<Node>,
     sender: Sender<Event>,
@@ -92,6 +93,7 @@ pub(super) fn run(
         stage,
         contender,
         servers,
+        sent_before: lab.traffic(Slot::SERVER)?,
         server_anonymous_len_max: 0,
         nodes,
         sender,
@@ -99,12 +101,11 @@ pub(super) fn run(
         problems: Vec::new(),
         accident_due: true,
     };
-    let sent_before = lab.traffic(Slot::SERVER)?;
     let clock = Clock::now()?;
     run.start_nodes(|role| role != Role::Late)?;
     run.watch(goodput.map(|goodput| plan.len as f64 / goodput))?;
     let load = clock.until(Clock::now()?);
-    let sent = lab.traffic(Slot::SERVER)?;
+    let sent = run.sent()?;
     let cpu_s = run.stop_all();
     Ok(Outcome {
         plan: plan.clone(),
@@ -112,8 +113,8 @@ pub(super) fn run(
         number,
         goodput,
         nodes: run.nodes.iter().map(|node| node.outcome(&run.stage)).collect(),
-        server_sent_len: sent.sent_len - sent_before.sent_len,
-        server_dropped_count: sent.dropped_count - sent_before.dropped_count,
+        server_sent_len: sent.sent_len,
+        server_dropped_count: sent.dropped_count,
         server_anonymous_len_max: run.server_anonymous_len_max,
         cpu_s,
         load_before,
@@ -345,13 +346,22 @@ impl Run<'_> {
             );
         }
         if self.plan.case == Case::DeadSeed && self.accident_due {
-            let sent_len = self.stage.lab.traffic(Slot::SERVER)?.sent_len;
+            let sent_len = self.sent()?.sent_len;
             if sent_len as f64 >= self.plan.dead_seed_at * self.plan.len as f64 {
                 self.accident_due = false;
                 self.cause_accident()?;
             }
         }
         Ok(())
+    }
+
+    /// What the server has sent since the nodes started (before, the link was measured).
+    fn sent(&self) -> Result<Traffic> {
+        let now = self.stage.lab.traffic(Slot::SERVER)?;
+        Ok(Traffic {
+            sent_len: now.sent_len - self.sent_before.sent_len,
+            dropped_count: now.dropped_count - self.sent_before.dropped_count,
+        })
     }
 
     /// Ends all processes; the CPU seconds they used.

@@ -87,6 +87,8 @@ impl Spawn {
         let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).args(&self.argv).current_dir(dir);
+        // A backtrace at the end of a log hides the sentence that says what is wrong.
+        command.env("RUST_BACKTRACE", "0");
         command.stdin(if self.held { Stdio::piped() } else { Stdio::null() });
         command.stderr(file.try_clone()?);
         if self.on_line.is_some() {

@@ -6,18 +6,30 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 use torrent::Time;
-use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, VerifiedBlock};
+use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, PexState, VerifiedBlock};
 use torrent::wire::{ExtensionIds, Message};
 
+use super::limits::Bucket;
 use super::sockopt;
+use crate::storage::StorageError;
 
 /// Bytes made ready for the kernel at a time: large writes are cheap, and what waits as a name of a
 /// block rather than as its bytes costs no memory.
 const OUT_LEN: usize = 256 * 1024;
 
+/// What an idle connection keeps of its buffer.
+const OUT_KEPT_LEN: usize = 4 * 1024;
+
+/// Bytes before the payload of a `piece` message (BEP 3).
+const PIECE_HEAD_LEN: usize = 13;
+
 /// Below this, waking up for every packet costs less than the system call that prevents it.
 const LOW_WATER_MIN: usize = 2 * 1024;
+
+/// Bytes of a TCP segment on Ethernet with timestamps.
+const SEGMENT_LEN: u32 = 1448;
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +56,25 @@ pub(super) struct Connection {
     pub(super) is_own: bool,
     /// Where an incoming peer says that it listens.
     pub(super) listens_on: Option<SocketAddr>,
+    /// Set if peers are exchanged with it.
+    pub(super) pex: Option<PexState>,
 
     /// The beginning of a message whose rest has not come.
     pub(super) pending: Vec<u8>,
     low_water: u32,
 
+    /// Bytes that are ready and that the kernel has not taken.
     out: Vec<u8>,
-    out_at: usize,
+    /// Where the head of a `piece` message is made.
+    head: Vec<u8>,
     blocks: VecDeque<VerifiedBlock>,
     /// Bytes ever put into `out`, and bytes ever taken by the kernel.
     queued: u64,
     written: u64,
     /// Where blocks end in the stream of bytes, until they are acknowledged.
     marks: VecDeque<(u64, u32)>,
+    /// Bytes of a TCP segment, asked of the kernel when first needed.
+    segment_len: Option<u64>,
     lazy: Vec<Message>,
     pub(super) lazy_due: Option<Time>,
     /// It is in the list of connections to flush.
@@ -67,19 +85,26 @@ pub(super) struct Connection {
 
 /// What a flush needs to turn the name of a block into its bytes.
 pub(super) trait ReadBlock {
-    /// Appends the bytes of a block.
-    fn read(
-        &self,
-        block: VerifiedBlock,
-        to: &mut Vec<u8>,
-    ) -> Result<(), crate::storage::StorageError>;
+    /// Fills `to` with the bytes of a block.
+    fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError>;
+}
+
+/// Room to make bytes ready in, shared by all connections of a thread: what the kernel takes at once
+/// never needs memory of its own.
+#[derive(Debug)]
+pub(super) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        Self(vec![0; OUT_LEN])
+    }
 }
 
 /// Why a flush failed.
 #[derive(Debug)]
 pub(super) enum FlushError {
     Socket,
-    Storage(crate::storage::StorageError),
+    Storage(StorageError),
 }
 
 impl Connection {
@@ -100,14 +125,16 @@ impl Connection {
             extended: false,
             is_own: false,
             listens_on: None,
+            pex: None,
             pending: vec![],
             low_water: 1,
             out: vec![],
-            out_at: 0,
+            head: vec![],
             blocks: VecDeque::new(),
             queued: 0,
             written: 0,
             marks: VecDeque::new(),
+            segment_len: None,
             lazy: vec![],
             lazy_due: None,
             dirty: false,
@@ -152,7 +179,11 @@ impl Connection {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.out_at < self.out.len() || !self.blocks.is_empty()
+        !self.out.is_empty() || !self.blocks.is_empty()
+    }
+
+    pub(super) fn holds_blocks(&self) -> bool {
+        !self.blocks.is_empty()
     }
 
     pub(super) fn awaits_acknowledgement(&self) -> bool {
@@ -160,40 +191,86 @@ impl Connection {
     }
 
     /// Writes what the kernel takes; `blocked` says afterwards whether it took all.
-    pub(super) fn flush(&mut self, storage: &impl ReadBlock) -> Result<(), FlushError> {
+    /// Blocks stay where they are while `bucket` is closed.
+    pub(super) fn flush(
+        &mut self,
+        storage: &impl ReadBlock,
+        scratch: &mut Scratch,
+        bucket: &mut Bucket,
+    ) -> Result<(), FlushError> {
         loop {
-            while self.out.len() - self.out_at < OUT_LEN
-                && let Some(block) = self.blocks.pop_front()
-            {
-                self.encode(&Message::Piece(block.block()));
-                let before = self.out.len();
-                storage.read(block, &mut self.out).map_err(FlushError::Storage)?;
-                self.queued += (self.out.len() - before) as u64;
-                self.marks.push_back((self.queued, block.block().len));
-            }
-            if self.out_at == self.out.len() {
-                self.out.clear();
-                self.out_at = 0;
-                self.out.shrink_to(OUT_LEN);
-                self.blocked = false;
+            if !self.write_out()? || self.blocks.is_empty() || !bucket.is_open() {
                 return Ok(());
             }
-            match self.stream.write(&self.out[self.out_at..]) {
+            let filled = self.fill(storage, &mut scratch.0, bucket).map_err(FlushError::Storage)?;
+            let taken = self.write(&scratch.0[..filled])?;
+            if taken < filled {
+                self.out.extend_from_slice(&scratch.0[taken..filled]);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the bytes that are ready; says whether the kernel took all.
+    fn write_out(&mut self) -> Result<bool, FlushError> {
+        let out = std::mem::take(&mut self.out);
+        let taken = self.write(&out)?;
+        self.out = out;
+        self.out.drain(..taken);
+        if self.out.is_empty() {
+            self.out.shrink_to(OUT_KEPT_LEN);
+        }
+        Ok(self.out.is_empty())
+    }
+
+    /// Puts waiting blocks into `to`, heads and bytes, as many as fit; returns the bytes used.
+    fn fill(
+        &mut self,
+        storage: &impl ReadBlock,
+        to: &mut Vec<u8>,
+        bucket: &mut Bucket,
+    ) -> Result<usize, StorageError> {
+        let mut used = 0;
+        while bucket.is_open()
+            && let Some(block) = self.blocks.front()
+        {
+            let (block, len) = (*block, block.block().len as usize);
+            if used > 0 && used + PIECE_HEAD_LEN + len > to.len() {
+                break;
+            }
+            to.resize(to.len().max(PIECE_HEAD_LEN + len), 0);
+            self.head.clear();
+            Message::Piece(block.block()).encode(self.ids, &mut self.head);
+            to[used..used + PIECE_HEAD_LEN].copy_from_slice(&self.head);
+            used += PIECE_HEAD_LEN;
+            storage.read(block, &mut to[used..used + len])?;
+            used += len;
+            self.blocks.pop_front();
+            bucket.take(len);
+            self.queued += (PIECE_HEAD_LEN + len) as u64;
+            self.marks.push_back((self.queued, len as u32));
+        }
+        Ok(used)
+    }
+
+    /// Writes until the kernel takes no more; returns how much it took.
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, FlushError> {
+        let mut taken = 0;
+        self.blocked = false;
+        while taken < bytes.len() {
+            match self.stream.write(&bytes[taken..]) {
                 Ok(0) => return Err(FlushError::Socket),
-                Ok(len) => {
-                    self.out_at += len;
-                    self.written += len as u64;
-                }
+                Ok(len) => taken += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.out.drain(..self.out_at);
-                    self.out_at = 0;
                     self.blocked = true;
-                    return Ok(());
+                    break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(FlushError::Socket),
             }
         }
+        self.written += taken as u64;
+        Ok(taken)
     }
 
     /// Lengths of the blocks that the other end has acknowledged since this was last asked.
@@ -202,7 +279,12 @@ impl Connection {
             return;
         }
         let Ok(waiting) = sockopt::unacknowledged(self.stream.as_fd()) else { return };
-        let through = self.written.saturating_sub(waiting);
+        // The receiver's TCP delays the acknowledgement of a last packet or two by 40 ms, in the
+        // hope of more: they are as good as there.
+        let segment_len = *self.segment_len.get_or_insert_with(|| {
+            u64::from(SockRef::from(&self.stream).tcp_mss().unwrap_or(SEGMENT_LEN))
+        });
+        let through = self.written.saturating_sub(waiting.saturating_sub(2 * segment_len));
         while let Some(&(end, len)) = self.marks.front()
             && end <= through
         {

@@ -18,9 +18,10 @@ use crate::storage::StorageError;
 /// Reads of one connection before the others have a turn.
 const READS_MAX: usize = 8;
 
-/// Blocks in one read from which on it is handed to other threads: with fewer the network is not
-/// fast enough to need them.
-const BATCH_MIN: usize = 8;
+/// Bytes a second from which on blocks are handed to other threads: half of what one core can take
+/// from a socket, store and hash with SHA extensions, and a sixth more than a gigabit. Below it one
+/// thread has time to spare, and to wake another costs more than hashing.
+const HAND_OVER_RATE: f64 = 150e6;
 
 /// Batches that may wait for a thread; beyond that this thread does the work itself, which is also
 /// what slows the senders down.
@@ -33,20 +34,30 @@ impl Reactor {
     /// Reads what has come on a connection and gives it to its swarm.
     pub(super) fn read(&mut self, token: usize) {
         for _ in 0..READS_MAX {
+            if !self.download.bucket.is_open() {
+                // No event will tell again of what is there already.
+                self.download.wait(token);
+                return;
+            }
             let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; READ_LEN]);
             let Some(connection) = self.connections[token].as_mut() else {
                 self.buffers.push(buffer);
                 return;
             };
+            if matches!(connection.phase, Phase::Connecting { .. }) {
+                self.buffers.push(buffer);
+                return;
+            }
             let left_over = connection.pending.len();
             if buffer.len() < left_over + READ_LEN / 2 {
                 buffer.resize(left_over + READ_LEN / 2, 0);
             }
             buffer[..left_over].copy_from_slice(&connection.pending);
-            let room = buffer.len() - left_over;
-            let read = connection.read(&mut buffer[left_over..]);
+            let room = (buffer.len() - left_over).min(self.download.bucket.room());
+            let read = connection.read(&mut buffer[left_over..left_over + room]);
             match read {
                 Ok(Some(len)) if len > 0 => {
+                    self.download.bucket.take(len);
                     connection.pending.clear();
                     let through = left_over + len;
                     let buffer = self.take_in(token, buffer, through);
@@ -177,7 +188,6 @@ impl Reactor {
         };
         let key = torrent.free_key(token);
         let (reveals, unit_len) = (torrent.swarm.reveals(), torrent.geometry.unit_len());
-        let pex = self.config.pex && !torrent.is_private;
         let Some(connection) = &mut self.connections[token] else { return };
         connection.phase = Phase::Open { torrent: at, key };
         let (addr, direction) = (connection.addr, connection.direction);
@@ -188,7 +198,11 @@ impl Reactor {
             return;
         }
         let extended = ExtendedHandshake {
-            pex_id: pex.then_some(ExtensionIds::OURS.pex).flatten().map(u8::from),
+            pex_id: self
+                .exchanges_peers(at)
+                .then_some(ExtensionIds::OURS.pex)
+                .flatten()
+                .map(u8::from),
             unit_id: ExtensionIds::OURS.unit.map(u8::from),
             unit_len: Some(unit_len),
             client: Some(concat!("BootTorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -215,43 +229,42 @@ impl Reactor {
     ) -> Option<Vec<u8>> {
         let mut used = 0;
         let mut blocks: Vec<(Block, Range<usize>)> = vec![];
-        let missing = loop {
-            let Some(torrent) = &self.torrents[at] else { return Some(buffer) };
-            let decoded = match decode(&buffer[used..through], &torrent.limits) {
-                Ok(decoded) => decoded,
+        // A message may end the connection, or the torrent.
+        while self.is_open(token, key) {
+            let Some(torrent) = &self.torrents[at] else { break };
+            let missing = match decode(&buffer[used..through], &torrent.limits) {
+                Ok(Decoded::Incomplete { need }) => need.saturating_sub(through - used),
+                Ok(Decoded::Message { message, used: len }) => {
+                    used += len;
+                    self.on_message(token, at, key, message);
+                    continue;
+                }
+                Ok(Decoded::Piece { block, used: head }) => {
+                    let payload = used + head..used + head + block.len as usize;
+                    if payload.end <= through {
+                        used = payload.end;
+                        self.on_piece(at, key, block, payload, &mut blocks);
+                        continue;
+                    }
+                    payload.end - through
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a peer broke the protocol");
                     self.lose(token);
-                    return Some(buffer);
+                    break;
                 }
             };
-            match decoded {
-                Decoded::Incomplete { need } => break need.saturating_sub(through - used),
-                Decoded::Message { message, used: len } => {
-                    used += len;
-                    self.on_message(token, at, key, message);
-                }
-                Decoded::Piece { block, used: head } => {
-                    let payload = used + head..used + head + block.len as usize;
-                    if payload.end > through {
-                        break payload.end - through;
-                    }
-                    used = payload.end;
-                    self.on_piece(at, key, block, payload, &mut blocks);
-                }
+            if let Some(connection) = &mut self.connections[token] {
+                connection.pending.extend_from_slice(&buffer[used..through]);
+                connection.await_bytes(missing);
             }
-            // A message may have ended the connection.
-            if !self.is_open(token, key) {
-                return Some(buffer);
+            if used == 0 {
+                self.feed(at, Input::Alive { peer: key });
             }
-        };
-        let connection = self.connections[token].as_mut()?;
-        connection.pending.extend_from_slice(&buffer[used..through]);
-        connection.await_bytes(missing);
-        if used == 0 {
-            self.feed(at, Input::Alive { peer: key });
+            break;
         }
-        self.store(at, key, buffer, blocks)
+        // Even if the connection is gone: the swarm counts on these blocks.
+        self.store(at, buffer, blocks)
     }
 
     fn is_open(&self, token: usize, key: PeerKey) -> bool {
@@ -280,16 +293,15 @@ impl Reactor {
     fn store(
         &mut self,
         at: usize,
-        key: PeerKey,
         buffer: Vec<u8>,
         blocks: Vec<(Block, Range<usize>)>,
     ) -> Option<Vec<u8>> {
-        let _ = key;
         if blocks.is_empty() {
             return Some(buffer);
         }
         let storage = self.torrents[at].as_ref()?.storage.clone();
-        let many = blocks.len() >= BATCH_MIN;
+        let many =
+            self.torrents[at].as_ref()?.swarm.download_rate() > HAND_OVER_RATE && blocks.len() > 1;
         let batch = Batch { torrent: at, storage, buffer, blocks };
         if many {
             self.start_workers();
@@ -321,6 +333,10 @@ impl Reactor {
             let Some(torrent) = &mut self.torrents[at] else { break };
             if let Some(verdict) = torrent.block_stored(block, leaf) {
                 self.feed(at, verdict);
+            } else if let Some((unit, _)) = torrent.geometry.locate(block)
+                && let Some(learned) = torrent.learn_from_blocks(unit)
+            {
+                self.feed(at, learned);
             }
         }
         if let Some(error) = error {
@@ -350,7 +366,7 @@ impl Reactor {
             }
             Message::Hashes(range, hashes) => self.on_hashes(at, key, &range, Some(&hashes)),
             Message::HashReject(range) => self.on_hashes(at, key, &range, None),
-            Message::Extended { .. } => {}
+            Message::Extended { id, payload } => self.on_extended(token, id, &payload),
             message => self.feed(at, Input::Message { peer: key, message }),
         }
     }
@@ -387,6 +403,7 @@ impl Reactor {
             connection.listens_on = Some(std::net::SocketAddr::new(connection.addr.ip(), port));
         }
         if !again {
+            self.start_pex(token, at);
             self.feed(
                 at,
                 Input::ExtendedHandshake {

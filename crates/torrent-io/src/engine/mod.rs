@@ -10,6 +10,8 @@ mod incoming;
 mod outgoing;
 
 mod connection;
+mod limits;
+mod pex;
 mod torrent;
 
 mod sockopt;

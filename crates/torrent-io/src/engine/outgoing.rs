@@ -112,7 +112,7 @@ impl Reactor {
         }
     }
 
-    fn flush(&mut self, token: usize) {
+    pub(super) fn flush(&mut self, token: usize) {
         let Some(connection) = &mut self.connections[token] else { return };
         connection.dirty = false;
         let torrent = match connection.phase {
@@ -124,8 +124,11 @@ impl Reactor {
         let Some(storage) = self.torrents[torrent].as_ref().map(|t| t.storage.clone()) else {
             return;
         };
-        match connection.flush(&Reader(&storage)) {
+        match connection.flush(&Reader(&storage), &mut self.scratch, &mut self.upload.bucket) {
             Ok(()) => {
+                if connection.holds_blocks() && !connection.blocked {
+                    self.upload.wait(token);
+                }
                 if connection.awaits_acknowledgement() {
                     self.await_acknowledgements();
                 }

@@ -13,7 +13,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use torrent::swarm::{Config, Direction, Input, Role, Swarm};
 use torrent::{Bitfield, Time};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Scratch};
+use super::limits::Limit;
 use super::sockopt;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
 use super::worker::Workers;
@@ -62,12 +63,18 @@ pub(super) struct Reactor {
     pub(super) torrents: Vec<Option<Torrent>>,
     pub(super) connections: Vec<Option<Connection>>,
     free: Vec<usize>,
+    /// Places that became free in this turn. They are given out in the next: events and lists of
+    /// this one may still name them, and mean the connection that is gone.
+    freed: Vec<usize>,
     /// Connections with something to write.
     pub(super) dirty: Vec<usize>,
     /// Connections that may have more to read than their turn allowed.
     pub(super) unread: Vec<usize>,
+    pub(super) upload: Limit,
+    pub(super) download: Limit,
     pub(super) workers: Option<Workers>,
     pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) scratch: Scratch,
     banned: BTreeSet<IpAddr>,
     acknowledged_at: Time,
     progress_at: Time,
@@ -88,6 +95,8 @@ impl Reactor {
             .register(&mut listener, LISTENER, Interest::READABLE)
             .map_err(EngineError::System)?;
         Ok(Self {
+            upload: Limit::new(config.upload_limit),
+            download: Limit::new(config.download_limit),
             config,
             started: Instant::now(),
             now: Time::ZERO,
@@ -99,10 +108,12 @@ impl Reactor {
             torrents: vec![],
             connections: vec![],
             free: vec![],
+            freed: vec![],
             dirty: vec![],
             unread: vec![],
             workers: None,
             buffers: vec![],
+            scratch: Scratch::new(),
             banned: BTreeSet::new(),
             acknowledged_at: Time::NEVER,
             progress_at: Time::ZERO,
@@ -130,6 +141,8 @@ impl Reactor {
                 return;
             }
             self.now = Time::ZERO + self.started.elapsed();
+            self.upload.bucket.fill(self.now);
+            self.download.bucket.fill(self.now);
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
@@ -143,9 +156,16 @@ impl Reactor {
             for token in std::mem::take(&mut self.unread) {
                 self.read(token);
             }
+            while let Some(token) = self.download.next() {
+                self.read(token);
+            }
             self.on_stored();
             self.on_time();
+            while let Some(token) = self.upload.next() {
+                self.flush(token);
+            }
             self.flush_all();
+            self.free.append(&mut self.freed);
         }
     }
 
@@ -158,6 +178,7 @@ impl Reactor {
         let next = ticks
             .chain(lazy)
             .chain([self.acknowledged_at, self.progress_at, self.housekeeping_at])
+            .chain([self.upload.next_timeout(), self.download.next_timeout()])
             .min()
             .unwrap_or(Time::NEVER);
         // The clock has moved since `now` was read.
@@ -313,6 +334,9 @@ impl Reactor {
 
     /// Once a second: handshakes that never came, budgets that are renewed.
     fn keep_house(&mut self) {
+        // Where accepting failed for want of descriptors no event will say that there are some.
+        self.accept();
+        self.tell_of_peers();
         for torrent in self.torrents.iter_mut().flatten() {
             torrent.answers_left = ANSWERS_PER_SECOND_MAX;
         }
@@ -377,7 +401,7 @@ impl Reactor {
         // The machine itself is many peers at once in tests and when a server seeds to its own VMs.
         let from_there = |c: &&Connection| c.addr.ip() == ip && !ip.is_loopback();
         self.banned.contains(&ip)
-            || self.connections.len() - self.free.len() >= CONNECTIONS_MAX
+            || self.connections.len() - self.free.len() - self.freed.len() >= CONNECTIONS_MAX
             || all().filter(half_open).count() >= HALF_OPEN_MAX
             || all().filter(from_there).count() >= PER_ADDRESS_MAX
     }
@@ -478,7 +502,7 @@ impl Reactor {
     pub(super) fn drop_connection(&mut self, token: usize) {
         if let Some(mut connection) = self.connections[token].take() {
             let _ = self.poll.registry().deregister(&mut connection.stream);
-            self.free.push(token);
+            self.freed.push(token);
         }
     }
 

@@ -7,15 +7,15 @@ use torrent::merkle::{self, Hash};
 use torrent::metainfo::{Answer, By, Check, HashesError, PieceHashes};
 use torrent::swarm::{Input, PeerKey, Swarm, Verdict, VerifiedBlock};
 use torrent::wire::{HashRange, Limits, Message};
-use torrent::{BLOCK_LEN, Block, Geometry, PieceIndex, UnitIndex};
+use torrent::{Block, Geometry, PieceIndex, UnitIndex};
 
 use super::connection::ReadBlock;
 use super::{TorrentEvent, TorrentId};
 use crate::hash;
 use crate::storage::{Storage, StorageError};
 
-/// Hash requests of a peer that we have answered by hashing data again, at most so many a second and
-/// torrent: each costs us a piece of SHA-256, and costs the peer 53 bytes.
+/// Hash requests that are answered by hashing data that was hashed before, at most so many a second
+/// and torrent: each costs us a piece of SHA-256, and costs the peer 53 bytes.
 pub(super) const ANSWERS_PER_SECOND_MAX: u32 = 200;
 
 pub(super) struct Torrent {
@@ -137,6 +137,36 @@ impl Torrent {
         Some(Input::Verified { unit, verdict })
     }
 
+    /// After a block of `unit` was stored: if nobody has told the hashes of its piece's units and all
+    /// blocks of the piece are here, they follow from the blocks.
+    pub(super) fn learn_from_blocks(&mut self, unit: UnitIndex) -> Option<Input> {
+        let piece = self.geometry.piece_of(unit);
+        if !self.hashes.has_v2() || self.hashes.knows(piece) {
+            return None;
+        }
+        let mut leaves = vec![];
+        // Blocks come in order, so the last unit is the one to be missing.
+        for unit in self.geometry.units_of(piece).collect::<Vec<_>>().into_iter().rev() {
+            if self.geometry.unit_data_len(unit) > 0 {
+                let unit_leaves = &self.progress.get(&unit)?.leaves;
+                let whole: Vec<Hash> = unit_leaves.iter().copied().collect::<Option<_>>()?;
+                leaves.push(whole);
+            }
+        }
+        let leaves: Vec<Hash> = leaves.into_iter().rev().flatten().collect();
+        if self.hashes.learn_leaves(piece, &leaves) == Check::Good {
+            return Some(Input::HashesKnown { piece });
+        }
+        for unit in self.geometry.units_of(piece) {
+            if let Some(progress) = self.progress.remove(&unit)
+                && self.failed.len() < FAILED_MAX
+            {
+                self.failed.insert(unit, progress.leaves.into_iter().flatten().collect());
+            }
+        }
+        Some(Input::PieceFailed { piece })
+    }
+
     /// With v1 the hash is one over the whole piece, which is read back from the page cache.
     fn check_v1(&self, unit: UnitIndex) -> Check {
         let piece = self.geometry.piece_of(unit);
@@ -162,6 +192,10 @@ impl Torrent {
     /// Hashes the blocks of a unit from storage.
     fn leaves(&self, unit: UnitIndex) -> Result<Vec<Hash>, StorageError> {
         let mut data = vec![0; self.geometry.unit_data_len(unit) as usize];
+        // A unit past the end of the data may lie past the end of the torrent.
+        if data.is_empty() {
+            return Ok(vec![]);
+        }
         let piece = self.geometry.piece_of(unit);
         let start = u64::from(piece.get()) * u64::from(self.geometry.piece_len())
             + u64::from(self.geometry.unit_offset(unit));
@@ -244,16 +278,25 @@ impl Torrent {
             Answer::Reject => reject,
             Answer::NeedLeaves(run) => {
                 let have = run.iter().all(|unit| self.swarm.have().contains(unit.get()));
-                if !have || self.answers_left == 0 {
+                let Some(piece) = run.iter().next().map(|unit| self.geometry.piece_of(unit)) else {
+                    return reject;
+                };
+                // A piece is hashed for its first asker and then known, which costs no more than
+                // the torrent is long; doing it again is what a stranger must not make us.
+                let is_first = !self.hashes.knows(piece);
+                if !have || (!is_first && self.answers_left == 0) {
                     return reject;
                 }
-                self.answers_left -= 1;
+                self.answers_left -= u32::from(!is_first);
                 let mut leaves = vec![];
                 for unit in run.iter() {
                     match self.leaves(unit) {
                         Ok(more) => leaves.extend(more),
                         Err(_) => return reject,
                     }
+                }
+                if is_first {
+                    self.hashes.learn_leaves(piece, &leaves);
                 }
                 match self.hashes.answer_with_leaves(range, run, &leaves) {
                     Some(hashes) => Message::Hashes(*range, hashes),
@@ -268,11 +311,7 @@ impl Torrent {
 pub(super) struct Reader<'a>(pub(super) &'a Storage);
 
 impl ReadBlock for Reader<'_> {
-    fn read(&self, block: VerifiedBlock, to: &mut Vec<u8>) -> Result<(), StorageError> {
-        let block = block.block();
-        let before = to.len();
-        debug_assert!(block.len <= 8 * BLOCK_LEN);
-        to.resize(before + block.len as usize, 0);
-        self.0.read_block(block, &mut to[before..])
+    fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError> {
+        self.0.read_block(block.block(), to)
     }
 }

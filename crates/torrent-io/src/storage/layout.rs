@@ -152,6 +152,21 @@ impl Layout {
         Ok(Self { piece_len, files, total_len })
     }
 
+    /// The files of a torrent. What the metainfo calls padding is here what no file covers.
+    ///
+    /// # Errors
+    /// As [`Self::new`]: a name that we use ourselves is the only one that metainfo allows.
+    pub fn of(metainfo: &Metainfo) -> Result<Self, LayoutError> {
+        let layout = metainfo.layout();
+        let span = |file: &torrent::metainfo::File| FileSpan {
+            path: file.path().components().iter().collect(),
+            start: file.start(),
+            len: file.len(),
+            padding: false,
+        };
+        Self::new(metainfo.geometry().piece_len(), layout.files().iter().map(span).collect())
+    }
+
     /// The nominal piece length in bytes.
     #[must_use]
     pub const fn piece_len(&self) -> u32 {

@@ -14,6 +14,13 @@ use crate::wire::Message;
 /// limit, degree 4 1.024, 8 to 16 1.017, full mesh of 64 1.043).
 pub const DEGREE: usize = 10;
 
+/// Connections that a node dials at once. The nodes of a fleet start together and dial each other:
+/// if each dialled all that it wants it would have twice as many, and tell each of them everything.
+const DIALS: usize = DEGREE / 2;
+
+/// After this long the others have had time to dial us, and we dial what is still missing.
+const DIAL_MORE_AFTER: Duration = Duration::from_secs(1);
+
 /// Connections that a node takes. A node that is dialled by more has its link cut into slices too
 /// thin to keep pieces flowing, and the kernel's buffers are most of its memory.
 pub const PEERS_MAX: usize = 40;
@@ -38,6 +45,8 @@ const NEED_PEERS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Addrs {
     known: BTreeMap<SocketAddr, Known>,
     asked_at: Option<Time>,
+    /// When there first was somebody to dial.
+    dialled_since: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +116,7 @@ impl Swarm {
         let mut peer = Peer::new(key, addr, direction, traits, self.geometry.unit_count(), now);
         peer.serial = self.serials;
         peer.served_at = self.serves;
+        peer.news_told = self.news.len();
         peer.revealed_to = self.reveal.is_some() && traits.own && traits.fast;
         self.slots.push(peer);
         self.index_peers();
@@ -172,15 +182,14 @@ impl Swarm {
         if self.picker.is_complete() && self.role == Role::Leech {
             return;
         }
-        let mut places = DEGREE.saturating_sub(self.slots.len() + self.addrs.dialling());
-        let mut ready: Vec<SocketAddr> = self
-            .addrs
-            .known
-            .iter()
-            .filter(|(_, known)| known.state == State::Idle && known.not_before <= now)
-            .map(|(addr, _)| *addr)
-            .collect();
-        self.rng.shuffle(&mut ready);
+        let mut places = self.places_to_dial(now);
+        let mut ready: Vec<SocketAddr> = vec![];
+        if places > 0 {
+            let due = |known: &Known| known.state == State::Idle && known.not_before <= now;
+            let known = self.addrs.known.iter();
+            ready.extend(known.filter(|(_, known)| due(known)).map(|(addr, _)| *addr));
+            self.rng.shuffle(&mut ready);
+        }
         for addr in ready {
             if places == 0 {
                 break;
@@ -193,6 +202,21 @@ impl Swarm {
             self.out.push_back(Output::Dial { addr });
         }
         self.ask_for_peers(now);
+    }
+
+    /// How many more connections to open now.
+    fn places_to_dial(&mut self, now: Time) -> usize {
+        if self.addrs.known.is_empty() {
+            return 0;
+        }
+        let since = *self.addrs.dialled_since.get_or_insert(now);
+        let dialling = self.addrs.dialling();
+        let missing = DEGREE.saturating_sub(self.slots.len() + dialling);
+        if now - since >= DIAL_MORE_AFTER {
+            return missing;
+        }
+        let ours = self.peers().filter(|peer| peer.direction == Direction::Outgoing).count();
+        missing.min(DIALS.saturating_sub(ours + dialling))
     }
 
     /// Asks for more peers when too few are connected and nothing is left to dial.

@@ -119,6 +119,9 @@ impl Swarm {
         }
         let after = peer.windowed();
         let choked = peer.chokes_us;
+        if peer.current == Some(unit) {
+            peer.current = None;
+        }
         self.windowed -= before - after;
         self.free_slot(key, unit, index);
         // A peer that rejects without choking does not have it after all. Asking again at once
@@ -136,6 +139,7 @@ impl Swarm {
         };
         let requests: Vec<Outstanding> = peer.outstanding.drain(..).collect();
         peer.outstanding_reveals = 0;
+        let current = peer.current.take();
         self.windowed -= requests.iter().filter(|request| !request.by_reveal).count() as u32;
         for request in requests {
             if tell {
@@ -143,6 +147,12 @@ impl Swarm {
                 self.send(key, Message::Cancel(block));
             }
             self.free_slot(key, request.unit, request.index);
+        }
+        // Its next block may not have been asked for yet; nobody else would ask for it.
+        if let Some(unit) = current
+            && self.picker.release(unit)
+        {
+            self.unit_opened(unit);
         }
         self.may_request = true;
     }
@@ -288,6 +298,7 @@ impl Swarm {
         peer.outstanding.push_back(Outstanding { unit, index, at: now, by_reveal });
         peer.outstanding_reveals += u32::from(by_reveal);
         self.windowed += u32::from(!by_reveal);
+        self.tell_news_to(key, Urgency::Lazy);
         self.send(key, Message::Request(block));
     }
 
@@ -305,43 +316,22 @@ impl Swarm {
 
     pub(super) fn on_verified(&mut self, now: Time, unit: UnitIndex, verdict: Verdict) {
         match verdict {
-            Verdict::Good => self.unit_done(unit),
+            Verdict::Good => self.unit_done(now, unit),
             Verdict::Corrupt => self.unit_failed(now, unit),
         }
         self.may_request = true;
     }
 
-    fn unit_done(&mut self, unit: UnitIndex) {
+    fn unit_done(&mut self, now: Time, unit: UnitIndex) {
         if self.picker.has(unit) {
             return;
         }
         self.picker.finish(unit);
-        self.announce(unit);
+        self.announce(now, unit);
         self.out.push_back(Output::UnitDone { unit });
         self.may_serve = true;
         if self.picker.is_complete() {
             self.completed();
-        }
-    }
-
-    /// Tells the peers of a unit. Those who lack it are told at once; for those who have it the news
-    /// only counts us richer, which can wait for the next packet.
-    fn announce(&mut self, unit: UnitIndex) {
-        let piece = self.geometry.piece_of(unit);
-        let piece_done = self.geometry.units_of(piece).all(|unit| self.picker.has(unit));
-        let unit_is_piece = self.geometry.unit_is_piece();
-        for slot in 0..self.slots.len() {
-            let peer = &self.slots[slot];
-            if peer.have.is_full() {
-                continue;
-            }
-            let key = peer.key;
-            let urgency = if peer.have.contains(unit.get()) { Urgency::Lazy } else { Urgency::Now };
-            if peer.speaks_units && !unit_is_piece {
-                self.send_with(key, Message::HaveUnit(unit.get()), urgency);
-            } else if piece_done {
-                self.send_with(key, Message::Have(piece.get()), urgency);
-            }
         }
     }
 

@@ -130,6 +130,13 @@ pub enum Input {
         /// Whether it sent hashes that do not prove.
         lied: bool,
     },
+    /// All blocks of a piece are stored, the hashes of its units are not known, and by the hash of
+    /// the piece some block is wrong. If it is right, the hashes of its units follow from the blocks
+    /// and [`Input::HashesKnown`] is given.
+    PieceFailed {
+        /// The piece.
+        piece: PieceIndex,
+    },
     /// Addresses of peers, from a tracker, PEX, LSD or the user.
     PeersFound {
         /// Where to dial.

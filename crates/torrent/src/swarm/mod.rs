@@ -17,6 +17,7 @@ mod reveal;
 mod downloads;
 mod picker;
 
+mod announce;
 mod uploads;
 
 mod endgame;
@@ -26,6 +27,7 @@ mod stall;
 mod trust;
 
 mod connections;
+mod pex;
 
 mod peer;
 mod rate;
@@ -40,11 +42,13 @@ pub use io::{
     VerifiedBlock,
 };
 pub use peer::REQUEST_QUEUE_MAX;
+pub use pex::{PEX_ADDRS_MAX, PexState};
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Geometry, UnitIndex};
 use crate::time::Time;
 use crate::wire::Message;
+use announce::News;
 use connections::Addrs;
 use peer::Peer;
 use picker::Picker;
@@ -117,6 +121,7 @@ pub struct Swarm {
     picker: Picker,
     reveal: Option<Reveal>,
     trust: Trust,
+    news: News,
     addrs: Addrs,
 
     /// The connected peers, in no order that means anything.
@@ -134,6 +139,9 @@ pub struct Swarm {
     upload_rate: Rate,
     /// Bytes handed to sockets that have not left.
     unsent: u64,
+    /// Bytes to hand to sockets at least, and whether the last time there were as many.
+    commit_floor: u64,
+    commit_was_full: bool,
     serves: u64,
     downloaded: u64,
     uploaded: u64,
@@ -167,6 +175,7 @@ impl Swarm {
             picker,
             reveal: reveals.then(|| Reveal::new(unit_count)),
             trust: Trust::new(known),
+            news: News::default(),
             addrs: Addrs::default(),
             slots: vec![],
             places: vec![],
@@ -177,6 +186,8 @@ impl Swarm {
             download_rate: Rate::default(),
             upload_rate: Rate::default(),
             unsent: 0,
+            commit_floor: uploads::COMMIT_MIN,
+            commit_was_full: false,
             serves: 0,
             downloaded: 0,
             uploaded: 0,
@@ -212,6 +223,7 @@ impl Swarm {
             Input::Judged { unit, corrupt } => self.on_judged(unit, &corrupt),
             Input::HashesKnown { piece } => self.on_hashes_known(piece),
             Input::HashesFailed { peer, piece, lied } => self.on_hashes_failed(peer, piece, lied),
+            Input::PieceFailed { piece } => self.on_piece_failed(piece),
             Input::PeersFound { addrs } => self.on_peers_found(now, addrs),
             Input::Tick => self.on_tick(now),
         }
@@ -225,8 +237,8 @@ impl Swarm {
 
     /// When [`Input::Tick`] is due.
     #[must_use]
-    pub const fn next_timeout(&self) -> Time {
-        self.next_tick
+    pub fn next_timeout(&self) -> Time {
+        self.next_tick.min(self.news.due())
     }
 
     /// Whether everything is here and verified.
@@ -245,6 +257,12 @@ impl Swarm {
     #[must_use]
     pub const fn reveals(&self) -> bool {
         self.reveal.is_some()
+    }
+
+    /// Payload that arrives, in bytes a second: as [`Stats::download_rate`], for hot paths.
+    #[must_use]
+    pub const fn download_rate(&self) -> f64 {
+        self.download_rate.bytes_per_s()
     }
 
     /// Figures for progress displays and tests.
@@ -288,6 +306,7 @@ impl Swarm {
         if std::mem::take(&mut self.may_dial) {
             self.dial(now);
         }
+        self.tell_news(now);
     }
 
     fn on_tick(&mut self, now: Time) {
@@ -296,9 +315,11 @@ impl Swarm {
         }
         self.download_rate.sample(now);
         self.upload_rate.sample(now);
+        self.lower_commit_floor();
         self.check_stalls(now);
         self.check_reveals(now);
         self.close_useless();
+        self.ask_missing_hashes();
         self.keep_alive(now);
         self.may_request = true;
         self.may_serve = true;

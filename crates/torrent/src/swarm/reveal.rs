@@ -11,7 +11,7 @@
 //! nothing while all is well, and brings back what died with somebody. Clients of other make, which
 //! know nothing of this, see a plain seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Swarm;
@@ -38,8 +38,19 @@ const OVERDUE: u32 = 4;
 const SILENT: Duration = Duration::from_millis(400);
 const SILENT_UNIT_TIMES: u32 = 8;
 
-/// A unit is not shown again within this many unit times: its first copy is still on the way.
+/// A unit is not shown again within this many unit times: its first copy is still on the way. While
+/// next to nothing flows a unit time means nothing, and a second is enough.
 const AGAIN_UNIT_TIMES: u32 = 8;
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+
+/// A unit that nobody but the peer that it was shown to has after this long, or so many unit times,
+/// does not spread: the peer lies, shares nothing or is cut off. Several times what it takes a unit
+/// to come back around a fleet of a thousand, of which only some are our peers.
+const HOARDED: Duration = Duration::from_secs(1);
+const HOARDED_UNIT_TIMES: u32 = 200;
+
+/// So many hoarded units in a row make a hoarder, which is shown units when nobody else can be.
+const HOARDER: u32 = 4;
 
 /// The peer number of a unit that was shown to nobody.
 const NOBODY: u32 = u32::MAX;
@@ -51,6 +62,8 @@ pub(super) struct Reveal {
     shown: Vec<(u32, Time)>,
     /// Units before this one have been shown, or were had by somebody.
     cursor: u32,
+    /// What was shown and is not known to have spread, oldest first: unit, serial number, moment.
+    unspread: VecDeque<(UnitIndex, u32, Time)>,
     /// Units whose only holder was lost.
     lost: BTreeSet<UnitIndex>,
     budget: u64,
@@ -64,6 +77,7 @@ impl Reveal {
         Self {
             shown: vec![(NOBODY, Time::ZERO); unit_count as usize],
             cursor: 0,
+            unspread: VecDeque::new(),
             lost: BTreeSet::new(),
             budget: BUDGET_MIN,
             usual: Duration::ZERO,
@@ -90,6 +104,7 @@ impl Swarm {
             reveal.turn += 1;
             let peer = &mut self.slots[slot];
             reveal.shown[unit.get() as usize] = (peer.serial, now);
+            reveal.unspread.push_back((unit, peer.serial, now));
             reveal.lost.remove(&unit);
             peer.revealed_turn = reveal.turn;
             peer.reveals_pending.push_back(Pending { unit, blocks_left, at: now });
@@ -123,16 +138,14 @@ impl Swarm {
 
     /// The next unit to show, and to whom.
     fn next_reveal(&mut self, now: Time, reveal: &mut Reveal) -> Option<(usize, UnitIndex)> {
-        let ready = |peer: &Peer| {
-            peer.revealed_to && !peer.is_silent && !peer.have.is_full() && peer.speaks_yet()
-        };
         let slow = reveal.usual * SLOW;
         let mut order: Vec<usize> =
-            (0..self.slots.len()).filter(|&slot| ready(&self.slots[slot])).collect();
+            (0..self.slots.len()).filter(|&slot| self.slots[slot].can_be_shown()).collect();
         order.sort_by_key(|&slot| {
             let peer = &self.slots[slot];
             let is_slow = !slow.is_zero() && peer.reveal_time > slow;
-            (is_slow, peer.reveals_pending.len(), peer.revealed_turn)
+            let hoards = peer.hoards >= HOARDER;
+            (hoards, is_slow, peer.reveals_pending.len(), peer.revealed_turn)
         });
         for slot in order {
             if let Some(unit) = self.unit_to_show(now, slot, reveal) {
@@ -164,7 +177,7 @@ impl Swarm {
     fn rarest_to_show(&self, now: Time, peer: &Peer, reveal: &Reveal) -> Option<UnitIndex> {
         let unit_time =
             self.upload_rate.time_for(u64::from(self.geometry.unit_len())).unwrap_or_default();
-        let recent = unit_time * AGAIN_UNIT_TIMES;
+        let recent = AGAIN_MAX.min(unit_time * AGAIN_UNIT_TIMES);
         self.picker
             .have()
             .iter_without(&peer.have, &peer.have, 0)
@@ -250,7 +263,38 @@ impl Swarm {
             }
             self.slots[slot].is_silent = is_silent;
         }
+        self.check_spread(now, unit_time);
         self.may_reveal = true;
+    }
+
+    /// Finds peers that keep to themselves what they are shown, and has it shown to others.
+    fn check_spread(&mut self, now: Time, unit_time: Duration) {
+        let Some(mut reveal) = self.reveal.take() else {
+            return;
+        };
+        let patience = HOARDED.max(unit_time * HOARDED_UNIT_TIMES);
+        while let Some(&(unit, serial, at)) = reveal.unspread.front() {
+            let has_spread = self.picker.availability(unit) > 1;
+            if !has_spread && now - at < patience {
+                break;
+            }
+            reveal.unspread.pop_front();
+            if reveal.shown[unit.get() as usize].0 != serial {
+                continue;
+            }
+            let others_lack_it = self.peers().any(|peer| {
+                peer.serial != serial && peer.can_be_shown() && !peer.have.contains(unit.get())
+            });
+            if let Some(peer) = self.peers_mut().find(|peer| peer.serial == serial) {
+                if has_spread {
+                    peer.hoards = 0;
+                } else if peer.have.contains(unit.get()) && others_lack_it {
+                    peer.hoards += 1;
+                    reveal.lost.insert(unit);
+                }
+            }
+        }
+        self.reveal = Some(reveal);
     }
 
     /// The peer of that serial number is gone or silent: what was shown to it and is held by nobody

@@ -4,12 +4,16 @@
 //! blocks of it, the blocks are judged one by one: with v2 by leaf hashes asked from another peer
 //! (BEP 52), so that the good blocks stay; with v1 the unit is taken again and what differs from the
 //! verified bytes was corrupt.
+//!
+//! The hashes of units come from peers too, and peers may not have them (a hybrid torrent's v1 peers)
+//! or not say. Then the blocks of a whole piece tell them, once all are here: see
+//! [`Input::PieceFailed`](super::Input::PieceFailed) for when they do not.
 
 use std::collections::BTreeMap;
 
 use super::Swarm;
 use super::io::{Output, PeerKey};
-use super::picker::{PartialState, Slot};
+use super::picker::{Partial, PartialState, Slot};
 use crate::bitfield::Bitfield;
 use crate::geometry::{PieceIndex, UnitIndex};
 use crate::time::Time;
@@ -105,13 +109,39 @@ impl Swarm {
         if self.trust.known.is_none() {
             return;
         }
+        let source = self.peers().find(|peer| peer.traits.v2 && peer.said_anything);
+        let Some(source) = source.map(|peer| peer.key) else { return };
         let waiting: Vec<PieceIndex> =
             self.picker.partial_units().map(|unit| self.geometry.piece_of(unit)).collect();
         for piece in waiting {
-            let source = self.peers().find(|peer| peer.traits.v2).map(|peer| peer.key);
-            if let Some(source) = source {
-                self.want_hashes(source, piece);
+            self.want_hashes(source, piece);
+        }
+    }
+
+    /// All of a piece is here, and it is not what its hash says; those of its units are not known.
+    pub(super) fn on_piece_failed(&mut self, piece: PieceIndex) {
+        let units: Vec<UnitIndex> = self
+            .geometry
+            .units_of(piece)
+            .filter(|&unit| {
+                self.picker
+                    .partial(unit)
+                    .is_some_and(|partial| partial.state == PartialState::AwaitingHashes)
+            })
+            .collect();
+        let mut senders: Vec<u32> = vec![];
+        for &unit in &units {
+            self.wasted += u64::from(self.geometry.unit_data_len(unit));
+            senders.extend(self.picker.partial(unit).into_iter().flat_map(Partial::senders));
+            self.suspect(unit);
+        }
+        senders.sort_unstable();
+        senders.dedup();
+        if let [liar] = senders[..] {
+            for unit in units {
+                self.trust.suspects.remove(&unit);
             }
+            self.ban(liar);
         }
     }
 

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::Swarm;
-use super::io::{Input, Output, PeerKey, VerifiedBlock};
+use super::io::{Input, Output, PeerKey, Urgency, VerifiedBlock};
 use super::peer::{Peer, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::time::Time;
@@ -20,10 +20,14 @@ use crate::wire::Message;
 
 /// What is committed to sockets, as time at the measured upload rate: the time that it takes to
 /// notice an empty socket and fill it again on a busy machine.
-const COMMIT_HORIZON: Duration = Duration::from_millis(2);
+const COMMIT_HORIZON: Duration = Duration::from_millis(8);
 
-/// At least this much is committed, whatever the rate: one block on the wire, one behind it.
-const COMMIT_MIN: u64 = 2 * BLOCK_LEN as u64;
+/// At least this much is committed, whatever the rate: one block on the wire, two behind it.
+pub(super) const COMMIT_MIN: u64 = 3 * BLOCK_LEN as u64;
+
+/// What is committed before the rate is known doubles up to here each time that it did not last
+/// until we were awake again: 2 ms at 2 GB/s.
+const COMMIT_FLOOR_MAX: u64 = 4 << 20;
 
 /// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
 /// these and no more. At high rates it grows with the committed data.
@@ -102,19 +106,30 @@ impl Swarm {
 
     /// Commits blocks to sockets until enough is committed or nobody can be served.
     pub(super) fn serve(&mut self, now: Time) {
+        if self.commit_was_full && self.unsent == 0 {
+            // All of it left before we were awake again: the link ran dry.
+            self.commit_floor = (self.commit_floor * 2).min(COMMIT_FLOOR_MAX);
+        }
         let target = self.commit_target();
         let in_flight_max = IN_FLIGHT_MIN.max((target / u64::from(BLOCK_LEN)) as u32 * 2);
         while self.busy_unsent(now) < target {
             let Some(key) = self.most_deprived(in_flight_max) else {
-                break;
+                self.commit_was_full = false;
+                return;
             };
             self.commit(now, key);
         }
+        self.commit_was_full = true;
     }
 
     /// Bytes that should be committed to sockets.
     fn commit_target(&self) -> u64 {
-        COMMIT_MIN.max(self.upload_rate.over(COMMIT_HORIZON))
+        self.commit_floor.max(self.upload_rate.over(COMMIT_HORIZON))
+    }
+
+    /// Forgets slowly that the link once ran dry; called at each tick.
+    pub(super) fn lower_commit_floor(&mut self) {
+        self.commit_floor = COMMIT_MIN.max(self.commit_floor - self.commit_floor / 8);
     }
 
     /// Bytes committed to sockets that move.
@@ -152,6 +167,7 @@ impl Swarm {
         // was verified is ever lost.
         if let Some(verified) = self.verify_range(block) {
             self.uploaded += u64::from(block.len);
+            self.tell_news_to(key, Urgency::Lazy);
             self.out.push_back(Output::SendBlock { peer: key, block: verified });
         }
         self.reveal_sent(now, key, block);

@@ -1,0 +1,169 @@
+//! Peers that lie, babble, stall or crowd.
+
+use std::io::Write;
+
+use torrent::metainfo::create::Format;
+use torrent::wire::Message;
+use torrent_io::engine::HALF_OPEN_MAX;
+
+use super::node::Content;
+use super::stranger::{self, Stranger};
+
+const KIB: u32 = 1 << 10;
+
+fn content(format: Format) -> Content {
+    Content::file(format, 64 * KIB, 1_000_000)
+}
+
+fn corrupt(bytes: &mut [u8]) {
+    bytes[0] ^= 1;
+}
+
+#[test]
+fn foreign_seeds_are_as_good_as_ours() {
+    for format in [Format::Hybrid, Format::V1] {
+        let content = content(format);
+        let leech = content.leech();
+        leech.knows([stranger::seed(&content, |_, _| true)]);
+        leech.completes(&content);
+    }
+}
+
+#[test]
+fn a_liar_is_banned_and_the_honest_bring_the_rest() {
+    for format in [Format::Hybrid, Format::V1, Format::V2] {
+        let content = content(format);
+        let liar = stranger::seed(&content, |_, bytes| {
+            corrupt(bytes);
+            true
+        });
+        let leech = content.leech();
+        leech.knows([liar]);
+        assert_eq!(leech.bans(), liar);
+        let seed = content.seed();
+        leech.knows([seed.addr()]);
+        leech.completes(&content);
+    }
+}
+
+#[test]
+fn the_liar_among_two_senders_of_a_unit_is_found() {
+    // With v1 the unit is the piece of four blocks: the liar sends one of them and is gone, an
+    // honest peer sends the others, and what differs once the piece verifies was the lie.
+    let content = content(Format::V1);
+    let liar = stranger::seed(&content, |number, bytes| {
+        corrupt(bytes);
+        number == 0
+    });
+    let leech = content.leech();
+    leech.knows([liar]);
+    leech.stats(|stats| stats.downloaded > 0);
+    leech.knows([stranger::seed(&content, |_, _| true)]);
+    assert_eq!(leech.bans(), liar);
+    leech.completes(&content);
+}
+
+#[test]
+fn another_torrents_infohash_is_hung_up_on() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    let mut stranger = Stranger::dial(seed.addr(), &content);
+    stranger.send_handshake([7; 20]);
+    stranger.end();
+}
+
+#[test]
+fn both_infohashes_of_a_hybrid_torrent_are_answered_in_kind() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    for infohash in content.metainfo.info_hashes() {
+        let mut stranger = Stranger::dial(seed.addr(), &content);
+        stranger.send_handshake(infohash.truncated());
+        assert_eq!(stranger.read_handshake().infohash, infohash.truncated());
+    }
+}
+
+#[test]
+fn babble_is_hung_up_on() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x14", b"\x13BitTorrent protocoL"] {
+        let mut stranger = Stranger::dial(seed.addr(), &content);
+        stranger.stream.write_all(bytes).unwrap();
+        stranger.end();
+    }
+}
+
+/// A stranger that has shaken hands says this, and is hung up on.
+fn check_refused(bytes: &[u8]) {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    let mut stranger = Stranger::dial(seed.addr(), &content);
+    stranger.send_handshake(content.infohash());
+    stranger.read_handshake();
+    stranger.stream.write_all(bytes).unwrap();
+    stranger.end();
+}
+
+#[test]
+fn messages_that_cannot_be_are_hung_up_on() {
+    // Longer than any message.
+    check_refused(&[0xff, 0xff, 0xff, 0xff]);
+    check_refused(&[0, 0x10, 0, 1, 20]);
+    // A block longer than any that we would ask for.
+    check_refused(&[0, 0, 0x40, 10, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // A piece that there is not, an extended handshake that is no dictionary.
+    check_refused(&[0, 0, 0, 5, 4, 0xff, 0, 0, 0]);
+    check_refused(b"\0\0\0\x05\x14\0abc");
+}
+
+#[test]
+fn blocks_that_nobody_asked_for_are_thrown_away() {
+    let content = content(Format::Hybrid);
+    let leech = content.leech();
+    let mut stranger = Stranger::dial(leech.addr(), &content);
+    stranger.send_handshake(content.infohash());
+    stranger.read_handshake();
+    let block = torrent::Block { piece: 0, offset: 0, len: 16_384 };
+    assert!(stranger.say(&Message::Piece(block), &[0; 16_384]));
+    let stats = leech.stats(|stats| stats.downloaded > 0);
+    assert_eq!((stats.wasted, stats.verified), (16_384, 0));
+    let seed = content.seed();
+    leech.knows([seed.addr()]);
+    leech.completes(&content);
+}
+
+#[test]
+fn a_handshake_in_drips_is_answered_and_one_that_never_ends_is_given_up() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    // What decides is the time that the engine gives a handshake, four seconds of its own clock.
+    let mut slow = Stranger::dial(seed.addr(), &content);
+    slow.stream.write_all(b"\x13BitTorrent pro").unwrap();
+    let mut stranger = Stranger::dial(seed.addr(), &content);
+    let features = torrent::wire::Features::default();
+    let handshake = torrent::wire::Handshake {
+        features,
+        infohash: content.infohash(),
+        peer_id: stranger::PEER_ID,
+    };
+    for byte in handshake.encode() {
+        stranger.stream.write_all(&[byte]).unwrap();
+    }
+    stranger.read_handshake();
+    slow.end();
+}
+
+#[test]
+fn a_flood_of_silent_connections_does_not_keep_peers_out() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    let flood: Vec<_> =
+        (0..HALF_OPEN_MAX + 40).map(|_| Stranger::dial(seed.addr(), &content)).collect();
+    // Those beyond the limit are closed at once, the others when they have said nothing for long;
+    // and then there is room.
+    flood.into_iter().for_each(Stranger::end);
+    let leech = content.leech();
+    leech.knows([seed.addr()]);
+    leech.completes(&content);
+}
