@@ -105,13 +105,14 @@ impl Console {
         } else {
             let left = (total - bytes.min(total)) as f64 / rate.max(1.0);
             let eta = match rate >= 1.0 {
-                true => format!(", {} left", quantity::duration(Duration::from_secs_f64(left))),
+                true => format!("{} left, ", quantity::duration(Duration::from_secs_f64(left))),
                 false => String::new(),
             };
             let share = percent(bytes, total);
             let (bytes, total) = (quantity::bytes(bytes), quantity::bytes(total));
             let rate = quantity::rate(rate);
-            format!("{share} %: {bytes} of {total}, {rate}, {peers_text}{eta}")
+            // What matters most comes first: a narrow terminal cuts the end off.
+            format!("{share} %, {rate}, {eta}{peers_text}, {bytes} of {total}")
         };
         let event = json!({
             "event": "progress",
@@ -172,7 +173,7 @@ impl Drop for Console {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template("[{bar:30}] {wide_msg}") {
+    match ProgressStyle::with_template("[{bar:20}] {wide_msg}") {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,
     }
