@@ -224,7 +224,12 @@ impl Swarm {
 
     /// The next thing to do, if there is one.
     pub fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        let output = self.out.pop_front();
+        if output.is_none() {
+            // Back to the start of its memory, which is in the cache, rather than around all of it.
+            self.out.clear();
+        }
+        output
     }
 
     /// When [`Input::Tick`] is due.
