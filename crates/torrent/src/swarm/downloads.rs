@@ -270,8 +270,11 @@ impl Swarm {
         }
         let blocks = self.geometry.block_count(unit);
         self.picker.take(unit, blocks);
-        if let Some(peer) = self.peer_mut(key) {
-            peer.current = Some(unit);
+        let before = self.peer_mut(key).and_then(|peer| peer.current.replace(unit));
+        if let Some(before) = before
+            && self.picker.release(before)
+        {
+            self.unit_opened(before);
         }
         self.want_hashes(key, self.geometry.piece_of(unit));
     }

@@ -398,7 +398,9 @@ impl Swarm {
         if peer.reveals && !peer.chokes_us && self.picker.is_open(unit) {
             // Shown to us alone: nobody else has it, so it does not compete for the window.
             self.take(key, unit);
-            for index in 0..self.geometry.block_count(unit) {
+            // What its queue cannot take is asked for block by block, as any other unit.
+            let room = self.peer(key).map_or(0, Peer::room);
+            for index in 0..self.geometry.block_count(unit).min(room) {
                 self.ask(now, key, unit, index, true);
             }
         } else {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Swarm;
 use super::io::{PeerKey, Role, Urgency};
-use super::peer::{Peer, Pending};
+use super::peer::{Peer, Pending, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block, UnitIndex};
 use crate::time::Time;
 use crate::wire::Message;
@@ -27,6 +27,9 @@ const BUDGET_MIN: u64 = 16 * BLOCK_LEN as u64;
 
 /// The most that is shown and not yet sent: 2 ms at 10 GB/s, more than any link here.
 const BUDGET_MAX: u64 = 20 << 20;
+
+/// Blocks that are shown to one peer and not yet sent: half of what its queue here can hold.
+const PENDING_MAX: usize = REQUEST_QUEUE_MAX / 2;
 
 /// A peer whose units take this many times the usual to be fetched is slow: it is passed over while
 /// there is another, and does not count against the budget.
@@ -137,8 +140,14 @@ impl Swarm {
     /// The next unit to show, and to whom.
     fn next_reveal(&mut self, now: Time, reveal: &mut Reveal) -> Option<(usize, UnitIndex)> {
         let slow = reveal.usual * SLOW;
-        let mut order: Vec<usize> =
-            (0..self.slots.len()).filter(|&slot| self.slots[slot].can_be_shown()).collect();
+        let unit_blocks = self.geometry.unit_len().div_ceil(BLOCK_LEN) as usize;
+        let pending_max = (PENDING_MAX / unit_blocks).max(2);
+        let mut order: Vec<usize> = (0..self.slots.len())
+            .filter(|&slot| {
+                let peer = &self.slots[slot];
+                peer.can_be_shown() && peer.reveals_pending.len() < pending_max
+            })
+            .collect();
         order.sort_by_key(|&slot| {
             let peer = &self.slots[slot];
             let is_slow = !slow.is_zero() && peer.reveal_time > slow;
@@ -217,6 +226,20 @@ impl Swarm {
     /// A request was withdrawn: its unit comes from elsewhere.
     pub(super) fn forget_reveal(&mut self, key: PeerKey, block: Block) {
         if let Some(unit) = self.geometry.unit_at(block.piece, block.offset) {
+            self.reveal_is_over(key, unit);
+        }
+    }
+
+    /// A request could not be taken: its unit must be shown again.
+    pub(super) fn reveal_refused(&mut self, key: PeerKey, block: Block) {
+        let Some(unit) = self.geometry.unit_at(block.piece, block.offset) else {
+            return;
+        };
+        let was_shown = self
+            .peer(key)
+            .is_some_and(|peer| peer.reveals_pending.iter().any(|pending| pending.unit == unit));
+        if was_shown && let Some(reveal) = &mut self.reveal {
+            reveal.lost.insert(unit);
             self.reveal_is_over(key, unit);
         }
     }

@@ -58,6 +58,7 @@ impl Swarm {
                 if peer.traits.fast {
                     self.send(key, Message::Reject(block));
                 }
+                self.reveal_refused(key, block);
             }
         }
     }
@@ -104,10 +105,17 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Time) {
         let target = self.commit_target();
         let in_flight_max = IN_FLIGHT_MIN.max((target / u64::from(BLOCK_LEN)) as u32 * 2);
-        while self.busy_unsent(now) < target {
-            let Some(key) = self.most_deprived(in_flight_max) else {
+        loop {
+            let busy = self.busy_unsent(now);
+            if busy >= target {
                 break;
-            };
+            }
+            let mut next = self.most_deprived(in_flight_max);
+            if next.is_none() && busy == 0 {
+                // Nobody else has use for the link: a peer may have more than its share under way.
+                next = self.most_deprived(u32::MAX);
+            }
+            let Some(key) = next else { break };
             self.commit(now, key);
         }
     }
