@@ -65,6 +65,11 @@ enum State {
 }
 
 impl Addrs {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     fn dialling(&self) -> usize {
         self.known.values().filter(|known| known.state == State::Dialling).count()
     }

@@ -31,6 +31,9 @@ mod connections;
 mod peer;
 mod rate;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -50,6 +50,9 @@ const AGAIN_UNIT_TIMES: u32 = 8;
 const HOARDED: Duration = Duration::from_secs(1);
 const HOARDED_UNIT_TIMES: u32 = 200;
 
+/// A seed that has had nothing to send has no rate to reckon with.
+const HOARDED_MAX: Duration = Duration::from_secs(10);
+
 /// So many hoarded units in a row make a hoarder, which is shown units when nobody else can be.
 const HOARDER: u32 = 4;
 
@@ -293,7 +296,7 @@ impl Swarm {
         let Some(mut reveal) = self.reveal.take() else {
             return;
         };
-        let patience = HOARDED.max(unit_time * HOARDED_UNIT_TIMES);
+        let patience = HOARDED.max(unit_time * HOARDED_UNIT_TIMES).min(HOARDED_MAX);
         while let Some(&(unit, serial, at)) = reveal.unspread.front() {
             let has_spread = self.picker.availability(unit) > 1;
             if !has_spread && now - at < patience {
