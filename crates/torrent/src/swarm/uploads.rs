@@ -111,8 +111,9 @@ impl Swarm {
                 break;
             }
             let mut next = self.most_deprived(in_flight_max);
-            if next.is_none() && busy == 0 {
-                // Nobody else has use for the link: a peer may have more than its share under way.
+            if next.is_none() && busy == 0 && self.upload_rate.bytes_per_s() < 1.0 {
+                // The link idles and its rate is not known yet. Four blocks a round trip would be
+                // all that is ever measured of a fast one.
                 next = self.most_deprived(u32::MAX);
             }
             let Some(key) = next else { break };
