@@ -25,6 +25,12 @@ struct Args {
     /// Port rate in Mbit/s
     #[arg(long, default_value_t = 50)]
     rate: u64,
+    /// Microseconds from one node to another, waking it included
+    #[arg(long, default_value_t = 200)]
+    latency: u64,
+    /// Microseconds that are added at random
+    #[arg(long, default_value_t = 200)]
+    jitter: u64,
     /// Nodes start within so many milliseconds
     #[arg(long, default_value_t = 0)]
     stagger: u64,
@@ -48,6 +54,8 @@ fn main() -> Result<()> {
                 unit_len: args.unit.unwrap_or(args.piece) << 10,
                 rate: args.rate * 125_000,
                 stagger: std::time::Duration::from_millis(args.stagger),
+                latency: std::time::Duration::from_micros(args.latency),
+                jitter: std::time::Duration::from_micros(args.jitter),
                 random_seed,
                 ..Scenario::clean(nodes)
             };

@@ -15,6 +15,7 @@ mod pex;
 mod torrent;
 mod web;
 
+mod pace;
 mod sockopt;
 mod worker;
 

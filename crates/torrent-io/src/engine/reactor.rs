@@ -15,11 +15,11 @@ use torrent::{Bitfield, Time};
 
 use super::connection::{Connection, Phase, Scratch};
 use super::limits::Limit;
-use super::sockopt;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
 use super::web::WebNews;
 use super::worker::Workers;
 use super::{Command, EngineConfig, EngineError, Progress, TorrentConfig, TorrentEvent, TorrentId};
+use super::{pace, sockopt};
 
 /// Connections of all torrents together: a server seeds hundreds of images to a fleet of thousands.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -38,10 +38,6 @@ const BANNED_MAX: usize = 4096;
 /// A dial or a handshake that takes longer comes to nothing: a live peer on a LAN answers within
 /// milliseconds, and a slow loris holds a place no longer than this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How often acknowledgements are looked for while blocks are unacknowledged. At 50 Mbit/s a block
-/// takes 2.6 ms, at a gigabit 16 of them pass in this time: fewer than are committed.
-const ACKNOWLEDGED_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How often figures are given out.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -81,6 +77,8 @@ pub(super) struct Reactor {
     pub(super) scratch: Scratch,
     banned: BTreeSet<IpAddr>,
     acknowledged_at: Time,
+    /// Bytes a second in the busier direction, all torrents together.
+    rate: f64,
     progress_at: Time,
     housekeeping_at: Time,
 }
@@ -122,6 +120,7 @@ impl Reactor {
             scratch: Scratch::new(),
             banned: BTreeSet::new(),
             acknowledged_at: Time::NEVER,
+            rate: 0.0,
             progress_at: Time::ZERO,
             housekeeping_at: Time::ZERO,
         })
@@ -139,6 +138,7 @@ impl Reactor {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
+            self.rest();
             let timeout = self.timeout();
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != io::ErrorKind::Interrupted
@@ -173,6 +173,17 @@ impl Reactor {
             }
             self.flush_all();
             self.free.append(&mut self.freed);
+        }
+    }
+
+    /// Lets a little work gather.
+    fn rest(&self) {
+        if self.unread.is_empty() && self.dirty.is_empty() {
+            let turn_took = (Time::ZERO + self.started.elapsed()) - self.now;
+            let rest = pace::rest(self.rate).saturating_sub(turn_took);
+            if !rest.is_zero() {
+                std::thread::sleep(rest);
+            }
         }
     }
 
@@ -304,6 +315,7 @@ impl Reactor {
             let due = self.torrents[at].as_ref().map(|torrent| torrent.swarm.next_timeout());
             if due.is_some_and(|due| due <= self.now) {
                 self.feed(at, Input::Tick);
+                self.measure();
             }
         }
         for token in 0..self.connections.len() {
@@ -330,6 +342,13 @@ impl Reactor {
             self.housekeeping_at = self.now + Duration::from_secs(1);
             self.keep_house();
         }
+    }
+
+    fn measure(&mut self) {
+        let swarms = || self.torrents.iter().flatten().map(|torrent| &torrent.swarm);
+        let down: f64 = swarms().map(Swarm::download_rate).sum();
+        let up: f64 = swarms().map(Swarm::upload_rate).sum();
+        self.rate = down.max(up);
     }
 
     fn give_progress(&mut self) {
@@ -375,7 +394,8 @@ impl Reactor {
         let mut lens = vec![];
         connection.acknowledged(&mut lens);
         if connection.awaits_acknowledgement() {
-            self.acknowledged_at = self.acknowledged_at.min(self.now + ACKNOWLEDGED_INTERVAL);
+            self.acknowledged_at =
+                self.acknowledged_at.min(self.now + pace::acknowledged_interval(self.rate));
         }
         for len in lens {
             self.feed(torrent, Input::BlockSent { peer: key, len });
@@ -384,7 +404,8 @@ impl Reactor {
     }
 
     pub(super) fn await_acknowledgements(&mut self) {
-        self.acknowledged_at = self.acknowledged_at.min(self.now + ACKNOWLEDGED_INTERVAL);
+        self.acknowledged_at =
+            self.acknowledged_at.min(self.now + pace::acknowledged_interval(self.rate));
     }
 
     fn accept(&mut self) {
@@ -476,10 +497,8 @@ impl Reactor {
             if connection.has_output() {
                 self.mark_dirty(token);
             }
-            self.look_for_acknowledgements(token);
         }
         if event.is_readable() || event.is_read_closed() {
-            self.look_for_acknowledgements(token);
             self.read(token);
         }
     }

@@ -15,6 +15,10 @@ pub(super) fn prepare(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    // Where the machine's default is BBR each connection paces its packets by a timer of its own,
+    // which for a dozen slow connections is most of a node's work. Our windows are small enough to
+    // need no pacing. A kernel without CUBIC keeps its default.
+    let _ = socket.set_tcp_congestion(b"cubic");
     Ok(())
 }
 

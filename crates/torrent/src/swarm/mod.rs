@@ -272,6 +272,12 @@ impl Swarm {
         self.download_rate.bytes_per_s()
     }
 
+    /// Payload that leaves, in bytes a second: as [`Stats::upload_rate`], for hot paths.
+    #[must_use]
+    pub const fn upload_rate(&self) -> f64 {
+        self.upload_rate.bytes_per_s()
+    }
+
     /// Figures for progress displays and tests.
     #[must_use]
     pub fn stats(&self) -> Stats {
