@@ -350,6 +350,8 @@ impl<'a> Fleet<'a> {
             Output::Ban { addr } => {
                 self.banned.insert(index_of(addr) as u32);
             }
+            // No web seed takes part.
+            Output::WebSeedLied { .. } => {}
             Output::UnitDone { unit } => self.unit_done(unit.get()),
             Output::Completed => self.completed(node),
         }

@@ -134,6 +134,26 @@ fn blocks_that_nobody_asked_for_are_thrown_away() {
 }
 
 #[test]
+fn peers_that_speak_and_hang_up_at_once_are_gone() {
+    let content = content(Format::Hybrid);
+    let leech = content.leech();
+    for _ in 0..50 {
+        let mut stranger = Stranger::dial(leech.addr(), &content);
+        stranger.send_handshake(content.infohash());
+        stranger.read_handshake();
+        stranger.say(&Message::HaveNone, &[]);
+    }
+    // It would be two minutes until their silence is noticed.
+    leech.forget();
+    let mut ticks = 0;
+    let stats = leech.stats(|stats| {
+        ticks += 1;
+        stats.peers == 0 || ticks > 20
+    });
+    assert_eq!(stats.peers, 0);
+}
+
+#[test]
 fn a_handshake_in_drips_is_answered_and_one_that_never_ends_is_given_up() {
     let content = content(Format::Hybrid);
     let seed = content.seed();

@@ -281,6 +281,10 @@ impl Swarm {
 
     /// Never again: the peer that sent block data under this serial number lied.
     pub(super) fn ban(&mut self, serial: u32) {
+        if let Some(web_seed) = super::web::web_seed_of(serial) {
+            self.web_seed_lied(web_seed);
+            return;
+        }
         let Some(&(_, addr)) = self.former.iter().find(|(former, _)| *former == serial) else {
             return;
         };

@@ -67,6 +67,7 @@ impl Swarm {
         let Some(serial) = self.peer(key).map(|peer| peer.serial) else {
             return;
         };
+        self.brought_at = Some(now);
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;
         };
@@ -95,7 +96,7 @@ impl Swarm {
         }
     }
 
-    fn unit_is_whole(&mut self, unit: UnitIndex) {
+    pub(super) fn unit_is_whole(&mut self, unit: UnitIndex) {
         let known = self.hashes_known(self.geometry.piece_of(unit));
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;

@@ -29,6 +29,8 @@ mod trust;
 mod connections;
 mod pex;
 
+mod web;
+
 mod peer;
 mod rate;
 
@@ -46,6 +48,7 @@ pub use io::{
 };
 pub use peer::REQUEST_QUEUE_MAX;
 pub use pex::{PEX_ADDRS_MAX, PexState};
+pub use web::WEB_SEEDS_MAX;
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Geometry, UnitIndex};
@@ -149,6 +152,8 @@ pub struct Swarm {
     downloaded: u64,
     uploaded: u64,
     wasted: u64,
+    /// When a peer last brought something; at first, when the swarm was first asked for anything.
+    brought_at: Option<Time>,
 
     may_request: bool,
     may_serve: bool,
@@ -195,6 +200,7 @@ impl Swarm {
             downloaded: 0,
             uploaded: 0,
             wasted: 0,
+            brought_at: None,
             may_request: false,
             may_serve: false,
             may_reveal: false,
@@ -226,6 +232,7 @@ impl Swarm {
             Input::Judged { unit, corrupt } => self.on_judged(unit, &corrupt),
             Input::HashesKnown { piece } => self.on_hashes_known(piece),
             Input::HashesFailed { peer, piece, lied } => self.on_hashes_failed(peer, piece, lied),
+            Input::LentBlock { web_seed, block } => self.on_lent_block(web_seed, block),
             Input::PieceFailed { piece } => self.on_piece_failed(piece),
             Input::PeersFound { addrs } => self.on_peers_found(now, addrs),
             Input::Tick => self.on_tick(now),
@@ -327,6 +334,7 @@ impl Swarm {
         if now < self.next_tick {
             return;
         }
+        self.brought_at.get_or_insert(now);
         self.download_rate.sample(now);
         self.upload_rate.sample(now);
         self.lower_commit_floor();
