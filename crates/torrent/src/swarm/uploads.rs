@@ -23,7 +23,7 @@ use crate::wire::Message;
 const COMMIT_HORIZON: Duration = Duration::from_millis(8);
 
 /// At least this much is committed, whatever the rate: one block on the wire, two behind it.
-pub(super) const COMMIT_MIN: u64 = 3 * BLOCK_LEN as u64;
+pub(super) const COMMIT_MIN: u64 = 8 * BLOCK_LEN as u64;
 
 /// What is committed before the rate is known doubles up to here each time that it did not last
 /// until we were awake again: 2 ms at 2 GB/s.
@@ -31,7 +31,7 @@ const COMMIT_FLOOR_MAX: u64 = 4 << 20;
 
 /// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
 /// these and no more. At high rates it grows with the committed data.
-const IN_FLIGHT_MIN: u32 = 4;
+const IN_FLIGHT_MIN: u32 = 6;
 
 /// Peers within this many units of one another are equal: finer steps only make one neighbour wait
 /// for the difference of a single `have` that is still on its way.
