@@ -22,6 +22,7 @@ const BAR_INTERVAL: Duration = Duration::from_millis(100);
 /// Where a command says how it is doing.
 pub(crate) struct Console {
     mode: Mode,
+    started: Instant,
     /// When the last figures were shown.
     shown_at: Option<Instant>,
     /// What they were, as nothing is said twice.
@@ -59,7 +60,7 @@ impl Console {
             OutputFormat::Text if terminal => Mode::Bar(bar()),
             OutputFormat::Text => Mode::Plain,
         };
-        Self { mode, shown_at: None, shown: String::new() }
+        Self { mode, started: Instant::now(), shown_at: None, shown: String::new() }
     }
 
     /// Something that happened once, in words and as fields of a JSON object.
@@ -88,7 +89,7 @@ impl Console {
 
     /// How far hashing is, in bytes or pieces; the last figures are always shown.
     pub(crate) fn hashing(&mut self, what: &str, name: &str, done: u64, total: u64) {
-        let share = if total == 0 { 100 } else { done * 100 / total };
+        let share = percent(done, total);
         let text = format!("{what} {name}: {share} %");
         let event = json!({"event": what, "name": name, "done": done, "total": total});
         self.show(done, total, &text, &event, done == total);
@@ -104,13 +105,14 @@ impl Console {
         } else {
             let left = (total - bytes.min(total)) as f64 / rate.max(1.0);
             let eta = match rate >= 1.0 {
-                true => format!(", {} left", quantity::duration(Duration::from_secs_f64(left))),
+                true => format!("{} left, ", quantity::duration(Duration::from_secs_f64(left))),
                 false => String::new(),
             };
-            let share = if total == 0 { 100 } else { bytes * 100 / total };
+            let share = percent(bytes, total);
             let (bytes, total) = (quantity::bytes(bytes), quantity::bytes(total));
             let rate = quantity::rate(rate);
-            format!("{share} %: {bytes} of {total}, {rate}, {peers_text}{eta}")
+            // What matters most comes first: a narrow terminal cuts the end off.
+            format!("{share} %, {rate}, {eta}{peers_text}, {bytes} of {total}")
         };
         let event = json!({
             "event": "progress",
@@ -136,7 +138,13 @@ impl Console {
             Mode::Plain => LINE_INTERVAL,
             Mode::Bar(_) => BAR_INTERVAL,
         };
-        if !always && self.shown_at.is_some_and(|at| at.elapsed() < interval) {
+        // What is over before a line is due needs none.
+        let since = match self.mode {
+            Mode::Plain => Some(self.shown_at.unwrap_or(self.started)),
+            Mode::Json | Mode::Bar(_) => self.shown_at,
+        };
+        let always = always && (self.shown_at.is_some() || !matches!(self.mode, Mode::Plain));
+        if !always && since.is_some_and(|at| at.elapsed() < interval) {
             return;
         }
         self.shown_at = Some(Instant::now());
@@ -165,10 +173,15 @@ impl Drop for Console {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template("[{bar:30}] {wide_msg}") {
+    match ProgressStyle::with_template("[{bar:20}] {wide_msg}") {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,
     }
+}
+
+/// All of nothing is done.
+fn percent(done: u64, total: u64) -> u64 {
+    (done * 100).checked_div(total).unwrap_or(100)
 }
 
 /// One line on standard output, at once: a pipe would hold it back.

@@ -1,5 +1,6 @@
 //! Nodes with a swarm each, driven over the simulated network.
 
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -78,7 +79,15 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let slowest = if scenario.faults.slow > 0 { SLOW_PART as u32 } else { 1 };
     let limit = Time::ZERO + scenario.ideal() * slowest * PATIENCE;
     while fleet.unfinished > 0 {
-        let Some(event) = fleet.network.next() else { break };
+        let nodes = &fleet.nodes;
+        let touch = |node: usize| {
+            black_box((
+                nodes[node].alive,
+                nodes[node].swarm.is_complete(),
+                nodes[node].swarm.next_timeout(),
+            ));
+        };
+        let Some(event) = fleet.network.next(touch) else { break };
         if fleet.network.now > limit {
             break;
         }
@@ -162,7 +171,7 @@ impl<'a> Fleet<'a> {
     fn tell(&mut self, end: End, input: impl FnOnce(PeerKey) -> Input) {
         let socket = self.network.socket(end);
         let (node, peer) = (socket.node as usize, socket.key);
-        if self.end(node, peer) == Some(end) {
+        if socket.known {
             self.handle(node, input(peer));
         }
     }
@@ -295,14 +304,15 @@ impl<'a> Fleet<'a> {
     fn gone(&mut self, end: End) {
         let socket = self.network.socket(end);
         let (node, peer) = (socket.node as usize, socket.key);
-        if self.end(node, peer) == Some(end) {
-            self.handle(node, Input::Disconnected { peer });
+        if std::mem::replace(&mut socket.known, false) {
             self.nodes[node].ends[peer.0 as usize] = None;
+            self.handle(node, Input::Disconnected { peer });
         }
     }
 
     fn close(&mut self, node: usize, peer: PeerKey) {
         let Some(end) = self.nodes[node].ends[peer.0 as usize].take() else { return };
+        self.network.socket(end).known = false;
         self.network.disconnect(end);
         let delay = self.network.delay();
         self.network.after(delay, Event::Gone { end: end.other() });

@@ -191,3 +191,6 @@ impl Drop for Discovery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

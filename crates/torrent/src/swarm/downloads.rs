@@ -150,10 +150,8 @@ impl Swarm {
             self.free_slot(key, request.unit, request.index);
         }
         // Its next block may not have been asked for yet; nobody else would ask for it.
-        if let Some(unit) = current
-            && self.picker.release(unit)
-        {
-            self.unit_opened(unit);
+        if let Some(unit) = current {
+            self.release(unit);
         }
         self.may_request = true;
     }
@@ -162,7 +160,14 @@ impl Swarm {
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;
         };
-        if partial.unask(index, key) && self.picker.release(unit) {
+        if partial.unask(index, key) {
+            self.release(unit);
+        }
+    }
+
+    /// Leaves what is missing of a unit to whoever comes first.
+    pub(super) fn release(&mut self, unit: UnitIndex) {
+        if self.picker.release(unit) {
             self.unit_opened(unit);
         }
     }
@@ -171,11 +176,14 @@ impl Swarm {
     pub(super) fn request(&mut self, now: Time) {
         let window = self.window();
         while self.windowed < window {
-            let Some(key) = self.best_source(window) else {
-                self.steal(now, window);
-                return;
-            };
-            self.request_from(now, key);
+            match self.best_source(window) {
+                Some(key) => self.request_from(now, key),
+                None if self.share(window) => {}
+                None => {
+                    self.steal(now, window);
+                    return;
+                }
+            }
         }
     }
 
@@ -238,6 +246,7 @@ impl Swarm {
         let index = unit.and_then(|unit| self.picker.partial(unit)?.first_free());
         if let (Some(unit), Some(index)) = (unit, index) {
             self.ask(now, key, unit, index, false);
+            self.share_if_slow(key, unit);
         } else if let Some(peer) = self.peer_mut(key) {
             debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
             peer.wanted = 0;
@@ -271,8 +280,9 @@ impl Swarm {
         }
         let blocks = self.geometry.block_count(unit);
         self.picker.take(unit, blocks);
-        if let Some(peer) = self.peer_mut(key) {
-            peer.current = Some(unit);
+        let before = self.peer_mut(key).and_then(|peer| peer.current.replace(unit));
+        if let Some(before) = before.filter(|before| *before != unit) {
+            self.release(before);
         }
         self.want_hashes(key, self.geometry.piece_of(unit));
     }

@@ -34,6 +34,9 @@ mod web;
 mod peer;
 mod rate;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -239,7 +242,12 @@ impl Swarm {
 
     /// The next thing to do, if there is one.
     pub fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        let output = self.out.pop_front();
+        if output.is_none() {
+            // Back to the start of its memory, which is in the cache, rather than around all of it.
+            self.out.clear();
+        }
+        output
     }
 
     /// When [`Input::Tick`] is due.
@@ -423,7 +431,9 @@ impl Swarm {
         if peer.reveals && !peer.chokes_us && self.picker.is_open(unit) {
             // Shown to us alone: nobody else has it, so it does not compete for the window.
             self.take(key, unit);
-            for index in 0..self.geometry.block_count(unit) {
+            // What its queue cannot take is asked for block by block, as any other unit.
+            let room = self.peer(key).map_or(0, Peer::room);
+            for index in 0..self.geometry.block_count(unit).min(room) {
                 self.ask(now, key, unit, index, true);
             }
         } else {

@@ -62,6 +62,7 @@ impl Swarm {
                 if peer.traits.fast {
                     self.send(key, Message::Reject(block));
                 }
+                self.reveal_refused(key, block);
             }
         }
     }
@@ -112,14 +113,21 @@ impl Swarm {
         }
         let target = self.commit_target();
         let in_flight_max = IN_FLIGHT_MIN.max((target / u64::from(BLOCK_LEN)) as u32 * 2);
-        while self.busy_unsent(now) < target {
-            let Some(key) = self.most_deprived(in_flight_max) else {
-                self.commit_was_full = false;
+        loop {
+            let busy = self.busy_unsent(now);
+            self.commit_was_full = busy >= target;
+            if self.commit_was_full {
                 return;
-            };
+            }
+            let mut next = self.most_deprived(in_flight_max);
+            if next.is_none() && busy == 0 && self.upload_rate.bytes_per_s() < 1.0 {
+                // The link idles and its rate is not known yet. Four blocks a round trip would be
+                // all that is ever measured of a fast one.
+                next = self.most_deprived(u32::MAX);
+            }
+            let Some(key) = next else { return };
             self.commit(now, key);
         }
-        self.commit_was_full = true;
     }
 
     /// Bytes that should be committed to sockets.
