@@ -91,7 +91,7 @@ impl Reactor {
         let poll = Poll::new().map_err(EngineError::System)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(EngineError::System)?;
         let failed = |source| EngineError::Listen { addr: config.listen, source };
-        let mut listener = TcpListener::bind(config.listen).map_err(failed)?;
+        let mut listener = sockopt::listen(config.listen).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)
@@ -420,6 +420,7 @@ impl Reactor {
                     return;
                 }
             };
+            let addr = sockopt::canonical(addr);
             if self.refuses(addr.ip()) {
                 continue;
             }

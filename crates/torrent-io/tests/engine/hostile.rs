@@ -1,12 +1,14 @@
 //! Peers that lie, babble, stall or crowd.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use torrent::metainfo::create::Format;
+use torrent::swarm::SEED_PEERS_MAX;
 use torrent::wire::Message;
-use torrent_io::engine::HALF_OPEN_MAX;
+use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
 
-use super::node::Content;
+use super::node::{Content, config};
 use super::stranger::{self, Stranger};
 
 const KIB: u32 = 1 << 10;
@@ -61,6 +63,21 @@ fn the_liar_among_two_senders_of_a_unit_is_found() {
     leech.knows([stranger::seed(&content, |_, _| true)]);
     assert_eq!(leech.bans(), liar);
     leech.completes(&content);
+}
+
+#[test]
+fn a_socket_for_all_addresses_knows_ipv4_peers_by_their_plain_address() {
+    let content = content(Format::Hybrid);
+    let listen = "[::]:0".parse().unwrap();
+    let leech = content.leech_with(EngineConfig { listen, ..config() });
+    let addr = SocketAddr::from(([127, 0, 0, 1], leech.addr().port()));
+    let mut liar = Stranger::dial(addr, &content);
+    liar.send_handshake(content.infohash());
+    liar.serve(64 * KIB, &content.data(), &|_, bytes| {
+        corrupt(bytes);
+        true
+    });
+    assert_eq!(leech.bans(), liar.stream.local_addr().unwrap());
 }
 
 #[test]
@@ -151,6 +168,31 @@ fn peers_that_speak_and_hang_up_at_once_are_gone() {
         stats.peers == 0 || ticks > 20
     });
     assert_eq!(stats.peers, 0);
+}
+
+#[test]
+fn a_crowd_of_peers_finds_a_limit_and_leaves_no_trace() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    let crowd: Vec<_> = (0..300u32)
+        .map(|number| {
+            let mut peer_id = stranger::PEER_ID;
+            peer_id[16..].copy_from_slice(&number.to_be_bytes());
+            let mut stranger = Stranger::dial(seed.addr(), &content);
+            stranger.send_handshake_as(content.infohash(), peer_id);
+            stranger
+        })
+        .collect();
+    assert_eq!(seed.stats(|stats| stats.peers >= SEED_PEERS_MAX).peers, SEED_PEERS_MAX);
+    let mut crowd = crowd.into_iter();
+    // Those that came first were taken, and the rest hung up on.
+    let taken: Vec<_> = crowd.by_ref().take(SEED_PEERS_MAX).collect();
+    crowd.for_each(Stranger::end);
+    drop(taken);
+    seed.stats(|stats| stats.peers == 0);
+    let leech = content.leech();
+    leech.knows([seed.addr()]);
+    leech.completes(&content);
 }
 
 #[test]
