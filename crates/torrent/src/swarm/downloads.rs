@@ -26,6 +26,10 @@ const WINDOW_ROUND_TRIPS: u32 = 3;
 /// The window is never smaller than this many blocks.
 const WINDOW_MIN: u32 = 16;
 
+/// Blocks that are asked for in one packet: the whole of a usual unit. The window is passed by up to
+/// this many less one, which costs nothing; a packet for each block costs its headers and a wake-up.
+const RUN_MAX: u32 = 4;
+
 /// Requests outstanding at one peer, at least; more when few peers have something for us.
 const PER_PEER_MIN: u32 = 4;
 
@@ -240,17 +244,25 @@ impl Swarm {
             .unwrap_or(Duration::from_millis(1))
     }
 
-    /// Asks one peer for one block, if it turns out to have work after all.
+    /// Asks one peer for some blocks of a unit, in one packet, if it turns out to have work after all.
     fn request_from(&mut self, now: Time, key: PeerKey) {
         let unit = self.choose_unit(key);
-        let index = unit.and_then(|unit| self.picker.partial(unit)?.first_free());
-        if let (Some(unit), Some(index)) = (unit, index) {
-            self.ask(now, key, unit, index, false);
-            self.share_if_slow(key, unit);
-        } else if let Some(peer) = self.peer_mut(key) {
-            debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
-            peer.wanted = 0;
+        let free = |swarm: &Self, unit| swarm.picker.partial(unit)?.first_free();
+        let Some((unit, first)) = unit.and_then(|unit| Some((unit, free(self, unit)?))) else {
+            if let Some(peer) = self.peer_mut(key) {
+                debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
+                peer.wanted = 0;
+            }
+            return;
+        };
+        self.ask(now, key, unit, first, false);
+        for _ in 1..RUN_MAX {
+            match free(self, unit) {
+                Some(index) => self.ask(now, key, unit, index, false),
+                None => break,
+            }
         }
+        self.share_if_slow(key, unit);
     }
 
     /// The unit to ask this peer for next: the one it is sending, one left unfinished, a new one.
