@@ -23,8 +23,12 @@ const FAULT_AT: f64 = 0.4;
 /// The rate of a slow node, as a part of the others'.
 const SLOW_PART: u64 = 5;
 
-/// How many nodes the tracker tells of the seed at once.
-const SEED_KNOWN_TO: u32 = 32;
+/// How many nodes the tracker tells of the seed at once: about half of them dial it, the others have
+/// enough peers.
+const SEED_KNOWN_TO: u32 = 64;
+
+/// Out of how many random peers a tracker chooses those that it hands out.
+const HANDOUT_SAMPLE: usize = 2 * torrent::swarm::DEGREE;
 
 /// How long a dial to a dead address takes to fail.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -230,13 +234,18 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The tracker: peers that were handed out least go first, so that the mesh is nearly regular.
+    /// The tracker: of some random peers those that were handed out least, so that the mesh is nearly
+    /// regular. (Of all peers it would be the newest, who have nothing yet.)
     fn handout(&mut self, node: usize) {
         let mut others: Vec<usize> = (1..self.nodes.len())
             .filter(|&other| other != node && self.nodes[other].started < self.network.now)
             .filter(|&other| self.nodes[other].alive || self.nodes[other].kind.died_silently())
             .collect();
-        self.rng.shuffle(&mut others);
+        let count = others.len();
+        for at in 0..count.min(HANDOUT_SAMPLE) {
+            others.swap(at, self.rng.usize(at..count));
+        }
+        others.truncate(HANDOUT_SAMPLE);
         others.sort_by_key(|&other| self.nodes[other].handed_out);
         let reannounce = self.nodes[node].seed_told;
         let share = f64::from(SEED_KNOWN_TO) / self.nodes.len() as f64;

@@ -151,7 +151,13 @@ impl Swarm {
     fn most_deprived(&self, in_flight_max: u32) -> Option<PeerKey> {
         self.peers()
             .filter(|peer| !peer.queue.is_empty() && peer.in_flight < in_flight_max)
-            .min_by_key(|peer| (peer.have.count() / DEPRIVED_STEP, peer.served_at))
+            .min_by_key(|peer| {
+                // A seed has chosen already when it showed the unit. Serving the poorest first, it
+                // would serve nobody else while there is a latecomer, or a liar that all others
+                // have banned.
+                let units = if peer.revealed_to { 0 } else { peer.have.count() };
+                (units / DEPRIVED_STEP, peer.served_at)
+            })
             .map(|peer| peer.key)
     }
 

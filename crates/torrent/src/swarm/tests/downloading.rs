@@ -211,3 +211,16 @@ fn others_help_with_the_last_long_unit() {
     assert!(helped.len() >= 8 && helped[0] == (1, 4), "{helped:?}");
     node.check();
 }
+
+#[test]
+fn peer_that_rejects_a_block_is_not_asked_for_its_unit_again() {
+    let mut node = Harness::leech("..", 40);
+    node.connect_holder(A, "##");
+    let (unit, _) = node.requests(A)[0];
+    let block = node.block(unit, 0);
+    node.say(A, Message::Reject(block));
+    for (asked, _) in node.requests(A) {
+        assert_ne!(asked, unit);
+    }
+    node.check();
+}

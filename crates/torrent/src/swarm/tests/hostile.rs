@@ -1,4 +1,5 @@
 //! Whatever strangers say, nothing breaks and nothing grows.
+#![expect(clippy::disallowed_types, reason = "prop_oneof! keeps its strategies in an Arc")]
 
 use proptest::prelude::*;
 
