@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use torrent::Block;
 use torrent::metainfo::create::Format;
 use torrent::wire::Message;
 use torrent_io::engine::HALF_OPEN_MAX;
@@ -84,6 +85,24 @@ fn both_infohashes_of_a_hybrid_torrent_are_answered_in_kind() {
 }
 
 #[test]
+fn a_request_past_the_end_is_answered_with_the_padding() {
+    for format in [Format::Hybrid, Format::V1, Format::V2] {
+        // 1,000,000 bytes end 576 bytes into the last block, 16,960 bytes into the last piece.
+        let content = content(format);
+        let seed = content.seed();
+        let mut stranger = Stranger::dial(seed.addr(), &content);
+        stranger.send_handshake(content.infohash());
+        stranger.read_handshake();
+        stranger.say(&Message::Interested, &[]);
+        for offset in [16 * KIB, 32 * KIB, 48 * KIB] {
+            let block = Block { piece: 15, offset, len: 16 * KIB };
+            stranger.say(&Message::Request(block), &[]);
+            while stranger.next().unwrap() != Message::Piece(block) {}
+        }
+    }
+}
+
+#[test]
 fn babble_is_hung_up_on() {
     let content = content(Format::Hybrid);
     let seed = content.seed();
@@ -124,7 +143,7 @@ fn blocks_that_nobody_asked_for_are_thrown_away() {
     let mut stranger = Stranger::dial(leech.addr(), &content);
     stranger.send_handshake(content.infohash());
     stranger.read_handshake();
-    let block = torrent::Block { piece: 0, offset: 0, len: 16_384 };
+    let block = Block { piece: 0, offset: 0, len: 16_384 };
     assert!(stranger.say(&Message::Piece(block), &[0; 16_384]));
     let stats = leech.stats(|stats| stats.downloaded > 0);
     assert_eq!((stats.wasted, stats.verified), (16_384, 0));
