@@ -85,6 +85,14 @@ fn both_infohashes_of_a_hybrid_torrent_are_answered_in_kind() {
 }
 
 #[test]
+fn a_hybrid_torrents_peer_that_knows_only_the_v2_infohash_is_dialled_again_with_it() {
+    let content = content(Format::Hybrid);
+    let leech = content.leech();
+    leech.knows([stranger::v2_seed(&content)]);
+    leech.completes(&content);
+}
+
+#[test]
 fn a_request_past_the_end_is_answered_with_the_padding() {
     for format in [Format::Hybrid, Format::V1, Format::V2] {
         // 1,000,000 bytes end 576 bytes into the last block, 16,960 bytes into the last piece.

@@ -34,7 +34,11 @@ impl Stranger {
     }
 
     pub(crate) fn send_handshake(&mut self, infohash: [u8; 20]) {
-        let features = Features { fast: true, extended: false, v2: false };
+        self.send_handshake_with(infohash, false);
+    }
+
+    pub(crate) fn send_handshake_with(&mut self, infohash: [u8; 20], extended: bool) {
+        let features = Features { fast: true, extended, v2: false };
         let handshake = Handshake { features, infohash, peer_id: PEER_ID };
         self.stream.write_all(&handshake.encode()).unwrap();
     }
@@ -93,6 +97,28 @@ impl Stranger {
         self.stream.write_all(&bytes).is_ok()
     }
 
+    /// Says that it has everything and answers requests as [`seed`] has it.
+    fn serve(
+        &mut self,
+        data: &[u8],
+        piece_len: u64,
+        answer: &impl Fn(usize, &mut Vec<u8>) -> bool,
+    ) {
+        self.say(&Message::HaveAll, &[]);
+        self.say(&Message::Unchoke, &[]);
+        let mut count = 0;
+        while let Some(message) = self.next() {
+            let Message::Request(block) = message else { continue };
+            let start = u64::from(block.piece) * piece_len + u64::from(block.offset);
+            let mut bytes = data[start as usize..][..block.len as usize].to_vec();
+            let goes_on = answer(count, &mut bytes);
+            if !goes_on || !self.say(&Message::Piece(block), &bytes) {
+                break;
+            }
+            count += 1;
+        }
+    }
+
     /// Reads until the other end hangs up.
     pub(crate) fn end(mut self) {
         while self.fill() {}
@@ -117,18 +143,27 @@ pub(crate) fn seed(
             let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
             peer.send_handshake(infohash);
             peer.read_handshake();
-            peer.say(&Message::HaveAll, &[]);
-            peer.say(&Message::Unchoke, &[]);
-            let mut count = 0;
-            while let Some(message) = peer.next() {
-                let Message::Request(block) = message else { continue };
-                let start = u64::from(block.piece) * piece_len + u64::from(block.offset);
-                let mut bytes = data[start as usize..][..block.len as usize].to_vec();
-                let goes_on = answer(count, &mut bytes);
-                if !goes_on || !peer.say(&Message::Piece(block), &bytes) {
-                    break;
-                }
-                count += 1;
+            peer.serve(&data, piece_len, &answer);
+        }
+    });
+    addr
+}
+
+/// A listening stranger that has everything, knows the torrent by its v2 infohash alone, and hangs up
+/// on who names another.
+pub(crate) fn v2_seed(content: &Content) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let infohash = content.metainfo.info_hash_v2().unwrap().truncated();
+    let data = content.data();
+    let piece_len = u64::from(content.metainfo.geometry().piece_len());
+    let limits = Limits::new(content.metainfo.geometry());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
+            if peer.read_handshake().infohash == infohash {
+                peer.send_handshake(infohash);
+                peer.serve(&data, piece_len, &|_, _| true);
             }
         }
     });
