@@ -406,6 +406,9 @@ impl Reactor {
                     return;
                 }
             };
+            // On a socket for both families an IPv4 peer comes as ::ffff:a.b.c.d; trackers and
+            // other peers tell of it as a.b.c.d.
+            let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
             if self.refuses(addr.ip()) {
                 continue;
             }

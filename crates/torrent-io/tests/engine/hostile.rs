@@ -1,13 +1,14 @@
 //! Peers that lie, babble, stall or crowd.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use torrent::Block;
 use torrent::metainfo::create::Format;
-use torrent::wire::Message;
-use torrent_io::engine::HALF_OPEN_MAX;
+use torrent::wire::{ExtendedHandshake, Message};
+use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
 
-use super::node::Content;
+use super::node::{Content, config};
 use super::stranger::{self, Stranger};
 
 const KIB: u32 = 1 << 10;
@@ -108,6 +109,22 @@ fn a_request_past_the_end_is_answered_with_the_padding() {
             while stranger.next().unwrap() != Message::Piece(block) {}
         }
     }
+}
+
+#[test]
+fn an_ipv4_peer_of_a_socket_for_both_families_has_its_ipv4_address() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed_with(EngineConfig { listen: "[::]:0".parse().unwrap(), ..config() });
+    let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), seed.addr().port());
+    let mut stranger = Stranger::dial(addr, &content);
+    stranger.send_handshake_with(content.infohash(), true);
+    stranger.read_handshake();
+    let handshake = loop {
+        if let Message::Extended { id: 0, payload } = stranger.next().unwrap() {
+            break ExtendedHandshake::decode(&payload).unwrap();
+        }
+    };
+    assert_eq!(handshake.your_ip, Some(Ipv4Addr::LOCALHOST.into()));
 }
 
 #[test]
