@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{fuzz, root, setup, tidy};
+use crate::{fuzz, interop, root, setup, tidy};
 
 /// Long enough for a broken decoder to show, short enough for every change.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     // nextest does not run them.
     ("doc tests", || cargo(&["test", "--workspace", "--doc"])),
     ("fuzz", || fuzz::run(&[], FUZZ_TIME)),
+    ("interop", || interop::run(&interop::InteropArgs::default())),
 ];
 
 /// Runs all steps until one fails.

@@ -1,7 +1,6 @@
 //! `cargo xtask demo`: one server, four nodes, an image, on shaped links, before your eyes. The
 //! nodes are namespaces of this machine; what runs in them is the release build as a user has it.
 
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use clap::Args;
 use crate::bench::contender::{Stage, ours};
 use crate::bench::{Image, image};
 use crate::lab::{Lab, Process, Rate, Slot};
-use crate::{root, setup, target_dir};
+use crate::{build_release, setup, target_dir};
 
 /// What to show.
 #[derive(Args)]
@@ -30,7 +29,7 @@ const PATIENCE: u32 = 2;
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     ensure!(args.nodes >= 1, "a demonstration needs a node");
     setup::require(&[setup::IP])?;
-    build()?;
+    build_release()?;
     let dir = target_dir().join("demo");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let image = Image::create(&dir, args.size)?;
@@ -64,17 +63,6 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         args.nodes,
         args.nodes
     );
-    Ok(())
-}
-
-fn build() -> Result<()> {
-    let status = Command::new("cargo")
-        .args(["build", "--release", "--bin", "boottorrent"])
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .status()
-        .context("running cargo")?;
-    ensure!(status.success(), "building boottorrent: {status}");
     Ok(())
 }
 

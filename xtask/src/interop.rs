@@ -1,110 +1,138 @@
-//! `cargo xtask interop`: one program seeds, another fetches, in namespaces; every byte must arrive.
+//! `cargo xtask interop`: our program against other people's, both ways, in network namespaces.
 //!
-//! Not part of `cargo xtask ci` yet: our own program does not have its commands, and a pair without
-//! it proves only that the harness works.
+//! A case is a torrent, a tracker (or none), a seed and some nodes; it passes when every node says
+//! that it is complete and every byte of every file is right. What the programs are told is what
+//! their users tell them: encryption and µTP stay as their authors set them.
 
-use std::path::Path;
-use std::sync::mpsc::channel;
+mod cases;
+mod content;
+mod program;
+mod run;
+mod torrent;
+mod tracker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use clap::Args;
 
-use crate::bench::contender::{self, Contender, Done, Stage};
-use crate::bench::{Image, image};
-use crate::lab::{Lab, Slot};
-use crate::{setup, target_dir};
+use crate::{build_release, setup, target_dir};
+use cases::Case;
+use content::Contents;
 
-/// Odd on purpose: the last piece and the last block are short.
-const IMAGE_LEN: u64 = 24 * 1024 * 1024 + 12_345;
+/// Cases run at the same time. Most of a case is waiting for programs that start, look around, and
+/// announce; more at once than this and they wait for a processor.
+const AT_ONCE: usize = 4;
 
-/// At memory speed this takes a second; the rest is start-up and trackers that make peers wait.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Who seeds and who fetches.
-const PAIRS: &[(&str, &str)] = &[
-    ("ours", "ours"),
-    ("ours", "libtorrent"),
-    ("ours", "aria2"),
-    ("libtorrent", "ours"),
-    ("aria2", "ours"),
-    // Transmission seeds in the original stack.
-    ("original", "ours"),
+const TOOLS: &[setup::Tool] = &[
+    setup::IP,
+    setup::ARIA2,
+    setup::MKTORRENT,
+    setup::OPENTRACKER,
+    setup::PYTHON,
+    setup::LIBTORRENT,
+    setup::TRANSMISSION_CREATE,
+    setup::TRANSMISSION_DAEMON,
+    setup::TRANSMISSION_REMOTE,
 ];
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct InteropArgs {
-    /// Pairs, such as libtorrent:aria2; the default is all that have us on one side
-    pairs: Vec<String>,
+    /// Run only cases with one of these in their names; all by default
+    filters: Vec<String>,
 }
 
-/// Runs the pairs and reports every one that fails.
+/// What became of a case.
+struct Row {
+    name: String,
+    time: Duration,
+    error: Option<Error>,
+}
+
+/// Runs the cases; fails if one does.
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
-    let mut pairs: Vec<(&str, &str)> = Vec::new();
-    for pair in &args.pairs {
-        pairs.push(pair.split_once(':').with_context(|| format!("{pair:?} is not SEED:NODE"))?);
-    }
-    if pairs.is_empty() {
-        pairs.extend(PAIRS);
-    }
+    setup::install(TOOLS)?;
+    setup::require(TOOLS)?;
+    build_release()?;
     let dir = target_dir().join("interop");
-    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let image = Image::create(&dir, IMAGE_LEN)?;
-    let mut failed_count = 0;
-    for (seed, node) in &pairs {
-        let logs = dir.join(format!("{seed}-{node}"));
-        match exchange(by_name(seed)?.as_ref(), by_name(node)?.as_ref(), &image, &logs) {
-            Ok(time) => println!("{seed} to {node}: {:.2} s", time.as_secs_f64()),
-            Err(error) => {
-                failed_count += 1;
-                println!("{seed} to {node}: FAILED: {error:#}");
-            }
-        }
+    let contents = Contents::create(&dir.join("content"))?;
+    let mut cases = cases::all();
+    if !args.filters.is_empty() {
+        cases.retain(|case| args.filters.iter().any(|filter| case.name().contains(filter)));
     }
-    ensure!(failed_count == 0, "{failed_count} of {} pairs failed", pairs.len());
+    ensure!(!cases.is_empty(), "no case is called so");
+    let start = Instant::now();
+    let rows = run_all(&cases, &contents, &dir);
+    let failed: Vec<&Row> = rows.iter().filter(|row| row.error.is_some()).collect();
+    for row in &failed {
+        let Some(error) = &row.error else { continue };
+        println!("\n=== {}: {error:#}", row.name);
+    }
+    table(&rows);
+    println!("\n{} cases in {:.1} s", rows.len(), start.elapsed().as_secs_f64());
+    ensure!(failed.is_empty(), "{} of {} cases failed", failed.len(), rows.len());
     Ok(())
 }
 
-fn by_name(name: &str) -> Result<Box<dyn Contender>> {
-    let mut all = contender::all().into_iter();
-    all.find(|contender| contender.name() == name)
-        .with_context(|| format!("no program is called {name:?}"))
-}
-
-/// One program's server, another's node; the time until the node has the right bytes.
-fn exchange(
-    seed: &dyn Contender,
-    node: &dyn Contender,
-    image: &Image,
-    logs: &Path,
-) -> Result<Duration> {
-    let mut tools = seed.tools();
-    tools.extend(node.tools());
-    tools.extend([setup::IP, setup::MKTORRENT]);
-    setup::require(&tools)?;
-    let lab = Lab::new(1, None, logs)?;
-    let path = lab.slot_dir(Slot::SERVER).join(image::NAME);
-    std::fs::copy(&image.path, &path).context("copying the image into the lab")?;
-    let stage = Stage { lab: &lab, image, path, node_count: 1 };
-    let _servers = seed.start_server(&stage)?;
-    let slot = Slot::node(1);
-    let (spawn, done) = node.node(&stage, slot)?;
-    let Done::Line(marker) = done else {
-        bail!("{} is no BitTorrent program", node.name());
-    };
-    let (sender, completed) = channel();
-    let spawn = spawn.on_line(move |line| {
-        if line.contains(marker) {
-            let _ = sender.send(Instant::now());
+/// Runs cases side by side, each in a lab of its own; the rows in the order of the cases.
+fn run_all(cases: &[Case], contents: &Contents, dir: &Path) -> Vec<Row> {
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((at, case)) = take(cases, &next) {
+                    let row = run_one(case, contents, &logs(dir, case));
+                    eprintln!("{}", line(&row));
+                    rows.lock().expect("nobody panics with this lock").push((at, row));
+                }
+            });
         }
     });
+    let mut rows = rows.into_inner().expect("nobody panics with this lock");
+    rows.sort_by_key(|(at, _)| *at);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn take<'a>(cases: &'a [Case], next: &AtomicUsize) -> Option<(usize, &'a Case)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    cases.get(at).map(|case| (at, case))
+}
+
+fn run_one(case: &Case, contents: &Contents, logs: &Path) -> Row {
     let start = Instant::now();
-    let mut process = lab.spawn(slot, spawn)?;
-    process.release()?;
-    // The channel closes when the process ends, so a crash does not cost the whole time.
-    let Ok(end) = completed.recv_timeout(TIMEOUT) else {
-        bail!("no completion: {}", process.log_tail());
+    let result = run::run(case, contents, logs);
+    let (time, error) = match result {
+        Ok(time) => (time, None),
+        Err(error) => (start.elapsed(), Some(error)),
     };
-    ensure!(image.equals(&stage.result(slot)), "the file differs from the original");
-    Ok(end - start)
+    Row { name: case.name(), time, error }
+}
+
+fn logs(dir: &Path, case: &Case) -> PathBuf {
+    let keep = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    dir.join("logs").join(case.name().replace('→', "to").chars().map(keep).collect::<String>())
+}
+
+fn line(row: &Row) -> String {
+    let verdict = if row.error.is_none() { "ok" } else { "FAILED" };
+    format!("{verdict:<6} {:>6.2} s  {}", row.time.as_secs_f64(), row.name)
+}
+
+fn table(rows: &[Row]) {
+    let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+    println!("\n| {:<width$} | {:>7} | verdict |", "case", "seconds");
+    println!("|-{}-|--------:|---------|", "-".repeat(width));
+    for row in rows {
+        let verdict = if row.error.is_none() { "ok" } else { "FAILED" };
+        println!("| {:<width$} | {:>7.2} | {verdict:<7} |", row.name, row.time.as_secs_f64());
+    }
+}
+
+/// Writes a file; an error says which.
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

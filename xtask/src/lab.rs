@@ -22,11 +22,20 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Prefix of every namespace that this module makes; the pid of the run follows.
+/// Prefix of every namespace that this module makes; the pid of the run and the lab's number follow.
 const PREFIX: &str = "btl";
+
+/// A run may have several labs at once.
+static LAB_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Labs are set up one at a time: `ip netns add` mounts, and two that do it at once may find the
+/// mount point half made.
+static SETUP: Mutex<()> = Mutex::new(());
 
 /// One /24 after another inside 10.77.0.0/16, 250 slots each; far more than one machine carries.
 const SLOTS_MAX: usize = 1_000;
@@ -101,10 +110,12 @@ impl Lab {
     pub(crate) fn new(node_count: usize, rate: Option<Rate>, logs: &Path) -> Result<Self> {
         ensure!(node_count < SLOTS_MAX, "a lab has at most {} nodes", SLOTS_MAX - 1);
         require_root()?;
+        let one_at_a_time = SETUP.lock().unwrap_or_else(PoisonError::into_inner);
         sweep::stale_labs()?;
         std::fs::create_dir_all(logs).with_context(|| format!("creating {}", logs.display()))?;
         let logs = logs.canonicalize()?;
-        let prefix = format!("{PREFIX}{}", std::process::id());
+        let number = LAB_COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("{PREFIX}{}.{number}", std::process::id());
         let dir = std::env::temp_dir().join(&prefix);
         // From here on Drop cleans up, also when a step below fails.
         let lab = Self { prefix, node_count, shaped: rate.is_some(), dir, logs };
@@ -114,6 +125,7 @@ impl Lab {
         for slot in lab.slots() {
             lab.configure_slot(slot, rate)?;
         }
+        drop(one_at_a_time);
         Ok(lab)
     }
 

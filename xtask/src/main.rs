@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -93,6 +93,18 @@ fn root() -> &'static Path {
 /// Where cargo puts what it builds.
 fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Makes what [`release_binary`] names.
+fn build_release() -> Result<()> {
+    let status = std::process::Command::new("cargo")
+        .args(["build", "--release", "--bin", "boottorrent"])
+        .current_dir(root())
+        .stdin(std::process::Stdio::null())
+        .status()
+        .context("running cargo")?;
+    ensure!(status.success(), "building boottorrent: {status}");
+    Ok(())
 }
 
 /// Our program as a release build has it.

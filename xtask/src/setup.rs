@@ -34,6 +34,7 @@ pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
 pub(crate) const LIBTORRENT: Tool =
     tool("/var/lib/dpkg/info/python3-libtorrent.list", "python3-libtorrent");
+pub(crate) const TRANSMISSION_CREATE: Tool = tool("transmission-create", "transmission-cli");
 pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transmission-daemon");
 pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
 pub(crate) const TRANSMISSION_SHOW: Tool = tool("transmission-show", "transmission-cli");
@@ -50,6 +51,7 @@ const ALL: &[Tool] = &[
     OPENTRACKER,
     PYTHON,
     LIBTORRENT,
+    TRANSMISSION_CREATE,
     TRANSMISSION_DAEMON,
     TRANSMISSION_REMOTE,
     TRANSMISSION_SHOW,

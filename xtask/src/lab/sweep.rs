@@ -27,7 +27,8 @@ pub(super) fn stale_labs() -> Result<()> {
 }
 
 fn run_is_gone(prefix: &str) -> bool {
-    match prefix.strip_prefix(PREFIX).map(str::parse::<u32>) {
+    let run = prefix.strip_prefix(PREFIX).and_then(|run| run.split('.').next());
+    match run.map(str::parse::<u32>) {
         Some(Ok(pid)) => {
             // A number that another program got since does not keep a lab alive.
             let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -51,7 +51,8 @@ pub(crate) struct CreateArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatArg {
-    /// v1 and v2 in one: every client can take part, and ours verify with SHA-256.
+    /// v1 and v2 in one: clients of both can take part, and ours verify with SHA-256. aria2 before
+    /// 1.37 and Transmission before 4.0 cannot read it and need v1
     Hybrid,
     /// BEP 3 alone, verified with SHA-1.
     V1,

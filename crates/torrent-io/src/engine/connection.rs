@@ -49,6 +49,8 @@ pub(super) struct Connection {
     pub(super) direction: Direction,
     pub(super) phase: Phase,
     pub(super) opened_at: Time,
+    /// Which of the torrent's infohashes we dial with.
+    pub(super) infohash_index: usize,
     /// How the peer numbers extensions.
     pub(super) ids: ExtensionIds,
     pub(super) extended: bool,
@@ -123,6 +125,7 @@ impl Connection {
             direction,
             phase,
             opened_at: now,
+            infohash_index: 0,
             ids: ExtensionIds::default(),
             extended: false,
             is_own: false,

@@ -158,8 +158,10 @@ impl Reactor {
     }
 
     pub(super) fn send_handshake(&mut self, token: usize, torrent: usize) {
-        let first = self.torrents[torrent].as_ref().map(|torrent| torrent.infohashes[0].0);
-        if let Some(infohash) = first {
+        let Some(connection) = &self.connections[token] else { return };
+        let infohashes = self.torrents[torrent].as_ref().map(|torrent| &torrent.infohashes);
+        let infohash = infohashes.and_then(|all| all.get(connection.infohash_index));
+        if let Some(&(infohash, _)) = infohash {
             self.send_handshake_as(token, torrent, infohash);
         }
     }

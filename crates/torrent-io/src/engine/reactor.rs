@@ -449,16 +449,30 @@ impl Reactor {
     }
 
     pub(super) fn dial(&mut self, torrent: usize, addr: SocketAddr) {
-        let dialled = match TcpStream::connect(addr) {
-            Ok(stream) => {
-                let phase = Phase::Connecting { torrent };
-                self.insert(stream, addr, Direction::Outgoing, phase)
-            }
-            Err(_) => None,
-        };
-        if dialled.is_none() {
-            self.feed(torrent, Input::DialFailed { addr });
+        self.dial_as(torrent, addr, 0);
+    }
+
+    /// Dials with one of the torrent's infohashes: the first, or that of v2 for a peer which did not
+    /// know the first.
+    fn dial_as(&mut self, torrent: usize, addr: SocketAddr, infohash_index: usize) {
+        let dialled = TcpStream::connect(addr).ok().and_then(|stream| {
+            self.insert(stream, addr, Direction::Outgoing, Phase::Connecting { torrent })
+        });
+        match dialled.and_then(|token| self.connections[token].as_mut()) {
+            Some(connection) => connection.infohash_index = infohash_index,
+            None => self.feed(torrent, Input::DialFailed { addr }),
         }
+    }
+
+    /// The infohash to dial with again, if a peer hung up on our handshake without a word: it may
+    /// have the hybrid torrent as a v2 torrent and know no other infohash.
+    fn other_infohash(&self, connection: &Connection) -> Option<usize> {
+        let Phase::Handshaking { torrent: Some(torrent) } = connection.phase else { return None };
+        let next = connection.infohash_index + 1;
+        let count = self.torrents[torrent].as_ref()?.infohashes.len();
+        let hung_up =
+            connection.pending.is_empty() && self.now - connection.opened_at <= HANDSHAKE_TIMEOUT;
+        (connection.direction == Direction::Outgoing && hung_up && next < count).then_some(next)
     }
 
     fn insert(
@@ -519,6 +533,7 @@ impl Reactor {
     pub(super) fn lose(&mut self, token: usize) {
         let Some(connection) = &self.connections[token] else { return };
         let (phase, addr, direction) = (connection.phase, connection.addr, connection.direction);
+        let other_infohash = self.other_infohash(connection);
         self.drop_connection(token);
         match phase {
             Phase::Open { torrent, key } => {
@@ -526,7 +541,9 @@ impl Reactor {
                 self.feed(torrent, Input::Disconnected { peer: key });
             }
             Phase::Connecting { torrent } | Phase::Handshaking { torrent: Some(torrent) } => {
-                if direction == Direction::Outgoing {
+                if let Some(infohash_index) = other_infohash {
+                    self.dial_as(torrent, addr, infohash_index);
+                } else if direction == Direction::Outgoing {
                     self.feed(torrent, Input::DialFailed { addr });
                 }
             }

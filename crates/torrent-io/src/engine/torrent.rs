@@ -314,7 +314,18 @@ impl Torrent {
 pub(super) struct Reader<'a>(pub(super) &'a Storage);
 
 impl ReadBlock for Reader<'_> {
+    /// A request may reach past the end of the torrent: libtorrent takes the last file of a v2 torrent
+    /// for padded like the others and asks for its last block whole. It is given the padding, and
+    /// anybody else who asks for it gets zeros too rather than an error, which would end the torrent.
     fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError> {
-        self.0.read_block(block.block(), to)
+        let layout = self.0.layout();
+        let start = layout.start_of(block.block());
+        let stored_len = layout.total_len().saturating_sub(start).min(to.len() as u64);
+        let (stored, padding) = to.split_at_mut(stored_len as usize);
+        padding.fill(0);
+        if stored.is_empty() {
+            return Ok(());
+        }
+        self.0.read(start, stored)
     }
 }

@@ -1,11 +1,12 @@
 //! Peers that lie, babble, stall or crowd.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
+use torrent::Block;
 use torrent::metainfo::create::Format;
 use torrent::swarm::SEED_PEERS_MAX;
-use torrent::wire::Message;
+use torrent::wire::{ExtendedHandshake, Message};
 use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
 
 use super::node::{Content, config};
@@ -101,6 +102,48 @@ fn both_infohashes_of_a_hybrid_torrent_are_answered_in_kind() {
 }
 
 #[test]
+fn a_hybrid_torrents_peer_that_knows_only_the_v2_infohash_is_dialled_again_with_it() {
+    let content = content(Format::Hybrid);
+    let leech = content.leech();
+    leech.knows([stranger::v2_seed(&content)]);
+    leech.completes(&content);
+}
+
+#[test]
+fn a_request_past_the_end_is_answered_with_the_padding() {
+    for format in [Format::Hybrid, Format::V1, Format::V2] {
+        // 1,000,000 bytes end 576 bytes into the last block, 16,960 bytes into the last piece.
+        let content = content(format);
+        let seed = content.seed();
+        let mut stranger = Stranger::dial(seed.addr(), &content);
+        stranger.send_handshake(content.infohash());
+        stranger.read_handshake();
+        stranger.say(&Message::Interested, &[]);
+        for offset in [16 * KIB, 32 * KIB, 48 * KIB] {
+            let block = Block { piece: 15, offset, len: 16 * KIB };
+            stranger.say(&Message::Request(block), &[]);
+            while stranger.next().unwrap() != Message::Piece(block) {}
+        }
+    }
+}
+
+#[test]
+fn an_ipv4_peer_of_a_socket_for_both_families_has_its_ipv4_address() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed_with(EngineConfig { listen: "[::]:0".parse().unwrap(), ..config() });
+    let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), seed.addr().port());
+    let mut stranger = Stranger::dial(addr, &content);
+    stranger.send_handshake_with(content.infohash(), true);
+    stranger.read_handshake();
+    let handshake = loop {
+        if let Message::Extended { id: 0, payload } = stranger.next().unwrap() {
+            break ExtendedHandshake::decode(&payload).unwrap();
+        }
+    };
+    assert_eq!(handshake.your_ip, Some(Ipv4Addr::LOCALHOST.into()));
+}
+
+#[test]
 fn babble_is_hung_up_on() {
     let content = content(Format::Hybrid);
     let seed = content.seed();
@@ -141,7 +184,7 @@ fn blocks_that_nobody_asked_for_are_thrown_away() {
     let mut stranger = Stranger::dial(leech.addr(), &content);
     stranger.send_handshake(content.infohash());
     stranger.read_handshake();
-    let block = torrent::Block { piece: 0, offset: 0, len: 16_384 };
+    let block = Block { piece: 0, offset: 0, len: 16_384 };
     assert!(stranger.say(&Message::Piece(block), &[0; 16_384]));
     let stats = leech.stats(|stats| stats.downloaded > 0);
     assert_eq!((stats.wasted, stats.verified), (16_384, 0));
@@ -179,7 +222,7 @@ fn a_crowd_of_peers_finds_a_limit_and_leaves_no_trace() {
             let mut peer_id = stranger::PEER_ID;
             peer_id[16..].copy_from_slice(&number.to_be_bytes());
             let mut stranger = Stranger::dial(seed.addr(), &content);
-            stranger.send_handshake_as(content.infohash(), peer_id);
+            stranger.send_handshake_as(content.infohash(), peer_id, false);
             stranger
         })
         .collect();

@@ -34,11 +34,20 @@ impl Stranger {
     }
 
     pub(crate) fn send_handshake(&mut self, infohash: [u8; 20]) {
-        self.send_handshake_as(infohash, PEER_ID);
+        self.send_handshake_as(infohash, PEER_ID, false);
     }
 
-    pub(crate) fn send_handshake_as(&mut self, infohash: [u8; 20], peer_id: [u8; 20]) {
-        let features = Features { fast: true, extended: false, v2: false };
+    pub(crate) fn send_handshake_with(&mut self, infohash: [u8; 20], extended: bool) {
+        self.send_handshake_as(infohash, PEER_ID, extended);
+    }
+
+    pub(crate) fn send_handshake_as(
+        &mut self,
+        infohash: [u8; 20],
+        peer_id: [u8; 20],
+        extended: bool,
+    ) {
+        let features = Features { fast: true, extended, v2: false };
         let handshake = Handshake { features, infohash, peer_id };
         self.stream.write_all(&handshake.encode()).unwrap();
     }
@@ -107,6 +116,15 @@ impl Stranger {
         answer: &dyn Fn(usize, &mut Vec<u8>) -> bool,
     ) {
         self.read_handshake();
+        self.answer_requests(piece_len, data, answer);
+    }
+
+    fn answer_requests(
+        &mut self,
+        piece_len: u32,
+        data: &[u8],
+        answer: &dyn Fn(usize, &mut Vec<u8>) -> bool,
+    ) {
         self.say(&Message::HaveAll, &[]);
         self.say(&Message::Unchoke, &[]);
         let mut count = 0;
@@ -144,6 +162,27 @@ pub(crate) fn seed(
             let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
             peer.send_handshake(infohash);
             peer.serve(geometry.piece_len(), &data, &answer);
+        }
+    });
+    addr
+}
+
+/// A listening stranger that has everything, knows the torrent by its v2 infohash alone, and hangs up
+/// on who names another.
+pub(crate) fn v2_seed(content: &Content) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let infohash = content.metainfo.info_hash_v2().unwrap().truncated();
+    let data = content.data();
+    let piece_len = content.metainfo.geometry().piece_len();
+    let limits = Limits::new(content.metainfo.geometry());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
+            if peer.read_handshake().infohash == infohash {
+                peer.send_handshake(infohash);
+                peer.answer_requests(piece_len, &data, &|_, _| true);
+            }
         }
     });
     addr

@@ -128,6 +128,8 @@ pub struct Announcer {
     trackers: Vec<Tracker>,
     tiers: Vec<Tier>,
     complete: bool,
+    /// It was complete from the start.
+    is_origin: bool,
     stopping: bool,
     rng: Rng,
     outputs: Vec<Output>,
@@ -143,6 +145,7 @@ impl Announcer {
             trackers: Vec::new(),
             tiers: Vec::new(),
             complete,
+            is_origin: complete,
             stopping: false,
             rng: Rng::new(seed),
             outputs: Vec::new(),
@@ -240,7 +243,8 @@ impl Announcer {
             let tracker = tier.order[tier.turn];
             let numwant = match event {
                 Event::Stopped => 0,
-                _ => tier.want.unwrap_or(0),
+                // An origin seed dials whoever cannot dial it.
+                _ => tier.want.unwrap_or(if self.is_origin { HANDOUT as u32 } else { 0 }),
             };
             self.tiers[at].in_flight = Some(InFlight { event, numwant, complete: self.complete });
             self.outputs.push(Output::Announce {

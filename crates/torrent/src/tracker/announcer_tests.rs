@@ -64,6 +64,15 @@ fn regular_announce_comes_after_the_interval_and_asks_for_nobody() {
 }
 
 #[test]
+fn origin_seed_asks_for_peers_with_every_regular_announce() {
+    let mut seed = Announcer::new(at(0), &tiers(&[&["a"]]), true, 1);
+    assert_eq!(announces(&mut seed), [("a".to_owned(), Event::Started, HANDOUT as u32)]);
+    reply(&mut seed, at(0), 0, answer(15, Some(1)));
+    seed.handle(seed.next_timeout(), Input::Tick);
+    assert_eq!(announces(&mut seed), [("a".to_owned(), Event::Regular, HANDOUT as u32)]);
+}
+
+#[test]
 fn peers_are_asked_for_as_soon_as_the_tracker_allows() {
     for (interval, min, allowed) in
         [(15, Some(1), 1_000), (1800, Some(900), 900_000), (1800, None, 30_000), (20, None, 20_000)]

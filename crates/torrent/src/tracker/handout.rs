@@ -32,7 +32,8 @@
 //! the swarm. Complete peers are told of
 //! leeches only, and an origin seed of as many as may know it: its link is the last that may idle.
 //!
-//! **Coming back.** A peer gets others than before; those it has again only if it lost them all. A
+//! **Coming back.** A peer gets others than before; those it has again only if it lost them all, or if
+//! it is an origin seed and there are no others (for it to dial those that were told of it). A
 //! peer that leaves or goes silent takes its links with it, so its neighbours have few and are the
 //! next ones to be handed out.
 //!
@@ -225,14 +226,18 @@ impl Roster {
             return Vec::new();
         }
         let mut chosen = Vec::with_capacity(wanted);
+        let me_is_origin = me.has == Has::Origin;
         if me.has == Has::Part {
             self.choose_origins(who, wanted, lost, rng, &mut chosen);
         }
         self.choose_others(who, wanted, rng, &mut chosen);
-        if chosen.is_empty() && lost {
-            // It knows all there are and still wants some: perhaps its cable was out.
-            let links = &self.peers[who as usize].links;
-            chosen.extend(links.iter().rev().take(wanted).copied());
+        if chosen.is_empty() && (lost || me_is_origin) {
+            // It knows all there are and still wants some: perhaps its cable was out. An origin seed
+            // also gets again who was only told of *it*, in case they cannot dial: Transmission
+            // 3.00 tries µTP first, and does not get beyond that with those who do not speak it.
+            let wants = |at: &u32| !me_is_origin || self.peers[*at as usize].has == Has::Part;
+            let links = self.peers[who as usize].links.iter().rev();
+            chosen.extend(links.copied().filter(wants).take(wanted));
         }
         for &other in &chosen {
             self.link(who, other);

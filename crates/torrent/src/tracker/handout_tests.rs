@@ -57,6 +57,15 @@ fn eccentricity(graph: &[BTreeSet<u32>], from: u32) -> Option<usize> {
 }
 
 #[test]
+fn origin_seed_that_comes_back_is_told_of_leeches_that_were_told_of_it() {
+    let (mut roster, mut rng) = (Roster::default(), Rng::new(1));
+    assert!(join(&mut roster, 0, Has::Origin, &mut rng).is_empty());
+    assert_eq!(join(&mut roster, 1, Has::Part, &mut rng), [0]);
+    assert_eq!(join(&mut roster, 2, Has::Completed, &mut rng), [1]);
+    assert_eq!(roster.hand_out(0, HANDOUT, false, &mut rng), [1]);
+}
+
+#[test]
 fn newcomers_in_sequence_make_a_nearly_regular_graph() {
     for (count, across_max, seeds) in [(16, 2, 5), (64, 3, 5), (1000, 5, 5), (10_000, 7, 1)] {
         for seed in 0..seeds {
