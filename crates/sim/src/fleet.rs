@@ -1,5 +1,6 @@
 //! Nodes with a swarm each, driven over the simulated network.
 
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -22,8 +23,12 @@ const FAULT_AT: f64 = 0.4;
 /// The rate of a slow node, as a part of the others'.
 const SLOW_PART: u64 = 5;
 
-/// How many nodes the tracker tells of the seed at once.
-const SEED_KNOWN_TO: u32 = 32;
+/// How many nodes the tracker tells of the seed at once: about half of them dial it, the others have
+/// enough peers.
+const SEED_KNOWN_TO: u32 = 64;
+
+/// Out of how many random peers a tracker chooses those that it hands out.
+const HANDOUT_SAMPLE: usize = 2 * torrent::swarm::DEGREE;
 
 /// How long a dial to a dead address takes to fail.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -78,7 +83,15 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let slowest = if scenario.faults.slow > 0 { SLOW_PART as u32 } else { 1 };
     let limit = Time::ZERO + scenario.ideal() * slowest * PATIENCE;
     while fleet.unfinished > 0 {
-        let Some(event) = fleet.network.next() else { break };
+        let nodes = &fleet.nodes;
+        let touch = |node: usize| {
+            black_box((
+                nodes[node].alive,
+                nodes[node].swarm.is_complete(),
+                nodes[node].swarm.next_timeout(),
+            ));
+        };
+        let Some(event) = fleet.network.next(touch) else { break };
         if fleet.network.now > limit {
             break;
         }
@@ -162,7 +175,7 @@ impl<'a> Fleet<'a> {
     fn tell(&mut self, end: End, input: impl FnOnce(PeerKey) -> Input) {
         let socket = self.network.socket(end);
         let (node, peer) = (socket.node as usize, socket.key);
-        if self.end(node, peer) == Some(end) {
+        if socket.known {
             self.handle(node, input(peer));
         }
     }
@@ -221,13 +234,18 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The tracker: peers that were handed out least go first, so that the mesh is nearly regular.
+    /// The tracker: of some random peers those that were handed out least, so that the mesh is nearly
+    /// regular. (Of all peers it would be the newest, who have nothing yet.)
     fn handout(&mut self, node: usize) {
         let mut others: Vec<usize> = (1..self.nodes.len())
             .filter(|&other| other != node && self.nodes[other].started < self.network.now)
             .filter(|&other| self.nodes[other].alive || self.nodes[other].kind.died_silently())
             .collect();
-        self.rng.shuffle(&mut others);
+        let count = others.len();
+        for at in 0..count.min(HANDOUT_SAMPLE) {
+            others.swap(at, self.rng.usize(at..count));
+        }
+        others.truncate(HANDOUT_SAMPLE);
         others.sort_by_key(|&other| self.nodes[other].handed_out);
         let reannounce = self.nodes[node].seed_told;
         let share = f64::from(SEED_KNOWN_TO) / self.nodes.len() as f64;
@@ -295,14 +313,15 @@ impl<'a> Fleet<'a> {
     fn gone(&mut self, end: End) {
         let socket = self.network.socket(end);
         let (node, peer) = (socket.node as usize, socket.key);
-        if self.end(node, peer) == Some(end) {
-            self.handle(node, Input::Disconnected { peer });
+        if std::mem::replace(&mut socket.known, false) {
             self.nodes[node].ends[peer.0 as usize] = None;
+            self.handle(node, Input::Disconnected { peer });
         }
     }
 
     fn close(&mut self, node: usize, peer: PeerKey) {
         let Some(end) = self.nodes[node].ends[peer.0 as usize].take() else { return };
+        self.network.socket(end).known = false;
         self.network.disconnect(end);
         let delay = self.network.delay();
         self.network.after(delay, Event::Gone { end: end.other() });
@@ -340,6 +359,8 @@ impl<'a> Fleet<'a> {
             Output::Ban { addr } => {
                 self.banned.insert(index_of(addr) as u32);
             }
+            // No web seed takes part.
+            Output::WebSeedLied { .. } => {}
             Output::UnitDone { unit } => self.unit_done(unit.get()),
             Output::Completed => self.completed(node),
         }

@@ -1,5 +1,7 @@
 //! `cargo xtask sim`: simulated fleets at any size.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Parser;
 use sim::{Scenario, rows, run, table};
@@ -25,12 +27,9 @@ struct Args {
     /// Port rate in Mbit/s
     #[arg(long, default_value_t = 50)]
     rate: u64,
-    /// Microseconds from one node to another, waking it included
+    /// Latency one way in µs; up to as much again is added at random
     #[arg(long, default_value_t = 200)]
     latency: u64,
-    /// Microseconds that are added at random
-    #[arg(long, default_value_t = 200)]
-    jitter: u64,
     /// Nodes start within so many milliseconds
     #[arg(long, default_value_t = 0)]
     stagger: u64,
@@ -53,9 +52,9 @@ fn main() -> Result<()> {
                 piece_len: args.piece << 10,
                 unit_len: args.unit.unwrap_or(args.piece) << 10,
                 rate: args.rate * 125_000,
-                stagger: std::time::Duration::from_millis(args.stagger),
-                latency: std::time::Duration::from_micros(args.latency),
-                jitter: std::time::Duration::from_micros(args.jitter),
+                latency: Duration::from_micros(args.latency),
+                jitter: Duration::from_micros(args.latency),
+                stagger: Duration::from_millis(args.stagger),
                 random_seed,
                 ..Scenario::clean(nodes)
             };

@@ -123,6 +123,10 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) node: u32,
+    /// The node at the other end.
+    other: u32,
+    /// The node's swarm has not been told, and has not said, that the connection is over.
+    pub(crate) known: bool,
     /// The number of the connection in that node's swarm.
     pub(crate) key: PeerKey,
     pub(crate) open: bool,
@@ -246,8 +250,15 @@ impl Network {
         self.at(self.now + delay, event);
     }
 
-    pub(crate) fn next(&mut self) -> Option<Event> {
-        let (at, event) = self.events.pop()?;
+    pub(crate) fn next(&mut self, touch: impl Fn(usize)) -> Option<Event> {
+        let sockets = &self.sockets;
+        let (at, event) = self.events.pop(|event| match event {
+            Event::PortFree { node, .. } => touch(*node as usize),
+            Event::Arrive { end, .. } | Event::Delivered { end } => {
+                touch(sockets[end.index()].node as usize);
+            }
+            _ => {}
+        })?;
         self.now = at;
         Some(event)
     }
@@ -261,9 +272,11 @@ impl Network {
     /// Opens a connection; returns the end of the first of the nodes.
     pub(crate) fn connect(&mut self, nodes: [usize; 2], keys: [PeerKey; 2]) -> End {
         let end = End(self.sockets.len() as u32);
-        for (node, key) in nodes.into_iter().zip(keys) {
+        for (side, key) in keys.into_iter().enumerate() {
             self.sockets.push(Socket {
-                node: node as u32,
+                node: nodes[side] as u32,
+                other: nodes[1 - side] as u32,
+                known: true,
                 key,
                 open: true,
                 listed: false,
@@ -357,7 +370,7 @@ impl Network {
     fn transmit(&mut self, node: usize, end: End, item: Item) {
         let delay = self.delay();
         let lost = self.loss_one_in > 0 && self.rng.u32(..self.loss_one_in) == 0;
-        let other = self.node(end.other());
+        let other = self.sockets[end.index()].other as usize;
         let port = &mut self.ports[node];
         let len = item.wire_len();
         let on_wire = len + std::mem::take(&mut port.ack_debt);

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         storage: Arc::new(storage),
         have: if seed { Bitfield::full(count) } else { Bitfield::new(count) },
         role: if seed { Role::Seed } else { Role::Leech },
+        web_seeds: vec![],
         events: Box::new(move |event| drop(events.send(event))),
     });
     let peers = args[5..].iter().map(|peer| peer.parse()).collect::<Result<Vec<_>, _>>()?;

@@ -142,6 +142,7 @@ pub(super) fn warn(console: &Console, event: &SessionEvent) {
         SessionEvent::Banned(peer) => {
             format!("peer {peer} sent corrupt data and is not connected to any more")
         }
+        SessionEvent::WebSeed { url, trouble } => format!("{url}: {}", chain(trouble)),
         SessionEvent::TrackerFailed(error) => format!("{}; it is asked again", chain(error)),
         SessionEvent::TrackerWarning { url, text } => format!("tracker {url} warns: {text}"),
         SessionEvent::NotSaved(error) => {

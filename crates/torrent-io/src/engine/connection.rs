@@ -64,6 +64,8 @@ pub(super) struct Connection {
     /// The beginning of a message whose rest has not come.
     pub(super) pending: Vec<u8>,
     low_water: u32,
+    /// The other end has closed: its end must be read, as no event will tell of it again.
+    pub(super) is_ending: bool,
 
     /// Bytes that are ready and that the kernel has not taken.
     out: Vec<u8>,
@@ -131,6 +133,7 @@ impl Connection {
             pex: None,
             pending: vec![],
             low_water: 1,
+            is_ending: false,
             out: vec![],
             head: vec![],
             blocks: VecDeque::new(),

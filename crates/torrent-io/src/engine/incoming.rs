@@ -53,6 +53,7 @@ impl Reactor {
                 buffer.resize(left_over + READ_LEN / 2, 0);
             }
             buffer[..left_over].copy_from_slice(&connection.pending);
+            let is_ending = connection.is_ending;
             let room = (buffer.len() - left_over).min(self.download.bucket.room());
             let read = connection.read(&mut buffer[left_over..left_over + room]);
             match read {
@@ -62,7 +63,7 @@ impl Reactor {
                     let through = left_over + len;
                     let buffer = self.take_in(token, buffer, through);
                     self.recycle(buffer);
-                    if len < room {
+                    if len < room && !is_ending {
                         return;
                     }
                 }
@@ -292,7 +293,7 @@ impl Reactor {
     }
 
     /// Stores and hashes the blocks of one read, here or on another thread.
-    fn store(
+    pub(super) fn store(
         &mut self,
         at: usize,
         buffer: Vec<u8>,

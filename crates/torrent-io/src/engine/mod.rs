@@ -13,6 +13,7 @@ mod connection;
 mod limits;
 mod pex;
 mod torrent;
+mod web;
 
 mod pace;
 mod sockopt;
@@ -32,6 +33,7 @@ use mio::Waker;
 pub use reactor::{CONNECTIONS_MAX, HALF_OPEN_MAX, PER_ADDRESS_MAX};
 
 use crate::storage::{Storage, StorageError};
+use crate::web_seed::WebSeedError;
 use reactor::Reactor;
 
 /// How an engine is set up.
@@ -61,6 +63,8 @@ pub struct TorrentConfig {
     pub have: Bitfield,
     /// Whether it began with everything.
     pub role: Role,
+    /// URLs of web seeds, beside those of the metainfo; plain HTTP.
+    pub web_seeds: Vec<String>,
     /// Hears what happens, on the engine's thread: it must not block.
     pub events: Box<dyn FnMut(TorrentEvent) + Send>,
 }
@@ -80,8 +84,29 @@ pub enum TorrentEvent {
     NeedPeers,
     /// A peer sent corrupt data, or broke the protocol, and will not be connected again.
     Banned(SocketAddr),
+    /// A web seed failed.
+    WebSeed {
+        /// As it was given.
+        url: String,
+        /// How, and whether it is used any more.
+        trouble: WebSeedTrouble,
+    },
     /// The figures, each half second.
     Progress(Progress),
+}
+
+/// What is wrong with a web seed.
+#[derive(Debug, thiserror::Error)]
+pub enum WebSeedTrouble {
+    /// It is tried again later.
+    #[error("the web seed failed and is tried again later")]
+    Failed(#[source] WebSeedError),
+    /// It is not used any more: what is wrong does not pass.
+    #[error("the web seed cannot be used")]
+    Unusable(#[source] WebSeedError),
+    /// It is not used any more: it sent other data than the torrent's.
+    #[error("the web seed sent corrupt data and is not used any more")]
+    Corrupt,
 }
 
 /// How a torrent is doing.

@@ -3,10 +3,10 @@
 use torrent::swarm::{CloseReason, Input, Output, PeerKey, Urgency};
 use torrent::wire::Message;
 
-use super::TorrentEvent;
 use super::connection::FlushError;
 use super::reactor::Reactor;
 use super::torrent::Reader;
+use super::{TorrentEvent, WebSeedTrouble};
 
 impl Reactor {
     /// Gives an input to a swarm and does all that it then wants done.
@@ -63,6 +63,9 @@ impl Reactor {
                 tracing::warn!(peer = %addr, "a peer sent corrupt data and is banned");
                 self.ban(addr);
                 self.tell(at, TorrentEvent::Banned(addr));
+            }
+            Output::WebSeedLied { web_seed } => {
+                self.end_web_seed(at, web_seed, WebSeedTrouble::Corrupt);
             }
             Output::UnitDone { .. } => {}
             Output::Completed => self.tell(at, TorrentEvent::Completed),

@@ -16,6 +16,7 @@ use torrent::{Bitfield, Time};
 use super::connection::{Connection, Phase, Scratch};
 use super::limits::Limit;
 use super::torrent::{ANSWERS_PER_SECOND_MAX, Torrent};
+use super::web::WebNews;
 use super::worker::Workers;
 use super::{Command, EngineConfig, EngineError, Progress, TorrentConfig, TorrentEvent, TorrentId};
 use super::{pace, sockopt};
@@ -68,6 +69,9 @@ pub(super) struct Reactor {
     pub(super) unread: Vec<usize>,
     pub(super) upload: Limit,
     pub(super) download: Limit,
+    pub(super) web_news: WebNews,
+    /// When web seeds are to be looked after.
+    pub(super) web_at: Time,
     pub(super) workers: Option<Workers>,
     pub(super) buffers: Vec<Vec<u8>>,
     pub(super) scratch: Scratch,
@@ -87,7 +91,7 @@ impl Reactor {
         let poll = Poll::new().map_err(EngineError::System)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(EngineError::System)?;
         let failed = |source| EngineError::Listen { addr: config.listen, source };
-        let mut listener = TcpListener::bind(config.listen).map_err(failed)?;
+        let mut listener = sockopt::listen(config.listen).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)
@@ -109,6 +113,8 @@ impl Reactor {
             freed: vec![],
             dirty: vec![],
             unread: vec![],
+            web_news: WebNews::new(),
+            web_at: Time::NEVER,
             workers: None,
             buffers: vec![],
             scratch: Scratch::new(),
@@ -160,6 +166,7 @@ impl Reactor {
                 self.read(token);
             }
             self.on_stored();
+            self.on_web_news();
             self.on_time();
             while let Some(token) = self.upload.next() {
                 self.flush(token);
@@ -189,6 +196,7 @@ impl Reactor {
         let next = ticks
             .chain(lazy)
             .chain([self.acknowledged_at, self.progress_at, self.housekeeping_at])
+            .chain([self.web_at])
             .chain([self.upload.next_timeout(), self.download.next_timeout()])
             .min()
             .unwrap_or(Time::NEVER);
@@ -220,12 +228,12 @@ impl Reactor {
         true
     }
 
-    fn find(&self, id: TorrentId) -> Option<usize> {
+    pub(super) fn find(&self, id: TorrentId) -> Option<usize> {
         self.torrents.iter().position(|torrent| torrent.as_ref().is_some_and(|t| t.id == id))
     }
 
     fn add(&mut self, id: TorrentId, config: TorrentConfig) {
-        let TorrentConfig { metainfo, storage, have, role, events } = config;
+        let TorrentConfig { metainfo, storage, have, role, web_seeds, events } = config;
         let geometry = metainfo.geometry().clone();
         let hashes = metainfo.piece_hashes();
         let mut units = Bitfield::new(geometry.unit_count());
@@ -251,7 +259,7 @@ impl Reactor {
             .into_iter()
             .chain(metainfo.info_hash_v2().map(|hash| (hash.truncated(), true)))
             .collect();
-        let torrent = Torrent::new(
+        let mut torrent = Torrent::new(
             id,
             swarm,
             storage,
@@ -261,7 +269,10 @@ impl Reactor {
             metainfo.is_private(),
             events,
         );
+        let urls = web_seeds.into_iter().chain(metainfo.web_seeds().iter().cloned());
+        torrent.add_web_seeds(urls, self.config.random_seed ^ id.0);
         let complete = torrent.swarm.is_complete();
+        self.web_at = self.now;
         self.torrents.push(Some(torrent));
         let at = self.torrents.len() - 1;
         if !unit_hashes_known {
@@ -319,6 +330,9 @@ impl Reactor {
             for token in 0..self.connections.len() {
                 self.look_for_acknowledgements(token);
             }
+        }
+        if self.web_at <= self.now {
+            self.ask_web_seeds();
         }
         if self.progress_at <= self.now {
             self.progress_at = self.now + PROGRESS_INTERVAL;
@@ -406,9 +420,7 @@ impl Reactor {
                     return;
                 }
             };
-            // On a socket for both families an IPv4 peer comes as ::ffff:a.b.c.d; trackers and
-            // other peers tell of it as a.b.c.d.
-            let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            let addr = sockopt::canonical(addr);
             if self.refuses(addr.ip()) {
                 continue;
             }
@@ -494,6 +506,7 @@ impl Reactor {
             }
             return;
         }
+        connection.is_ending |= event.is_read_closed();
         if event.is_writable() {
             connection.blocked = false;
             if connection.has_output() {

@@ -10,6 +10,7 @@ use torrent::wire::{HashRange, Limits, Message};
 use torrent::{Block, Geometry, PieceIndex, UnitIndex};
 
 use super::connection::ReadBlock;
+use super::web::Source;
 use super::{TorrentEvent, TorrentId};
 use crate::hash;
 use crate::storage::{Storage, StorageError};
@@ -37,6 +38,7 @@ pub(super) struct Torrent {
     /// Hashes of the blocks of units that failed and whose senders are suspected.
     failed: BTreeMap<UnitIndex, Vec<Hash>>,
     pub(super) answers_left: u32,
+    pub(super) web_seeds: Vec<Source>,
     pub(super) events: Box<dyn FnMut(TorrentEvent) + Send>,
 }
 
@@ -82,6 +84,7 @@ impl Torrent {
             asked: vec![],
             failed: BTreeMap::new(),
             answers_left: ANSWERS_PER_SECOND_MAX,
+            web_seeds: vec![],
             events,
         }
     }

@@ -149,6 +149,7 @@ impl Keeper {
             storage: storage.clone(),
             have: have.clone(),
             role,
+            web_seeds: vec![],
             events,
         });
         let is_unfinished = role == Role::Leech;
@@ -173,6 +174,9 @@ impl Keeper {
             TorrentEvent::Failed(error) => self.fail(key, error),
             TorrentEvent::NeedPeers => self.discovery.need_peers(key),
             TorrentEvent::Banned(addr) => (self.events)(key, SessionEvent::Banned(addr)),
+            TorrentEvent::WebSeed { url, trouble } => {
+                (self.events)(key, SessionEvent::WebSeed { url, trouble });
+            }
             TorrentEvent::Progress(progress) => {
                 torrent.note(&progress.stats);
                 torrent.have = progress.have;

@@ -23,7 +23,7 @@ pub use crate::discovery::TorrentKey;
 
 use self::keeper::{Keeper, Message};
 use crate::discovery::{Discovery, DiscoveryConfig, DiscoveryEvent};
-use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::engine::{Engine, EngineConfig, EngineError, WebSeedTrouble};
 use crate::storage::StorageError;
 use crate::tracker_client::TrackerError;
 
@@ -56,6 +56,13 @@ pub enum SessionEvent {
     Progress(Stats),
     /// A peer sent corrupt data, or broke the protocol, and will not be connected again.
     Banned(SocketAddr),
+    /// A web seed failed.
+    WebSeed {
+        /// As it was given.
+        url: String,
+        /// How, and whether it is used any more.
+        trouble: WebSeedTrouble,
+    },
     /// A tracker failed; it is asked again.
     TrackerFailed(TrackerError),
     /// A tracker has something to say to a human.

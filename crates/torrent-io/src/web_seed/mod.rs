@@ -13,6 +13,8 @@ mod plan;
 mod url;
 
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tests;
 
 use std::ops::ControlFlow;

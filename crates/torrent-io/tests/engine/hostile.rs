@@ -1,12 +1,13 @@
 //! Peers that lie, babble, stall or crowd.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use torrent::Block;
 use torrent::metainfo::create::Format;
-use torrent::wire::{ExtendedHandshake, Message};
-use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
+use torrent::swarm::SEED_PEERS_MAX;
+use torrent::wire::Message;
+use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX, PER_ADDRESS_MAX};
 
 use super::node::{Content, config};
 use super::stranger::{self, Stranger};
@@ -66,6 +67,21 @@ fn the_liar_among_two_senders_of_a_unit_is_found() {
 }
 
 #[test]
+fn a_socket_for_all_addresses_knows_ipv4_peers_by_their_plain_address() {
+    let content = content(Format::Hybrid);
+    let listen = "[::]:0".parse().unwrap();
+    let leech = content.leech_with(EngineConfig { listen, ..config() });
+    let addr = SocketAddr::from(([127, 0, 0, 1], leech.addr().port()));
+    let mut liar = Stranger::dial(addr, &content);
+    liar.send_handshake(content.infohash());
+    liar.serve(64 * KIB, &content.data(), &|_, bytes| {
+        corrupt(bytes);
+        true
+    });
+    assert_eq!(leech.bans(), liar.stream.local_addr().unwrap());
+}
+
+#[test]
 fn another_torrents_infohash_is_hung_up_on() {
     let content = content(Format::Hybrid);
     let seed = content.seed();
@@ -109,22 +125,6 @@ fn a_request_past_the_end_is_answered_with_the_padding() {
             while stranger.next().unwrap() != Message::Piece(block) {}
         }
     }
-}
-
-#[test]
-fn an_ipv4_peer_of_a_socket_for_both_families_has_its_ipv4_address() {
-    let content = content(Format::Hybrid);
-    let seed = content.seed_with(EngineConfig { listen: "[::]:0".parse().unwrap(), ..config() });
-    let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), seed.addr().port());
-    let mut stranger = Stranger::dial(addr, &content);
-    stranger.send_handshake_with(content.infohash(), true);
-    stranger.read_handshake();
-    let handshake = loop {
-        if let Message::Extended { id: 0, payload } = stranger.next().unwrap() {
-            break ExtendedHandshake::decode(&payload).unwrap();
-        }
-    };
-    assert_eq!(handshake.your_ip, Some(Ipv4Addr::LOCALHOST.into()));
 }
 
 #[test]
@@ -173,6 +173,51 @@ fn blocks_that_nobody_asked_for_are_thrown_away() {
     let stats = leech.stats(|stats| stats.downloaded > 0);
     assert_eq!((stats.wasted, stats.verified), (16_384, 0));
     let seed = content.seed();
+    leech.knows([seed.addr()]);
+    leech.completes(&content);
+}
+
+#[test]
+fn peers_that_speak_and_hang_up_at_once_are_gone() {
+    let content = content(Format::Hybrid);
+    let leech = content.leech();
+    for _ in 0..50 {
+        let mut stranger = Stranger::dial(leech.addr(), &content);
+        stranger.send_handshake(content.infohash());
+        stranger.read_handshake();
+        stranger.say(&Message::HaveNone, &[]);
+    }
+    // It would be two minutes until their silence is noticed.
+    leech.forget();
+    let mut ticks = 0;
+    let stats = leech.stats(|stats| {
+        ticks += 1;
+        stats.peers == 0 || ticks > 20
+    });
+    assert_eq!(stats.peers, 0);
+}
+
+#[test]
+fn a_crowd_of_peers_finds_a_limit_and_leaves_no_trace() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed();
+    let crowd: Vec<_> = (0..300u32)
+        .map(|number| {
+            let mut peer_id = stranger::PEER_ID;
+            peer_id[16..].copy_from_slice(&number.to_be_bytes());
+            let mut stranger = Stranger::dial(seed.addr(), &content);
+            stranger.send_handshake_as(content.infohash(), peer_id);
+            stranger
+        })
+        .collect();
+    assert_eq!(seed.stats(|stats| stats.peers >= SEED_PEERS_MAX).peers, SEED_PEERS_MAX);
+    let mut crowd = crowd.into_iter();
+    // Those that came first were taken, and the rest hung up on.
+    let taken: Vec<_> = crowd.by_ref().take(SEED_PEERS_MAX).collect();
+    crowd.for_each(Stranger::end);
+    drop(taken);
+    seed.stats(|stats| stats.peers == 0);
+    let leech = content.leech();
     leech.knows([seed.addr()]);
     leech.completes(&content);
 }

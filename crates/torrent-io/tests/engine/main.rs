@@ -4,9 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking, in their helpers too")]
 
 mod node;
+#[path = "../../src/web_seed/test_server.rs"]
+mod server;
 mod stranger;
 
 mod hostile;
 mod limits;
 mod pex;
 mod transfer;
+mod web_seed;

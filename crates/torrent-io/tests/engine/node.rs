@@ -180,6 +180,7 @@ impl Running {
             storage: storage.clone(),
             have,
             role,
+            web_seeds: vec![],
             // The test may have ended.
             events: Box::new(move |event| drop(send.send(event))),
         });
@@ -214,6 +215,11 @@ impl Running {
             _ => None,
         });
         assert!(read(&self.storage) == content.data(), "other bytes than those of the seed");
+    }
+
+    /// Drops the events that are waiting, so that figures are those of now.
+    pub(crate) fn forget(&self) {
+        while self.events.try_recv().is_ok() {}
     }
 
     /// Waits for figures that satisfy.

@@ -34,12 +34,12 @@ impl Stranger {
     }
 
     pub(crate) fn send_handshake(&mut self, infohash: [u8; 20]) {
-        self.send_handshake_with(infohash, false);
+        self.send_handshake_as(infohash, PEER_ID);
     }
 
-    pub(crate) fn send_handshake_with(&mut self, infohash: [u8; 20], extended: bool) {
-        let features = Features { fast: true, extended, v2: false };
-        let handshake = Handshake { features, infohash, peer_id: PEER_ID };
+    pub(crate) fn send_handshake_as(&mut self, infohash: [u8; 20], peer_id: [u8; 20]) {
+        let features = Features { fast: true, extended: false, v2: false };
+        let handshake = Handshake { features, infohash, peer_id };
         self.stream.write_all(&handshake.encode()).unwrap();
     }
 
@@ -97,23 +97,36 @@ impl Stranger {
         self.stream.write_all(&bytes).is_ok()
     }
 
-    /// Says that it has everything and answers requests as [`seed`] has it.
-    fn serve(
+    /// Has everything, and answers requests, handshakes done from this side, until somebody hangs up.
+    /// `answer` is given the number of the request and the bytes to send; it may change them, or
+    /// hang up by `false`.
+    pub(crate) fn serve(
         &mut self,
+        piece_len: u32,
         data: &[u8],
-        piece_len: u64,
-        answer: &impl Fn(usize, &mut Vec<u8>) -> bool,
+        answer: &dyn Fn(usize, &mut Vec<u8>) -> bool,
+    ) {
+        self.read_handshake();
+        self.serve_requests(piece_len, data, answer);
+    }
+
+    /// As [`Self::serve`], once handshakes are done.
+    fn serve_requests(
+        &mut self,
+        piece_len: u32,
+        data: &[u8],
+        answer: &dyn Fn(usize, &mut Vec<u8>) -> bool,
     ) {
         self.say(&Message::HaveAll, &[]);
         self.say(&Message::Unchoke, &[]);
         let mut count = 0;
         while let Some(message) = self.next() {
             let Message::Request(block) = message else { continue };
-            let start = u64::from(block.piece) * piece_len + u64::from(block.offset);
+            let start = u64::from(block.piece) * u64::from(piece_len) + u64::from(block.offset);
             let mut bytes = data[start as usize..][..block.len as usize].to_vec();
             let goes_on = answer(count, &mut bytes);
             if !goes_on || !self.say(&Message::Piece(block), &bytes) {
-                break;
+                return;
             }
             count += 1;
         }
@@ -125,9 +138,7 @@ impl Stranger {
     }
 }
 
-/// A listening stranger that has everything and answers the requests of each connection as `answer`
-/// does: it is given the number of the request and what it asks for, and changes the bytes, or
-/// hangs up by `false`.
+/// A listening stranger that has everything and answers requests as [`Stranger::serve`] says.
 pub(crate) fn seed(
     content: &Content,
     answer: impl Fn(usize, &mut Vec<u8>) -> bool + Send + 'static,
@@ -135,15 +146,14 @@ pub(crate) fn seed(
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let (infohash, data) = (content.infohash(), content.data());
-    let piece_len = u64::from(content.metainfo.geometry().piece_len());
-    let limits = Limits::new(content.metainfo.geometry());
+    let geometry = content.metainfo.geometry().clone();
     thread::spawn(move || {
         // Connections one after another, each to its end; the thread ends with the process.
         for stream in listener.incoming() {
+            let limits = Limits::new(&geometry);
             let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
             peer.send_handshake(infohash);
-            peer.read_handshake();
-            peer.serve(&data, piece_len, &answer);
+            peer.serve(geometry.piece_len(), &data, &answer);
         }
     });
     addr
@@ -155,15 +165,14 @@ pub(crate) fn v2_seed(content: &Content) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let infohash = content.metainfo.info_hash_v2().unwrap().truncated();
-    let data = content.data();
-    let piece_len = u64::from(content.metainfo.geometry().piece_len());
-    let limits = Limits::new(content.metainfo.geometry());
+    let (data, geometry) = (content.data(), content.metainfo.geometry().clone());
     thread::spawn(move || {
         for stream in listener.incoming() {
+            let limits = Limits::new(&geometry);
             let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
             if peer.read_handshake().infohash == infohash {
                 peer.send_handshake(infohash);
-                peer.serve(&data, piece_len, &|_, _| true);
+                peer.serve_requests(geometry.piece_len(), &data, &|_, _| true);
             }
         }
     });

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Swarm;
 use super::io::{CloseReason, Direction, Output, PeerKey, PeerTraits, Role};
 use super::peer::Peer;
+use super::{Swarm, TICK};
 use crate::time::Time;
 use crate::wire::Message;
 
@@ -65,6 +65,11 @@ enum State {
 }
 
 impl Addrs {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     fn dialling(&self) -> usize {
         self.known.values().filter(|known| known.state == State::Dialling).count()
     }
@@ -121,6 +126,8 @@ impl Swarm {
         self.slots.push(peer);
         self.index_peers();
         self.greet(key);
+        // An idle swarm ticks rarely; a fast link would be half done before its rate was known.
+        self.next_tick = self.next_tick.min(now + TICK);
         self.former.push_back((self.serials, addr));
         if self.former.len() > ADDRS_MAX {
             self.former.pop_front();
@@ -274,6 +281,10 @@ impl Swarm {
 
     /// Never again: the peer that sent block data under this serial number lied.
     pub(super) fn ban(&mut self, serial: u32) {
+        if let Some(web_seed) = super::web::web_seed_of(serial) {
+            self.web_seed_lied(web_seed);
+            return;
+        }
         let Some(&(_, addr)) = self.former.iter().find(|(former, _)| *former == serial) else {
             return;
         };

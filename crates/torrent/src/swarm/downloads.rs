@@ -26,6 +26,10 @@ const WINDOW_ROUND_TRIPS: u32 = 3;
 /// The window is never smaller than this many blocks.
 const WINDOW_MIN: u32 = 16;
 
+/// Blocks that are asked for in one packet: the whole of a usual unit. The window is passed by up to
+/// this many less one, which costs nothing; a packet for each block costs its headers and a wake-up.
+const RUN_MAX: u32 = 4;
+
 /// Requests outstanding at one peer, at least; more when few peers have something for us.
 const PER_PEER_MIN: u32 = 4;
 
@@ -67,6 +71,7 @@ impl Swarm {
         let Some(serial) = self.peer(key).map(|peer| peer.serial) else {
             return;
         };
+        self.brought_at = Some(now);
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;
         };
@@ -95,7 +100,7 @@ impl Swarm {
         }
     }
 
-    fn unit_is_whole(&mut self, unit: UnitIndex) {
+    pub(super) fn unit_is_whole(&mut self, unit: UnitIndex) {
         let known = self.hashes_known(self.geometry.piece_of(unit));
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;
@@ -149,10 +154,8 @@ impl Swarm {
             self.free_slot(key, request.unit, request.index);
         }
         // Its next block may not have been asked for yet; nobody else would ask for it.
-        if let Some(unit) = current
-            && self.picker.release(unit)
-        {
-            self.unit_opened(unit);
+        if let Some(unit) = current {
+            self.release(unit);
         }
         self.may_request = true;
     }
@@ -161,7 +164,14 @@ impl Swarm {
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;
         };
-        if partial.unask(index, key) && self.picker.release(unit) {
+        if partial.unask(index, key) {
+            self.release(unit);
+        }
+    }
+
+    /// Leaves what is missing of a unit to whoever comes first.
+    pub(super) fn release(&mut self, unit: UnitIndex) {
+        if self.picker.release(unit) {
             self.unit_opened(unit);
         }
     }
@@ -170,11 +180,14 @@ impl Swarm {
     pub(super) fn request(&mut self, now: Time) {
         let window = self.window();
         while self.windowed < window {
-            let Some(key) = self.best_source(window) else {
-                self.steal(now, window);
-                return;
-            };
-            self.request_from(now, key);
+            match self.best_source(window) {
+                Some(key) => self.request_from(now, key),
+                None if self.share(window) => {}
+                None => {
+                    self.steal(now, window);
+                    return;
+                }
+            }
         }
     }
 
@@ -231,16 +244,25 @@ impl Swarm {
             .unwrap_or(Duration::from_millis(1))
     }
 
-    /// Asks one peer for one block, if it turns out to have work after all.
+    /// Asks one peer for some blocks of a unit, in one packet, if it turns out to have work after all.
     fn request_from(&mut self, now: Time, key: PeerKey) {
         let unit = self.choose_unit(key);
-        let index = unit.and_then(|unit| self.picker.partial(unit)?.first_free());
-        if let (Some(unit), Some(index)) = (unit, index) {
-            self.ask(now, key, unit, index, false);
-        } else if let Some(peer) = self.peer_mut(key) {
-            debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
-            peer.wanted = 0;
+        let free = |swarm: &Self, unit| swarm.picker.partial(unit)?.first_free();
+        let Some((unit, first)) = unit.and_then(|unit| Some((unit, free(self, unit)?))) else {
+            if let Some(peer) = self.peer_mut(key) {
+                debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
+                peer.wanted = 0;
+            }
+            return;
+        };
+        self.ask(now, key, unit, first, false);
+        for _ in 1..RUN_MAX {
+            match free(self, unit) {
+                Some(index) => self.ask(now, key, unit, index, false),
+                None => break,
+            }
         }
+        self.share_if_slow(key, unit);
     }
 
     /// The unit to ask this peer for next: the one it is sending, one left unfinished, a new one.
@@ -270,8 +292,9 @@ impl Swarm {
         }
         let blocks = self.geometry.block_count(unit);
         self.picker.take(unit, blocks);
-        if let Some(peer) = self.peer_mut(key) {
-            peer.current = Some(unit);
+        let before = self.peer_mut(key).and_then(|peer| peer.current.replace(unit));
+        if let Some(before) = before.filter(|before| *before != unit) {
+            self.release(before);
         }
         self.want_hashes(key, self.geometry.piece_of(unit));
     }

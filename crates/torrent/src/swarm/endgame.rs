@@ -1,4 +1,7 @@
-//! Asking a second peer for a block that the first is slow to send.
+//! Asking a second peer for what the first is slow to send.
+//!
+//! When nothing is left that nobody was asked for, but a long unit has blocks that its sender has not
+//! been asked for yet, others help with these: one unit from one peer is for healthy times.
 //!
 //! Near the end there is nothing left to ask that nobody was asked for, and the last blocks sit in
 //! the queues of whoever happens to be slowest. Then, and whenever a node runs out of fresh work with
@@ -23,6 +26,35 @@ const GAIN_OF: u32 = 2;
 const BLOCK_TIMES: u32 = 40;
 
 impl Swarm {
+    /// Lets others help with a unit that one peer is sending; says whether there is one.
+    pub(super) fn share(&mut self, window: u32) -> bool {
+        if self.windowed >= window / 2 {
+            return false;
+        }
+        let unit = self.peers().find_map(|owner| {
+            let unit = owner.current?;
+            let is_left = self.picker.partial(unit)?.first_free().is_some();
+            let helps = |peer: &Peer| {
+                peer.key != owner.key && peer.have.contains(unit.get()) && peer.is_willing()
+            };
+            (is_left && !self.picker.is_released(unit) && self.peers().any(helps)).then_some(unit)
+        });
+        let Some(unit) = unit else { return false };
+        self.release(unit);
+        true
+    }
+
+    /// The rest of a unit that a stalled peer was asked a block of, to see whether it lives, is for
+    /// others to send.
+    pub(super) fn share_if_slow(&mut self, key: PeerKey, unit: UnitIndex) {
+        if let Some(peer) = self.peer_mut(key)
+            && peer.strikes > 0
+        {
+            peer.current = None;
+            self.release(unit);
+        }
+    }
+
     /// Duplicates the worst outstanding blocks at better peers, while the window is half empty.
     pub(super) fn steal(&mut self, now: Time, window: u32) {
         while self.windowed < window / 2 {
@@ -72,7 +104,7 @@ impl Swarm {
         owner: PeerKey,
     ) -> Option<(PeerKey, Duration)> {
         self.peers()
-            .filter(|peer| peer.key != owner && !peer.chokes_us && peer.strikes == 0)
+            .filter(|peer| peer.key != owner && peer.is_willing())
             .filter(|peer| peer.have.contains(unit.get()))
             .filter(|peer| !peer.block_interval.is_zero())
             .map(|peer| (peer.key, peer.expected_wait(now) + peer.block_interval))
@@ -89,6 +121,10 @@ impl Swarm {
 }
 
 impl Peer {
+    fn is_willing(&self) -> bool {
+        !self.chokes_us && self.strikes == 0
+    }
+
     /// When all that was asked of it should have come: its queue at its usual pace, and what it is
     /// already late by.
     fn expected_wait(&self, now: Time) -> Duration {

@@ -130,6 +130,14 @@ pub enum Input {
         /// Whether it sent hashes that do not prove.
         lied: bool,
     },
+    /// A block of a lent unit arrived from a web seed and is stored, unverified; or was thrown away
+    /// because [`Swarm::wants_lent`](super::Swarm::wants_lent) did not want it.
+    LentBlock {
+        /// The web seed's number.
+        web_seed: u32,
+        /// Which block.
+        block: Block,
+    },
     /// All blocks of a piece are stored, the hashes of its units are not known, and by the hash of
     /// the piece some block is wrong. If it is right, the hashes of its units follow from the blocks
     /// and [`Input::HashesKnown`] is given.
@@ -213,6 +221,12 @@ pub enum Output {
     Ban {
         /// Its address.
         addr: SocketAddr,
+    },
+    /// A web seed sent corrupt data: it is not to be used any more, and what it holds is to be given
+    /// back ([`Swarm::give_back`](super::Swarm::give_back)).
+    WebSeedLied {
+        /// Its number.
+        web_seed: u32,
     },
     /// A unit was verified.
     UnitDone {

@@ -29,8 +29,13 @@ mod trust;
 mod connections;
 mod pex;
 
+mod web;
+
 mod peer;
 mod rate;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -43,6 +48,7 @@ pub use io::{
 };
 pub use peer::REQUEST_QUEUE_MAX;
 pub use pex::{PEX_ADDRS_MAX, PexState};
+pub use web::WEB_SEEDS_MAX;
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Geometry, UnitIndex};
@@ -146,6 +152,8 @@ pub struct Swarm {
     downloaded: u64,
     uploaded: u64,
     wasted: u64,
+    /// When a peer last brought something; at first, when the swarm was first asked for anything.
+    brought_at: Option<Time>,
 
     may_request: bool,
     may_serve: bool,
@@ -192,6 +200,7 @@ impl Swarm {
             downloaded: 0,
             uploaded: 0,
             wasted: 0,
+            brought_at: None,
             may_request: false,
             may_serve: false,
             may_reveal: false,
@@ -223,6 +232,7 @@ impl Swarm {
             Input::Judged { unit, corrupt } => self.on_judged(unit, &corrupt),
             Input::HashesKnown { piece } => self.on_hashes_known(piece),
             Input::HashesFailed { peer, piece, lied } => self.on_hashes_failed(peer, piece, lied),
+            Input::LentBlock { web_seed, block } => self.on_lent_block(web_seed, block),
             Input::PieceFailed { piece } => self.on_piece_failed(piece),
             Input::PeersFound { addrs } => self.on_peers_found(now, addrs),
             Input::Tick => self.on_tick(now),
@@ -232,7 +242,12 @@ impl Swarm {
 
     /// The next thing to do, if there is one.
     pub fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        let output = self.out.pop_front();
+        if output.is_none() {
+            // Back to the start of its memory, which is in the cache, rather than around all of it.
+            self.out.clear();
+        }
+        output
     }
 
     /// When [`Input::Tick`] is due.
@@ -319,6 +334,7 @@ impl Swarm {
         if now < self.next_tick {
             return;
         }
+        self.brought_at.get_or_insert(now);
         self.download_rate.sample(now);
         self.upload_rate.sample(now);
         self.lower_commit_floor();
@@ -415,7 +431,9 @@ impl Swarm {
         if peer.reveals && !peer.chokes_us && self.picker.is_open(unit) {
             // Shown to us alone: nobody else has it, so it does not compete for the window.
             self.take(key, unit);
-            for index in 0..self.geometry.block_count(unit) {
+            // What its queue cannot take is asked for block by block, as any other unit.
+            let room = self.peer(key).map_or(0, Peer::room);
+            for index in 0..self.geometry.block_count(unit).min(room) {
                 self.ask(now, key, unit, index, true);
             }
         } else {

@@ -175,6 +175,11 @@ impl Peer {
         self.reveals_pending.iter().map(|pending| pending.blocks_left).sum()
     }
 
+    /// How many more requests it takes.
+    pub(super) fn room(&self) -> u32 {
+        self.request_limit.saturating_sub(self.outstanding.len() as u32)
+    }
+
     /// Requests that count against our request window.
     pub(super) fn windowed(&self) -> u32 {
         self.outstanding.len() as u32 - self.outstanding_reveals

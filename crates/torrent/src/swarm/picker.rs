@@ -136,6 +136,11 @@ impl Picker {
         !self.released.is_empty()
     }
 
+    /// Whether the unit was left unfinished.
+    pub(super) fn is_released(&self, unit: UnitIndex) -> bool {
+        self.released.contains(&unit)
+    }
+
     /// A unit left unfinished that `theirs` holds.
     pub(super) fn pick_released(&self, theirs: &Bitfield) -> Option<UnitIndex> {
         self.released.iter().copied().find(|unit| theirs.contains(unit.0))
@@ -253,5 +258,98 @@ impl Partial {
                 _ => None,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BLOCK_LEN;
+
+    fn units(picture: &str) -> Bitfield {
+        let mut units = Bitfield::new(picture.len() as u32);
+        for (index, _) in picture.chars().enumerate().filter(|(_, unit)| *unit != '.') {
+            units.insert(index as u32);
+        }
+        units
+    }
+
+    /// A picker that has the units `#`, is getting those marked `x` (nothing of them is here) and
+    /// `r` (released), and whose peers have each unit so many times.
+    fn picker(ours: &str, holders: &str) -> Picker {
+        let count = ours.len() as u64;
+        let geometry =
+            Geometry::contiguous(count * u64::from(2 * BLOCK_LEN), 2 * BLOCK_LEN, 2 * BLOCK_LEN)
+                .unwrap();
+        let mut picker = Picker::new(&geometry, units(&ours.replace(['x', 'r'], ".")));
+        for (index, holders) in holders.chars().enumerate() {
+            for _ in 0..holders.to_digit(10).unwrap() {
+                picker.peer_gained(UnitIndex(index as u32));
+            }
+        }
+        for (index, state) in ours.chars().enumerate() {
+            let unit = UnitIndex(index as u32);
+            if state == 'x' {
+                picker.take(unit, 2);
+            } else if state == 'r' {
+                picker.take(unit, 2).slots[0] = Slot::Received(1);
+                picker.release(unit);
+            }
+        }
+        picker
+    }
+
+    /// All units that may be picked over many random seeds.
+    fn check(ours: &str, holders: &str, theirs: &str, expect: &[u32]) {
+        let picker = picker(ours, holders);
+        let picked: BTreeSet<u32> = (0..200)
+            .filter_map(|seed| {
+                picker.pick(&units(theirs), &mut fastrand::Rng::with_seed(seed)).map(UnitIndex::get)
+            })
+            .collect();
+        assert!(picked.iter().eq(expect), "{picked:?} instead of {expect:?}");
+    }
+
+    #[test]
+    fn rarest_is_picked_and_ties_are_random() {
+        check("....", "3121", "####", &[1, 3]);
+        check("....", "2222", "####", &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn only_what_they_have_and_nobody_is_getting_is_picked() {
+        check("....", "3121", "#.#.", &[2]);
+        check(".x.#", "3121", "####", &[2]);
+        check(".x.#", "3121", ".#.#", &[]);
+        check("r...", "1222", "##..", &[1]);
+    }
+
+    #[test]
+    fn released_unit_is_found_apart() {
+        let picker = picker("xr.r", "1111");
+        assert_eq!(picker.pick_released(&units("####")), Some(UnitIndex(1)));
+        assert_eq!(picker.pick_released(&units("#.##")), Some(UnitIndex(3)));
+        assert_eq!(picker.pick_released(&units("#.#.")), None);
+    }
+
+    #[test]
+    fn unit_of_which_nothing_is_here_opens_when_released() {
+        let mut picker = picker("x", "1");
+        assert!(!picker.is_open(UnitIndex(0)));
+        assert!(picker.release(UnitIndex(0)));
+        assert!(picker.is_open(UnitIndex(0)));
+    }
+
+    #[test]
+    fn block_has_two_askers_at_most() {
+        let mut picker = picker("x", "3");
+        let partial = picker.partial_mut(UnitIndex(0)).unwrap();
+        for key in 0..3 {
+            partial.ask(1, PeerKey(key));
+        }
+        assert_eq!(partial.slots[1], Slot::Asked([Some(PeerKey(0)), Some(PeerKey(1))]));
+        assert!(!partial.unask(1, PeerKey(0)));
+        assert!(partial.unask(1, PeerKey(1)));
+        assert_eq!(partial.slots[1], Slot::Free);
     }
 }

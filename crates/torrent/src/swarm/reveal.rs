@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Swarm;
 use super::io::{PeerKey, Role, Urgency};
-use super::peer::{Peer, Pending};
+use super::peer::{Peer, Pending, REQUEST_QUEUE_MAX};
 use crate::geometry::{BLOCK_LEN, Block, UnitIndex};
 use crate::time::Time;
 use crate::wire::Message;
@@ -27,6 +27,9 @@ const BUDGET_MIN: u64 = 16 * BLOCK_LEN as u64;
 
 /// The most that is shown and not yet sent: 2 ms at 10 GB/s, more than any link here.
 const BUDGET_MAX: u64 = 20 << 20;
+
+/// Blocks that are shown to one peer and not yet sent: half of what its queue here can hold.
+const PENDING_MAX: usize = REQUEST_QUEUE_MAX / 2;
 
 /// A peer whose units take this many times the usual to be fetched is slow: it is passed over while
 /// there is another, and does not count against the budget.
@@ -48,6 +51,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// to come back around a fleet of a thousand, of which only some are our peers.
 const HOARDED: Duration = Duration::from_secs(1);
 const HOARDED_UNIT_TIMES: u32 = 200;
+
+/// A seed that has had nothing to send has no rate to reckon with.
+const HOARDED_MAX: Duration = Duration::from_secs(10);
 
 /// So many hoarded units in a row make a hoarder, which is shown units when nobody else can be.
 const HOARDER: u32 = 4;
@@ -139,8 +145,14 @@ impl Swarm {
     /// The next unit to show, and to whom.
     fn next_reveal(&mut self, now: Time, reveal: &mut Reveal) -> Option<(usize, UnitIndex)> {
         let slow = reveal.usual * SLOW;
-        let mut order: Vec<usize> =
-            (0..self.slots.len()).filter(|&slot| self.slots[slot].can_be_shown()).collect();
+        let unit_blocks = self.geometry.unit_len().div_ceil(BLOCK_LEN) as usize;
+        let pending_max = (PENDING_MAX / unit_blocks).max(2);
+        let mut order: Vec<usize> = (0..self.slots.len())
+            .filter(|&slot| {
+                let peer = &self.slots[slot];
+                peer.can_be_shown() && peer.reveals_pending.len() < pending_max
+            })
+            .collect();
         order.sort_by_key(|&slot| {
             let peer = &self.slots[slot];
             let is_slow = !slow.is_zero() && peer.reveal_time > slow;
@@ -223,6 +235,20 @@ impl Swarm {
         }
     }
 
+    /// A request could not be taken: its unit must be shown again.
+    pub(super) fn reveal_refused(&mut self, key: PeerKey, block: Block) {
+        let Some(unit) = self.geometry.unit_at(block.piece, block.offset) else {
+            return;
+        };
+        let was_shown = self
+            .peer(key)
+            .is_some_and(|peer| peer.reveals_pending.iter().any(|pending| pending.unit == unit));
+        if was_shown && let Some(reveal) = &mut self.reveal {
+            reveal.lost.insert(unit);
+            self.reveal_is_over(key, unit);
+        }
+    }
+
     /// The peer has the unit, or does not want it from us.
     pub(super) fn reveal_is_over(&mut self, key: PeerKey, unit: UnitIndex) {
         if self.reveal.is_some()
@@ -272,7 +298,7 @@ impl Swarm {
         let Some(mut reveal) = self.reveal.take() else {
             return;
         };
-        let patience = HOARDED.max(unit_time * HOARDED_UNIT_TIMES);
+        let patience = HOARDED.max(unit_time * HOARDED_UNIT_TIMES).min(HOARDED_MAX);
         while let Some(&(unit, serial, at)) = reveal.unspread.front() {
             let has_spread = self.picker.availability(unit) > 1;
             if !has_spread && now - at < patience {

@@ -23,7 +23,7 @@ use crate::wire::Message;
 const COMMIT_HORIZON: Duration = Duration::from_millis(8);
 
 /// At least this much is committed, whatever the rate: one block on the wire, two behind it.
-pub(super) const COMMIT_MIN: u64 = 3 * BLOCK_LEN as u64;
+pub(super) const COMMIT_MIN: u64 = 8 * BLOCK_LEN as u64;
 
 /// What is committed before the rate is known doubles up to here each time that it did not last
 /// until we were awake again: 2 ms at 2 GB/s.
@@ -31,7 +31,7 @@ const COMMIT_FLOOR_MAX: u64 = 4 << 20;
 
 /// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
 /// these and no more. At high rates it grows with the committed data.
-const IN_FLIGHT_MIN: u32 = 4;
+const IN_FLIGHT_MIN: u32 = 6;
 
 /// Peers within this many units of one another are equal: finer steps only make one neighbour wait
 /// for the difference of a single `have` that is still on its way.
@@ -62,6 +62,7 @@ impl Swarm {
                 if peer.traits.fast {
                     self.send(key, Message::Reject(block));
                 }
+                self.reveal_refused(key, block);
             }
         }
     }
@@ -112,14 +113,21 @@ impl Swarm {
         }
         let target = self.commit_target();
         let in_flight_max = IN_FLIGHT_MIN.max((target / u64::from(BLOCK_LEN)) as u32 * 2);
-        while self.busy_unsent(now) < target {
-            let Some(key) = self.most_deprived(in_flight_max) else {
-                self.commit_was_full = false;
+        loop {
+            let busy = self.busy_unsent(now);
+            self.commit_was_full = busy >= target;
+            if self.commit_was_full {
                 return;
-            };
+            }
+            let mut next = self.most_deprived(in_flight_max);
+            if next.is_none() && busy == 0 && self.upload_rate.bytes_per_s() < 1.0 {
+                // The link idles and its rate is not known yet. Four blocks a round trip would be
+                // all that is ever measured of a fast one.
+                next = self.most_deprived(u32::MAX);
+            }
+            let Some(key) = next else { return };
             self.commit(now, key);
         }
-        self.commit_was_full = true;
     }
 
     /// Bytes that should be committed to sockets.
@@ -143,7 +151,13 @@ impl Swarm {
     fn most_deprived(&self, in_flight_max: u32) -> Option<PeerKey> {
         self.peers()
             .filter(|peer| !peer.queue.is_empty() && peer.in_flight < in_flight_max)
-            .min_by_key(|peer| (peer.have.count() / DEPRIVED_STEP, peer.served_at))
+            .min_by_key(|peer| {
+                // A seed has chosen already when it showed the unit. Serving the poorest first, it
+                // would serve nobody else while there is a latecomer, or a liar that all others
+                // have banned.
+                let units = if peer.revealed_to { 0 } else { peer.have.count() };
+                (units / DEPRIVED_STEP, peer.served_at)
+            })
             .map(|peer| peer.key)
     }
 
