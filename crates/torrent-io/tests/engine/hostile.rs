@@ -7,7 +7,7 @@ use torrent::Block;
 use torrent::metainfo::create::Format;
 use torrent::swarm::SEED_PEERS_MAX;
 use torrent::wire::Message;
-use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX, PER_ADDRESS_MAX};
+use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
 
 use super::node::{Content, config};
 use super::stranger::{self, Stranger};
