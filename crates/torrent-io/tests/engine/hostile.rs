@@ -1,12 +1,12 @@
 //! Peers that lie, babble, stall or crowd.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use torrent::Block;
 use torrent::metainfo::create::Format;
 use torrent::swarm::SEED_PEERS_MAX;
-use torrent::wire::Message;
+use torrent::wire::{ExtendedHandshake, Message};
 use torrent_io::engine::{EngineConfig, HALF_OPEN_MAX};
 
 use super::node::{Content, config};
@@ -128,6 +128,22 @@ fn a_request_past_the_end_is_answered_with_the_padding() {
 }
 
 #[test]
+fn an_ipv4_peer_of_a_socket_for_both_families_has_its_ipv4_address() {
+    let content = content(Format::Hybrid);
+    let seed = content.seed_with(EngineConfig { listen: "[::]:0".parse().unwrap(), ..config() });
+    let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), seed.addr().port());
+    let mut stranger = Stranger::dial(addr, &content);
+    stranger.send_handshake_with(content.infohash(), true);
+    stranger.read_handshake();
+    let handshake = loop {
+        if let Message::Extended { id: 0, payload } = stranger.next().unwrap() {
+            break ExtendedHandshake::decode(&payload).unwrap();
+        }
+    };
+    assert_eq!(handshake.your_ip, Some(Ipv4Addr::LOCALHOST.into()));
+}
+
+#[test]
 fn babble_is_hung_up_on() {
     let content = content(Format::Hybrid);
     let seed = content.seed();
@@ -206,7 +222,7 @@ fn a_crowd_of_peers_finds_a_limit_and_leaves_no_trace() {
             let mut peer_id = stranger::PEER_ID;
             peer_id[16..].copy_from_slice(&number.to_be_bytes());
             let mut stranger = Stranger::dial(seed.addr(), &content);
-            stranger.send_handshake_as(content.infohash(), peer_id);
+            stranger.send_handshake_as(content.infohash(), peer_id, false);
             stranger
         })
         .collect();

@@ -34,11 +34,20 @@ impl Stranger {
     }
 
     pub(crate) fn send_handshake(&mut self, infohash: [u8; 20]) {
-        self.send_handshake_as(infohash, PEER_ID);
+        self.send_handshake_as(infohash, PEER_ID, false);
     }
 
-    pub(crate) fn send_handshake_as(&mut self, infohash: [u8; 20], peer_id: [u8; 20]) {
-        let features = Features { fast: true, extended: false, v2: false };
+    pub(crate) fn send_handshake_with(&mut self, infohash: [u8; 20], extended: bool) {
+        self.send_handshake_as(infohash, PEER_ID, extended);
+    }
+
+    pub(crate) fn send_handshake_as(
+        &mut self,
+        infohash: [u8; 20],
+        peer_id: [u8; 20],
+        extended: bool,
+    ) {
+        let features = Features { fast: true, extended, v2: false };
         let handshake = Handshake { features, infohash, peer_id };
         self.stream.write_all(&handshake.encode()).unwrap();
     }
@@ -107,11 +116,10 @@ impl Stranger {
         answer: &dyn Fn(usize, &mut Vec<u8>) -> bool,
     ) {
         self.read_handshake();
-        self.serve_requests(piece_len, data, answer);
+        self.answer_requests(piece_len, data, answer);
     }
 
-    /// As [`Self::serve`], once handshakes are done.
-    fn serve_requests(
+    fn answer_requests(
         &mut self,
         piece_len: u32,
         data: &[u8],
@@ -165,14 +173,15 @@ pub(crate) fn v2_seed(content: &Content) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let infohash = content.metainfo.info_hash_v2().unwrap().truncated();
-    let (data, geometry) = (content.data(), content.metainfo.geometry().clone());
+    let data = content.data();
+    let piece_len = content.metainfo.geometry().piece_len();
+    let limits = Limits::new(content.metainfo.geometry());
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let limits = Limits::new(&geometry);
             let mut peer = Stranger { stream: stream.unwrap(), limits, buffer: vec![] };
             if peer.read_handshake().infohash == infohash {
                 peer.send_handshake(infohash);
-                peer.serve_requests(geometry.piece_len(), &data, &|_, _| true);
+                peer.answer_requests(piece_len, &data, &|_, _| true);
             }
         }
     });

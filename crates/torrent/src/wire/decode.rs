@@ -13,9 +13,9 @@ use super::message::{ExtensionIds, HashRange, Message, id};
 use crate::geometry::{BLOCK_LEN, Block, Geometry, PIECES_MAX};
 
 /// The longest extended message, and the longest of a number that we do not know, number included.
-/// libtorrent takes up to 1 MiB of an extended message, so no client can have use for a longer one;
-/// ours are at most a few KiB.
-pub const EXTENDED_LEN_MAX: u32 = 1 << 20;
+/// What we read of them are a few KiB and nothing above 64 KiB is parsed, so this is what a hostile peer
+/// can make a connection keep: as much as a bitfield of the largest torrent, and its double.
+pub const EXTENDED_LEN_MAX: u32 = 256 * 1024;
 
 /// The most hashes in one message. BEP 52 lets a receiver refuse requests for more than 512, which
 /// is also what we ask for at most; twice that for those who send more than they were asked for, and
