@@ -31,6 +31,7 @@ const TOOLS: &[setup::Tool] = &[
     setup::IP,
     setup::ARIA2,
     setup::MKTORRENT,
+    setup::NGINX,
     setup::OPENTRACKER,
     setup::PYTHON,
     setup::LIBTORRENT,

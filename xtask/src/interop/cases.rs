@@ -1,14 +1,16 @@
 //! The matrix.
 
 use super::content::Shape;
-use super::program::Program::{self, Aria2, Libtorrent, LibtorrentHashless, Ours, Transmission};
+use super::program::Program::{
+    self, Aria2, Libtorrent, LibtorrentHashless, Nginx, Ours, Transmission,
+};
 use super::torrent::{Format, Maker, Torrent};
 use super::tracker::Tracker;
 
 /// One transfer.
 pub(super) struct Case {
     pub(super) torrent: Torrent,
-    /// `None`: they find one another on the local network (LSD).
+    /// `None`: they find one another on the local network (LSD), or the seed is a web seed.
     pub(super) tracker: Option<Tracker>,
     pub(super) seed: Program,
     pub(super) nodes: Vec<Program>,
@@ -36,7 +38,11 @@ impl Case {
             nodes.push(node.name().to_owned());
         }
         let seed = self.seed.name();
-        let by = self.tracker.map_or("LSD".to_owned(), Tracker::name);
+        let by = match self.tracker {
+            Some(tracker) => tracker.name(),
+            None if self.seed == Nginx => "URL".to_owned(),
+            None => "LSD".to_owned(),
+        };
         format!("{seed} → {}, {}, by {by}", nodes.join("+"), self.torrent.name())
     }
 }
@@ -49,6 +55,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(v2_pairs());
     cases.extend(makers());
     cases.extend(local());
+    cases.extend(web());
     cases
 }
 
@@ -156,5 +163,20 @@ fn local() -> Vec<Case> {
             cases.push(Case { torrent, tracker: None, seed, nodes: vec![node] });
         }
     }
+    cases
+}
+
+/// From a web server, without a peer or a tracker.
+fn web() -> Vec<Case> {
+    let mut cases = vec![];
+    for format in [Format::V1, Format::Hybrid, Format::V2] {
+        for shape in SHAPES {
+            let torrent = torrent(shape, format, SMALL);
+            cases.push(Case { torrent, tracker: None, seed: Nginx, nodes: vec![Ours] });
+        }
+    }
+    // Nobody can be asked for hashes.
+    let torrent = torrent(Shape::Single, Format::V2, BIG);
+    cases.push(Case { torrent, tracker: None, seed: Nginx, nodes: vec![Ours] });
     cases
 }

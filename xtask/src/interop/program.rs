@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::lab::{Lab, Process, Slot, Spawn, wait_until};
 use crate::{release_binary, setup};
@@ -16,6 +16,13 @@ use crate::{release_binary, setup};
 const PORT: u16 = 6_881;
 
 const RPC_PORT: u16 = 9_091;
+
+const WEB_PORT: u16 = 8_080;
+
+/// What a torrent names as its web seed: the folder that has the file, or the torrent's folder.
+pub(super) fn web_seed() -> String {
+    format!("http://{}:{WEB_PORT}/", Slot::SERVER.address())
+}
 
 /// How long a seed may take to look at its files.
 const SEED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +38,8 @@ pub(super) enum Program {
     LibtorrentHashless,
     Aria2,
     Transmission,
+    /// A web server, as a web seed: no peer at all.
+    Nginx,
 }
 
 /// Where a program runs.
@@ -52,6 +61,8 @@ enum Complete {
     Line(Arc<AtomicBool>),
     /// A hook made a file.
     File(PathBuf),
+    /// It is from the start.
+    Always,
 }
 
 impl Peer {
@@ -59,6 +70,7 @@ impl Peer {
         match &self.complete {
             Complete::Line(seen) => seen.load(Ordering::Relaxed),
             Complete::File(path) => path.exists(),
+            Complete::Always => true,
         }
     }
 
@@ -84,6 +96,7 @@ impl Program {
             Self::LibtorrentHashless => "libtorrent without hashes",
             Self::Aria2 => "aria2",
             Self::Transmission => "Transmission",
+            Self::Nginx => "nginx",
         }
     }
 
@@ -95,8 +108,9 @@ impl Program {
             Self::LibtorrentHashless => libtorrent(place, "seed-unchecked")?,
             Self::Aria2 => aria2(place, &["--check-integrity=true"])?,
             Self::Transmission => transmission(place)?,
+            Self::Nginx => nginx(place)?,
         };
-        peer.process.wait_listening(PORT)?;
+        peer.process.wait_listening(if self == Self::Nginx { WEB_PORT } else { PORT })?;
         peer.wait_complete()?;
         Ok(peer)
     }
@@ -109,6 +123,7 @@ impl Program {
             Self::LibtorrentHashless => libtorrent(place, "get-without-layers"),
             Self::Aria2 => aria2(place, &[]),
             Self::Transmission => transmission(place),
+            Self::Nginx => bail!("a web server does not download"),
         }
     }
 }
@@ -209,4 +224,20 @@ fn transmission(place: &Place<'_>) -> Result<Peer> {
     };
     remote(&["--add", &place.metainfo.to_string_lossy()])?;
     Ok(Peer { process, complete: Complete::File(file) })
+}
+
+fn nginx(place: &Place<'_>) -> Result<Peer> {
+    let dir = place.dir().display().to_string();
+    let mut config = format!("daemon off; master_process off; user root; pid {dir}/nginx.pid;\n");
+    config.push_str("error_log stderr; events {}\nhttp { access_log off;\n");
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        config.push_str(&format!("{kind}_temp_path {dir}/nginx-{kind};\n"));
+    }
+    config.push_str(&format!("server {{ listen {WEB_PORT}; root {dir}; }} }}\n"));
+    let path = place.dir().join("nginx.conf");
+    super::write(&path, &config)?;
+    let nginx = setup::find(setup::NGINX.file).unwrap_or_else(|| "nginx".into());
+    let spawn = place.spawn(nginx).arg("-p").arg(place.dir()).arg("-c").arg(&path);
+    let process = place.lab.spawn(place.slot, spawn)?;
+    Ok(Peer { process, complete: Complete::Always })
 }

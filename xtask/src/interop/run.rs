@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::cases::Case;
 use super::content::Contents;
-use super::program::{Peer, Place, Program};
+use super::program::{self, Peer, Place, Program};
 use super::torrent::Maker;
 use crate::lab::{Lab, Slot, wait_until};
 
@@ -23,10 +23,11 @@ pub(super) fn run(case: &Case, contents: &Contents, logs: &Path) -> Result<Durat
     let lab = Lab::new(case.nodes.len(), None, logs)?;
     let torrent = &case.torrent;
     contents.copy(torrent.shape, &lab.slot_dir(Slot::SERVER))?;
-    let metainfo = torrent.make(&lab, case.tracker).context("making the torrent")?;
+    let web_seed = (case.seed == Program::Nginx).then(program::web_seed);
+    let metainfo = torrent.make(&lab, case.tracker, web_seed).context("making the torrent")?;
     let _tracker = case.tracker.map(|tracker| tracker.start(&lab, &metainfo)).transpose()?;
     let place = |slot| {
-        let is_local = case.tracker.is_none();
+        let is_local = case.tracker.is_none() && case.seed != Program::Nginx;
         Place { lab: &lab, slot, metainfo: &metainfo, is_local }
     };
     let seed = case.seed.seed(&place(Slot::SERVER))?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::content::Shape;
 use super::tracker::Tracker;
@@ -59,7 +59,12 @@ impl Torrent {
     }
 
     /// Makes it of what is in the server's directory; where it is then.
-    pub(super) fn make(&self, lab: &Lab, tracker: Option<Tracker>) -> Result<PathBuf> {
+    pub(super) fn make(
+        &self,
+        lab: &Lab,
+        tracker: Option<Tracker>,
+        web_seed: Option<String>,
+    ) -> Result<PathBuf> {
         let dir = lab.slot_dir(Slot::SERVER);
         let (source, out) = (dir.join(self.shape.name()), dir.join("it.torrent"));
         let (source_text, out_text) = (source.to_string_lossy(), out.to_string_lossy());
@@ -96,6 +101,10 @@ impl Torrent {
                 Maker::Ours | Maker::Libtorrent => "--announce",
             };
             argv.extend([flag.into(), announce]);
+        }
+        if let Some(url) = web_seed {
+            ensure!(self.maker == Maker::Ours, "only our torrents have web seeds here");
+            argv.extend(["--web-seed".into(), url]);
         }
         argv.extend(["-o".into(), out_text.into_owned(), source_text.into_owned()]);
         lab.run(Slot::SERVER, &argv)?;

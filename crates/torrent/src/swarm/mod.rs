@@ -388,7 +388,7 @@ impl Swarm {
                 Some(unit) => self.on_have_unit(now, key, unit),
                 None => self.close(key, CloseReason::Protocol("have-unit out of range")),
             },
-            Message::Bitfield(bytes) => self.on_bitfield(now, key, &bytes, first),
+            Message::Bitfield(bytes) => self.on_bitfield(now, key, &bytes),
             Message::HaveAll => self.on_have_all(now, key, first),
             Message::HaveNone if !first => {
                 self.close(key, CloseReason::Protocol("have-none is not the first message"));
@@ -441,11 +441,9 @@ impl Swarm {
         }
     }
 
-    fn on_bitfield(&mut self, now: Time, key: PeerKey, bytes: &[u8], first: bool) {
-        if !first {
-            self.close(key, CloseReason::Protocol("bitfield is not the first message"));
-            return;
-        }
+    /// BEP 3 has a bitfield as the first message only, but aria2 sends one in place of several `have`s
+    /// wherever it is shorter. What is not in it is not lost.
+    fn on_bitfield(&mut self, now: Time, key: PeerKey, bytes: &[u8]) {
         match Bitfield::decode(bytes, self.geometry.piece_count()) {
             Ok(pieces) => {
                 for piece in pieces.iter() {

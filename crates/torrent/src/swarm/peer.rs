@@ -39,7 +39,7 @@ pub(super) struct Peer {
     pub(super) reveals: bool,
     /// Whether we reveal to it, rather than telling it of all that we have.
     pub(super) revealed_to: bool,
-    /// A bitfield, `HaveAll` or `HaveNone` is only allowed as the first message (BEP 3, 6).
+    /// `HaveAll` or `HaveNone` is only allowed as the first message (BEP 6).
     pub(super) said_anything: bool,
 
     pub(super) chokes_us: bool,

@@ -122,7 +122,7 @@ fn connection_on_which_neither_side_wants_anything_is_closed() {
 
 #[test]
 fn first_messages_are_only_allowed_first() {
-    for message in [Message::Bitfield(vec![0]), Message::HaveAll, Message::HaveNone] {
+    for message in [Message::HaveAll, Message::HaveNone] {
         let mut node = Harness::leech("...", 1);
         node.connect(A, OWN);
         node.say(A, Message::Interested);
@@ -133,6 +133,17 @@ fn first_messages_are_only_allowed_first() {
         };
         assert!(out.iter().any(broke), "{message:?}");
     }
+}
+
+#[test]
+fn a_later_bitfield_tells_what_is_new_and_takes_nothing_back() {
+    let mut node = Harness::leech("...", 1);
+    node.connect_holder(A, "#..");
+    node.look();
+    node.say(A, Message::Bitfield(vec![0b0110_0000]));
+    assert_eq!(node.requests(A).len(), 2);
+    assert!(node.swarm.stats().seeds == 1);
+    node.check();
 }
 
 #[test]
