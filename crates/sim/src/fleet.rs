@@ -530,6 +530,7 @@ fn node(index: usize, kind: Kind, started: Time, geometry: &Geometry, random_see
         role: if is_seed { Role::Seed } else { Role::Leech },
         have: if is_seed { Bitfield::full(count) } else { Bitfield::new(count) },
         unit_hashes_known: is_seed,
+        commit_min_blocks: 2,
         random_seed,
     });
     Node {

@@ -39,6 +39,10 @@ const BANNED_MAX: usize = 4096;
 /// milliseconds, and a slow loris holds a place no longer than this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Blocks committed to sockets at least; a block counts until it is acknowledged, which is noticed up
+/// to a turn of 4 ms late.
+const COMMIT_MIN_BLOCKS: u32 = 8;
+
 /// How often figures are given out.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -251,6 +255,7 @@ impl Reactor {
             role,
             have: units,
             unit_hashes_known,
+            commit_min_blocks: COMMIT_MIN_BLOCKS,
             random_seed: self.config.random_seed ^ id.0,
         });
         let infohashes = metainfo

@@ -26,10 +26,6 @@ const WINDOW_ROUND_TRIPS: u32 = 3;
 /// The window is never smaller than this many blocks.
 const WINDOW_MIN: u32 = 16;
 
-/// Blocks that are asked for in one packet: the whole of a usual unit. The window is passed by up to
-/// this many less one, which costs nothing; a packet for each block costs its headers and a wake-up.
-const RUN_MAX: u32 = 4;
-
 /// Requests outstanding at one peer, at least; more when few peers have something for us.
 const PER_PEER_MIN: u32 = 4;
 
@@ -215,7 +211,7 @@ impl Swarm {
         let mut best: Option<(f64, PeerKey)> = None;
         let mut rng = self.rng.clone();
         for peer in self.peers().filter(useful) {
-            let limit = if peer.strikes > 0 { 1 } else { per_peer.min(peer.request_limit) };
+            let limit = per_peer.min(peer.limit());
             if peer.windowed() >= limit {
                 continue;
             }
@@ -244,24 +240,21 @@ impl Swarm {
             .unwrap_or(Duration::from_millis(1))
     }
 
-    /// Asks one peer for some blocks of a unit, in one packet, if it turns out to have work after all.
+    /// Asks one peer for one block, if it turns out to have work after all.
     fn request_from(&mut self, now: Time, key: PeerKey) {
-        let unit = self.choose_unit(key);
-        let free = |swarm: &Self, unit| swarm.picker.partial(unit)?.first_free();
-        let Some((unit, first)) = unit.and_then(|unit| Some((unit, free(self, unit)?))) else {
+        let Some(unit) = self.choose_unit(key) else {
             if let Some(peer) = self.peer_mut(key) {
                 debug_assert!(peer.wanted == 0, "{} wanted units, none to pick", peer.wanted);
                 peer.wanted = 0;
             }
             return;
         };
+        let Some(first) = self.picker.partial(unit).and_then(|partial| partial.first_free()) else {
+            // It was left unfinished, and what was missing has come since.
+            self.picker.not_released(unit);
+            return;
+        };
         self.ask(now, key, unit, first, false);
-        for _ in 1..RUN_MAX {
-            match free(self, unit) {
-                Some(index) => self.ask(now, key, unit, index, false),
-                None => break,
-            }
-        }
         self.share_if_slow(key, unit);
     }
 

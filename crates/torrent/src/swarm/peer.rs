@@ -180,6 +180,11 @@ impl Peer {
         self.request_limit.saturating_sub(self.outstanding.len() as u32)
     }
 
+    /// The most requests that it may hold: what it takes, or one after a stall.
+    pub(super) fn limit(&self) -> u32 {
+        if self.strikes > 0 { 1 } else { self.request_limit }
+    }
+
     /// Requests that count against our request window.
     pub(super) fn windowed(&self) -> u32 {
         self.outstanding.len() as u32 - self.outstanding_reveals

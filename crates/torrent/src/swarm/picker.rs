@@ -141,6 +141,11 @@ impl Picker {
         self.released.contains(&unit)
     }
 
+    /// Nothing is left to ask for of a unit that was left unfinished.
+    pub(super) fn not_released(&mut self, unit: UnitIndex) {
+        self.released.remove(&unit);
+    }
+
     /// A unit left unfinished that `theirs` holds.
     pub(super) fn pick_released(&self, theirs: &Bitfield) -> Option<UnitIndex> {
         self.released.iter().copied().find(|unit| theirs.contains(unit.0))

@@ -18,20 +18,18 @@ use crate::geometry::{BLOCK_LEN, Block};
 use crate::time::Time;
 use crate::wire::Message;
 
-/// What is committed to sockets, as time at the measured upload rate: the time that it takes to
-/// notice an empty socket and fill it again on a busy machine.
-const COMMIT_HORIZON: Duration = Duration::from_millis(8);
-
-/// At least this much is committed, whatever the rate: one block on the wire, two behind it.
-pub(super) const COMMIT_MIN: u64 = 8 * BLOCK_LEN as u64;
+/// What is committed to sockets, as time at the measured upload rate, for each block that is committed
+/// at least: the later the driver learns that blocks have left, the more must be on their way.
+const COMMIT_HORIZON: Duration = Duration::from_millis(1);
 
 /// What is committed before the rate is known doubles up to here each time that it did not last
 /// until we were awake again: 2 ms at 2 GB/s.
 const COMMIT_FLOOR_MAX: u64 = 4 << 20;
 
-/// Blocks that one connection may hold unacknowledged: a receiver that is slow or dead holds up
-/// these and no more. At high rates it grows with the committed data.
-const IN_FLIGHT_MIN: u32 = 6;
+/// Blocks that one connection may hold unacknowledged, at least: a receiver that is slow or dead holds
+/// up these and no more. Three quarters of what is committed at least; on a link that needs more to
+/// be committed, twice that.
+const IN_FLIGHT_MIN: u32 = 4;
 
 /// Peers within this many units of one another are equal: finer steps only make one neighbour wait
 /// for the difference of a single `have` that is still on its way.
@@ -112,7 +110,10 @@ impl Swarm {
             self.commit_floor = (self.commit_floor * 2).min(COMMIT_FLOOR_MAX);
         }
         let target = self.commit_target();
-        let in_flight_max = IN_FLIGHT_MIN.max((target / u64::from(BLOCK_LEN)) as u32 * 2);
+        let in_flight_max = match (target / u64::from(BLOCK_LEN)) as u32 {
+            blocks if target > self.commit_min => blocks * 2,
+            blocks => IN_FLIGHT_MIN.max(blocks * 3 / 4),
+        };
         loop {
             let busy = self.busy_unsent(now);
             self.commit_was_full = busy >= target;
@@ -132,17 +133,18 @@ impl Swarm {
 
     /// Bytes that should be committed to sockets.
     fn commit_target(&self) -> u64 {
-        self.commit_floor.max(self.upload_rate.over(COMMIT_HORIZON))
+        let blocks = (self.commit_min / u64::from(BLOCK_LEN)) as u32;
+        self.commit_floor.max(self.upload_rate.over(COMMIT_HORIZON * blocks))
     }
 
     /// Forgets slowly that the link once ran dry; called at each tick.
     pub(super) fn lower_commit_floor(&mut self) {
-        self.commit_floor = COMMIT_MIN.max(self.commit_floor - self.commit_floor / 8);
+        self.commit_floor = self.commit_min.max(self.commit_floor - self.commit_floor / 8);
     }
 
     /// Bytes committed to sockets that move.
     fn busy_unsent(&self, now: Time) -> u64 {
-        if self.unsent < COMMIT_MIN {
+        if self.unsent < self.commit_min {
             return self.unsent;
         }
         self.peers().filter(|peer| now - peer.unsent_since < STUCK).map(|peer| peer.unsent).sum()

@@ -178,6 +178,7 @@ mod tests {
             role: Role::Leech,
             have: Bitfield::new(8),
             unit_hashes_known: true,
+            commit_min_blocks: 2,
             random_seed: 1,
         });
         feed(&mut swarm, 0, Input::Tick);

@@ -52,6 +52,7 @@ impl Harness {
             role,
             have: units,
             unit_hashes_known: true,
+            commit_min_blocks: 2,
             random_seed: 1,
         });
         let mut harness = Self { swarm, now: Time::ZERO, out: vec![] };
