@@ -1,0 +1,230 @@
+//! An image: an immutable, verified set of files that a node can boot, and how it is loaded.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The most characters of an image's name: it is a folder's name, part of URLs, and shown in menus.
+pub const NAME_LEN_MAX: usize = 64;
+
+/// The most bytes of a path within an image (`PATH_MAX` of Linux is 4096 with the folders above).
+pub const PATH_LEN_MAX: usize = 1024;
+
+/// The most bytes of a kernel command line (`COMMAND_LINE_SIZE` of x86-64 Linux, the last is NUL).
+pub const CMDLINE_LEN_MAX: usize = 2047;
+
+/// The name of an image: that of its folder in `oss/`. Letters, digits and `-` `_` `.` `+`, the
+/// first of them a letter or digit: it needs no quoting in a shell, a URL or an iPXE script.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageName(String);
+
+/// A text that cannot name an image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` cannot name an image: use letters, digits and - _ . +, begin with a letter or digit, \
+     {NAME_LEN_MAX} at most"
+)]
+pub struct ImageNameError(String);
+
+impl ImageName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = ImageNameError;
+
+    fn from_str(text: &str) -> Result<Self, ImageNameError> {
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+        if text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.len() <= NAME_LEN_MAX
+            && text.chars().all(good)
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ImageNameError(text.chars().take(NAME_LEN_MAX).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for ImageName {
+    type Error = ImageNameError;
+
+    fn try_from(text: String) -> Result<Self, ImageNameError> {
+        text.parse()
+    }
+}
+
+impl From<ImageName> for String {
+    fn from(name: ImageName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The path of a file within an image: relative, with `/` between names, none of which is empty,
+/// `.` or `..`, so that it can lead nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImagePath(String);
+
+/// A text that is no path within an image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a path within the image's folder: write it relative, without `.` or `..`")]
+pub struct ImagePathError(String);
+
+impl ImagePath {
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ImagePath {
+    type Err = ImagePathError;
+
+    fn from_str(text: &str) -> Result<Self, ImagePathError> {
+        let good = |name: &str| !matches!(name, "" | "." | "..");
+        if text.len() <= PATH_LEN_MAX
+            && text.split('/').all(good)
+            && !text.contains(|c: char| c.is_control())
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ImagePathError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for ImagePath {
+    type Error = ImagePathError;
+
+    fn try_from(text: String) -> Result<Self, ImagePathError> {
+        text.parse()
+    }
+}
+
+impl From<ImagePath> for String {
+    fn from(path: ImagePath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for ImagePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The last step on the node: how an image, once it is whole and verified, is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum Loader {
+    /// Replace the running kernel by the image's, through `kexec_file_load`.
+    Kexec {
+        /// The kernel.
+        kernel: ImagePath,
+        /// Its initrds, concatenated in this order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        initrds: Vec<ImagePath>,
+        /// The kernel command line.
+        #[serde(default)]
+        cmdline: String,
+    },
+    /// A virtual machine, with the swarm alive under it.
+    #[serde(rename = "bin-qemu-x86_64")]
+    Qemu {
+        /// The arguments of QEMU, split as a shell splits them.
+        args: String,
+    },
+    /// A program of the image, in place of the agent.
+    #[serde(rename = "bin")]
+    Exec {
+        /// The program.
+        bin: ImagePath,
+        /// Its arguments, split as a shell splits them.
+        #[serde(default)]
+        args: String,
+    },
+    /// A way of loading that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An image as the manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its name, unique in the lab.
+    pub name: ImageName,
+    /// What menus show.
+    pub title: String,
+    /// The bytes of all its files together.
+    pub len: u64,
+    /// The v2 infohash (BEP 52): SHA-256 of the info dictionary, which through the Merkle roots in
+    /// it covers the name, length and every byte of every file.
+    #[serde(with = "crate::hex::serde")]
+    pub infohash: [u8; 32],
+    /// How it is run.
+    pub loader: Loader,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_need_no_quoting_are_taken() {
+        for name in ["debian-12", "a", "6.1.0+rt_64k", &"x".repeat(NAME_LEN_MAX)] {
+            assert!(name.parse::<ImageName>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_could_lead_elsewhere_are_refused() {
+        for name in
+            ["", ".", "..", ".hidden", "-x", "a/b", "a b", "ä", &"x".repeat(NAME_LEN_MAX + 1)]
+        {
+            assert!(name.parse::<ImageName>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_stay_within_the_image() {
+        for path in ["vmlinuz", "boot/initrd.img", "a b/ü"] {
+            assert!(path.parse::<ImagePath>().is_ok(), "{path}");
+        }
+        for path in ["", "/vmlinuz", "../x", "a/../b", "a//b", "a/", "./a", "a\nb"] {
+            assert!(path.parse::<ImagePath>().is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_loader_is_written_with_the_words_of_the_configuration() {
+        let loader = Loader::Kexec {
+            kernel: "vmlinuz".parse().unwrap(),
+            initrds: vec!["initrd.img".parse().unwrap()],
+            cmdline: "quiet".to_owned(),
+        };
+        let text = serde_json::to_string(&loader).unwrap();
+        assert_eq!(
+            text,
+            r#"{"method":"kexec","kernel":"vmlinuz","initrds":["initrd.img"],"cmdline":"quiet"}"#
+        );
+        assert_eq!(serde_json::from_str::<Loader>(&text).unwrap(), loader);
+    }
+
+    #[test]
+    fn a_loader_of_a_newer_server_is_unknown() {
+        let text = r#"{"method":"hologram","beams":3}"#;
+        assert_eq!(serde_json::from_str::<Loader>(text).unwrap(), Loader::Unknown);
+    }
+}

@@ -1,0 +1,28 @@
+//! The nouns of a boot, and the contract between the agent on a node and the server.
+//!
+//! Pure: no I/O, no clock. `server` and `agent` meet only here. Every enum that crosses the wire has
+//! a variant for what a newer program says, so that old agents and new servers understand each other.
+//!
+//! Read in this order: what a node is, what an image is, the manifest that names the images of a lab
+//! and the signature over it, then what a node reports on its way.
+#![deny(missing_docs)]
+
+pub mod hex;
+pub mod node;
+
+pub mod image;
+
+pub mod manifest;
+pub mod signature;
+
+pub mod failure;
+pub mod report;
+pub mod stage;
+
+pub use failure::Failure;
+pub use image::{Image, ImageName, ImagePath, Loader};
+pub use manifest::Manifest;
+pub use node::{Arch, Firmware, Mac};
+pub use report::Report;
+pub use signature::{LabKey, LabPublicKey, Signature};
+pub use stage::Stage;

@@ -1,0 +1,98 @@
+//! What an agent tells the server: where it is. `POST /api/v1/reports`, one JSON object; the answer
+//! is an [`Answer`]. A node boots as well when nobody listens.
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::{Arch, Firmware, Mac};
+use crate::stage::Stage;
+
+/// The most bytes of a report that a server reads.
+pub const LEN_MAX: usize = 16 << 10;
+
+/// The most bytes of log lines in a report.
+pub const LOG_LEN_MAX: usize = 4 << 10;
+
+/// One report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whose.
+    pub node: Mac,
+    /// Of which boot: drawn by the agent when it starts, so that a node that was switched off and on
+    /// is told from one whose packets arrive late.
+    pub boot: u64,
+    /// Counts the reports of a boot from 1; of two the higher is the later.
+    pub sequence: u64,
+    /// Milliseconds since the node's kernel started.
+    pub uptime_ms: u64,
+    /// Where it is.
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// What it is. Sent with the first report of a boot, and when something of it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// The latest lines of the agent's log, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Which kernels it runs.
+    pub arch: Arch,
+    /// How it was started, as far as a kernel can know.
+    pub firmware: Firmware,
+    /// The SMBIOS UUID, in its usual text form; some boards have none, or all the same.
+    #[serde(default)]
+    pub uuid: Option<String>,
+    /// The memory that Linux counts.
+    pub memory_bytes: u64,
+    /// Logical processors.
+    pub processors: u32,
+    /// The interface that has the lease.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Its driver.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// The address that it leased.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The agent's version.
+    pub agent: String,
+    /// The running kernel's release.
+    pub kernel: String,
+}
+
+/// The server's answer to a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The serial of the manifest that is in force; a node that waits to try again fetches it when
+    /// it is newer than its own.
+    #[serde(default)]
+    pub manifest_serial: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Golden: what agents in the field send. Never change these; add to them.
+    const FIRST: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":2100,"stage":"agent","machine":{"arch":"x86_64","firmware":"bios","uuid":null,"memory_bytes":1073741824,"processors":2,"interface":null,"driver":null,"address":null,"agent":"0.1.0","kernel":"6.1.0-40-amd64"}}"#;
+    const FAILED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":9,"uptime_ms":9000,"stage":"failed","failure":"BT21","reason":"nobody answered on eth0 within 20 s","retry_in_s":4,"log":["a","b"]}"#;
+
+    #[test]
+    fn reports_keep_their_form() {
+        for golden in [FIRST, FAILED] {
+            let report: Report = serde_json::from_str(golden).unwrap();
+            assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+        }
+    }
+
+    #[test]
+    fn a_report_of_a_newer_agent_is_read_as_far_as_it_is_known() {
+        let newer = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":1,"stage":"teleport","colour":"red"}"#;
+        let report: Report = serde_json::from_str(newer).unwrap();
+        assert_eq!(report.stage, Stage::Unknown);
+    }
+}
