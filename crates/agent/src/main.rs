@@ -1,0 +1,3 @@
+//! `boottorrent-agent`: PID 1 of phase 1.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! PXE boot server (DHCP, proxyDHCP, BINL) and the agent's DHCP client, without I/O.
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! Images and kernels: build, import, state, phase 1.
+#![deny(missing_docs)]
