@@ -35,6 +35,9 @@ pub(crate) const GZIP: Tool = tool("gzip", "gzip");
 pub(crate) const IPXE: Tool = tool("/usr/lib/ipxe/undionly.kpxe", "ipxe");
 /// The ROMs of QEMU's network cards.
 pub(crate) const IPXE_QEMU: Tool = tool("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
+/// The kernel of phase 1 and of test systems; a machine in a container has none.
+pub(crate) const KERNEL: Tool =
+    tool("/var/lib/dpkg/info/linux-image-amd64.list", "linux-image-amd64");
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const MMDEBSTRAP: Tool = tool("mmdebstrap", "mmdebstrap");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
@@ -80,6 +83,7 @@ const ALL: &[Tool] = &[
     GZIP,
     IPXE,
     IPXE_QEMU,
+    KERNEL,
     MMDEBSTRAP,
     OVMF,
     PXELINUX,

@@ -36,10 +36,13 @@ pub(super) struct Case {
     pub(super) run: fn(&Stage<'_>) -> Result<()>,
 }
 
+/// The case that needs nothing of ours.
+pub(super) const HARNESS: &str = "harness";
+
 /// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
 pub(super) const ALL: &[Case] = &[
     Case {
-        name: "harness",
+        name: HARNESS,
         what: "without any part of ours, BIOS and UEFI machines boot the test system",
         run: harness::run,
     },

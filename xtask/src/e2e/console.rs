@@ -28,17 +28,6 @@ impl Console {
     pub(crate) fn has(&self, text: &str) -> bool {
         self.text().contains(text)
     }
-
-    /// How often.
-    pub(crate) fn count(&self, text: &str) -> usize {
-        self.text().matches(text).count()
-    }
-
-    /// The last line that begins with `prefix`, without it.
-    pub(crate) fn last(&self, prefix: &str) -> Option<String> {
-        let text = self.text();
-        text.lines().rev().find_map(|line| line.trim().strip_prefix(prefix)).map(str::to_owned)
-    }
 }
 
 /// Terminal text without escape sequences, carriage returns and empty lines, each of which firmware

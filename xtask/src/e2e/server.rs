@@ -44,9 +44,21 @@ impl Default for Config {
 impl Config {
     /// `Boottorrent.yaml` for the server in this slot. No menu: nobody is at the keyboard.
     fn yaml(&self, slot: Slot) -> String {
-        let external =
-            self.external_tracker.map_or(String::new(), |url| format!("\n  external: [{url}]"));
-        format!("TODO {slot:?} {external}")
+        let trackers =
+            self.external_tracker.map_or(String::new(), |url| format!("  trackers: {url}\n"));
+        format!(
+            "version: 1\n\
+             server:\n  interface: eth0\n  address: {}\n\
+             boot:\n  default: {}\n  timeout: 0\n  seed_time: {}\n\
+             dhcp:\n  mode: {}\n  ranges: 10.77.100.1-10.77.100.200\n\
+             swarm:\n  tracker: {}\n{trackers}\
+             phase1:\n  cmdline: console=ttyS0,115200\n",
+            slot.address(),
+            self.image,
+            self.seed_time_s,
+            self.dhcp,
+            self.tracker,
+        )
     }
 }
 
@@ -79,10 +91,6 @@ impl<'a> Server<'a> {
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.dir.join(name);
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub(crate) fn oss(&self) -> PathBuf {

@@ -12,8 +12,11 @@ use crate::bench::image::Image;
 /// What it says when it is up; the name of its image follows.
 pub(crate) const READY: &str = "BOOTTORRENT-TEST-OS ready";
 
-/// Cards of the machines of this harness, and packet sockets for the DHCP client.
-const MODULES: &[&str] = &["virtio_net", "e1000", "af_packet"];
+/// What it says when it has a lease, before it is ready; the address follows.
+pub(crate) const ADDRESS: &str = "BOOTTORRENT-TEST-OS address";
+
+/// Cards of the machines of this harness with their bus, and packet sockets for the DHCP client.
+const MODULES: &[&str] = &["virtio_pci", "virtio_net", "e1000", "af_packet"];
 
 const BUSYBOX: &str = "/bin/busybox";
 

@@ -1,5 +1,7 @@
 //! The harness itself: if this fails, no other case means anything.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::BOOT_TIMEOUT;
@@ -21,6 +23,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     }
     for machine in &machines {
         let time = machine.wait_for(&testos::ready("stranger"), BOOT_TIMEOUT)?;
+        machine.wait_for(testos::ADDRESS, Duration::ZERO)?;
         eprintln!("  {} ready after {:.0} s", machine.spec().name(), time.as_secs_f64());
     }
     Ok(())
