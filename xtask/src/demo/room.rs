@@ -20,6 +20,9 @@ pub(crate) struct RoomArgs {
     /// Give up after so many seconds
     #[arg(long, default_value_t = 600)]
     timeout: u64,
+    /// Only install what is missing and make the Debian
+    #[arg(long)]
+    prepare: bool,
 }
 
 const IMAGE: &str = "debian-12";
@@ -33,8 +36,11 @@ pub(super) fn run(args: &RoomArgs) -> Result<()> {
     setup::install(e2e::TOOLS)?;
     setup::install(&[setup::MMDEBSTRAP, setup::ZSTD])?;
     interrupt::remember_signals();
-    artifact::build_all()?;
     let debian = Debian::build()?;
+    if args.prepare {
+        return Ok(());
+    }
+    artifact::build_all()?;
     let dir = target_dir().join("demo");
     fresh(&dir)?;
     let lab = Lab::new(0, None, &dir)?;
