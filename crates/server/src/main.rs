@@ -2,12 +2,14 @@
 
 mod cli;
 
+mod tftp;
 mod torrent;
 mod tracker;
 
 mod progress;
 mod quantity;
 mod signals;
+mod sockets;
 
 use std::process::ExitCode;
 

@@ -93,7 +93,7 @@ fn silent_node_is_given_up() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the network does, short of not carrying anything, the file arrives.
     #[test]
