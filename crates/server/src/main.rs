@@ -2,6 +2,12 @@
 
 mod cli;
 
+// Until the services read all of it.
+#[allow(dead_code)]
+mod lab;
+
+// Until the services hand it what is in memory.
+#[allow(dead_code, unused_imports)]
 mod tftp;
 mod torrent;
 mod tracker;
@@ -9,6 +15,8 @@ mod tracker;
 mod progress;
 mod quantity;
 mod signals;
+// Until all services take their ports by it.
+#[allow(dead_code)]
 mod sockets;
 
 use std::process::ExitCode;
