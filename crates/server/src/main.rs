@@ -6,6 +6,8 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+mod phase1;
+
 mod torrent;
 mod tracker;
 
