@@ -6,6 +6,16 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+// Until all of it is wired.
+#[allow(dead_code, unused_imports)]
+mod fleet;
+#[allow(dead_code, unused_imports)]
+mod http;
+#[allow(dead_code, unused_imports)]
+mod services;
+#[allow(dead_code)]
+mod state;
+
 mod torrent;
 mod tracker;
 
