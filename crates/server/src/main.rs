@@ -17,6 +17,7 @@ mod services;
 mod state;
 
 mod torrent;
+#[allow(dead_code)]
 mod tracker;
 
 mod progress;
