@@ -13,6 +13,7 @@ mod kernel;
 mod uevent;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,32 +36,33 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where things are.
 #[derive(Clone, Debug)]
-pub(crate) struct ModulesConfig {
+struct ModulesConfig {
     /// `/lib/modules/RELEASE`.
-    pub(crate) dir: PathBuf,
+    dir: PathBuf,
     /// Where sysfs is mounted.
-    pub(crate) sys: PathBuf,
+    sys: PathBuf,
     /// The kernel's command line: `MODULE.PARAMETER=VALUE` and `modprobe.blacklist=MODULE,…` are
     /// heeded, as with modprobe(8).
-    pub(crate) cmdline: String,
+    cmdline: String,
 }
 
 impl ModulesConfig {
-    /// For the running kernel.
-    pub(crate) fn of_running_kernel(cmdline: &str) -> Self {
+    /// For the running kernel, with everything where it is below `root`: `/` on a node.
+    fn of_running_kernel(root: &Path) -> Self {
         let uname = rustix::system::uname();
         let release = uname.release().to_string_lossy().into_owned();
         Self {
-            dir: Path::new("/lib/modules").join(release),
-            sys: "/sys".into(),
-            cmdline: cmdline.to_owned(),
+            dir: root.join("lib/modules").join(release),
+            sys: root.join("sys"),
+            // Without one there are no parameters: no reason not to have drivers.
+            cmdline: fs::read_to_string(root.join("proc/cmdline")).unwrap_or_default(),
         }
     }
 }
 
 /// Why there are no modules at all. A kernel that has its drivers built in boots without.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel's modules cannot be listed: {}", path.display())]
+#[error("{} cannot be read: is the initramfs of another kernel?", path.display())]
 pub(crate) struct ModulesError {
     path: PathBuf,
     source: io::Error,
@@ -75,10 +77,24 @@ pub(crate) struct Summary {
     pub(crate) failed: Vec<String>,
 }
 
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.loaded.len() {
+            0 => f.write_str("none")?,
+            _ => f.write_str(&self.loaded.join(", "))?,
+        }
+        if !self.failed.is_empty() {
+            write!(f, " (not loaded: {})", self.failed.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
 /// Loads modules for all devices that are there, and from then on, in a thread, for those that come.
-pub(crate) fn start(config: &ModulesConfig) -> Result<Summary, ModulesError> {
+/// `root` is `/` on a node.
+pub(crate) fn coldplug(root: &Path) -> Result<Summary, ModulesError> {
     let started = Instant::now();
-    let mut loader = Loader::open(config, RunningKernel)?;
+    let mut loader = Loader::open(&ModulesConfig::of_running_kernel(root), RunningKernel)?;
     // Before the walk: what comes during it is announced, and heard afterwards.
     let uevents = Uevents::open();
     let summary = loader.coldplug();
@@ -101,8 +117,8 @@ pub(crate) fn start(config: &ModulesConfig) -> Result<Summary, ModulesError> {
 
 /// Loads a module by name or alias with all that it needs, such as `overlay` or `fs-squashfs`, for
 /// what no device asks for.
-pub(crate) fn load(config: &ModulesConfig, wanted: &str) -> Result<Summary, ModulesError> {
-    let mut loader = Loader::open(config, RunningKernel)?;
+pub(crate) fn load(root: &Path, wanted: &str) -> Result<Summary, ModulesError> {
+    let mut loader = Loader::open(&ModulesConfig::of_running_kernel(root), RunningKernel)?;
     let mut summary = Summary::default();
     loader.load_wanted(wanted, &mut summary);
     Ok(summary)

@@ -148,5 +148,5 @@ fn a_kernel_without_modules_says_where_they_should_be() {
         cmdline: String::new(),
     };
     let Err(error) = Loader::open(&config, FakeKernel::default()) else { panic!("it opened") };
-    assert!(error.to_string().ends_with("nowhere/modules.dep"), "{error}");
+    assert!(error.to_string().contains("nowhere/modules.dep cannot be read"), "{error}");
 }

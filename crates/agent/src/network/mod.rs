@@ -82,34 +82,32 @@ impl Default for NetworkConfig {
 }
 
 /// How far it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NetworkEvent {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NetworkEvent<'a> {
     /// These interfaces are there, and none that may be used has a carrier yet; said again when
     /// there are others.
     LookingForLink {
-        /// Their names; empty if there is none.
-        interfaces: Vec<String>,
+        /// All that may be used; none if there is none.
+        interfaces: &'a [Interface],
     },
     /// This one has a link and is asked on.
     Carrier {
         /// Which.
-        interface: String,
-        /// Its driver.
-        driver: Option<String>,
+        interface: &'a Interface,
     },
     /// A DHCP server is asked.
     AskingForLease {
         /// On which interface.
-        interface: String,
+        interface: &'a Interface,
         /// For which time there, from 1.
         attempt: u32,
     },
     /// The interface has an address and the node a network.
     Bound {
         /// Which.
-        interface: String,
+        interface: &'a Interface,
         /// The address, and what came with it.
-        lease: Lease,
+        lease: &'a Lease,
     },
 }
 
@@ -166,7 +164,7 @@ impl Network {
     /// `config` is over; may be called again then.
     pub(crate) fn bring_up(
         config: &NetworkConfig,
-        progress: &mut dyn FnMut(NetworkEvent),
+        progress: &mut dyn FnMut(NetworkEvent<'_>),
     ) -> Result<Self, NetworkError> {
         let netlink =
             Netlink::open().map_err(NetworkError::system("a netlink socket cannot be opened"))?;
@@ -193,7 +191,7 @@ enum Asked {
 
 struct BringUp<'a> {
     config: &'a NetworkConfig,
-    progress: &'a mut dyn FnMut(NetworkEvent),
+    progress: &'a mut dyn FnMut(NetworkEvent<'_>),
     netlink: Netlink,
     /// Indices of the interfaces that were switched on.
     up: Vec<u32>,
@@ -216,10 +214,7 @@ impl BringUp<'_> {
             let interface = self.find_link(start, lease_deadline)?;
             let deadline =
                 *lease_deadline.get_or_insert_with(|| Instant::now() + self.config.lease_wait);
-            (self.progress)(NetworkEvent::Carrier {
-                interface: interface.name.clone(),
-                driver: interface.driver.clone(),
-            });
+            (self.progress)(NetworkEvent::Carrier { interface: &interface });
             match self.ask(&interface, deadline)? {
                 Asked::Bound(dialogue, lease) => return self.finish(*dialogue, lease),
                 Asked::CarrierLost => {
@@ -253,7 +248,7 @@ impl BringUp<'_> {
             }
             let names = names(&interfaces);
             if known.as_ref() != Some(&names) {
-                (self.progress)(NetworkEvent::LookingForLink { interfaces: names.clone() });
+                (self.progress)(NetworkEvent::LookingForLink { interfaces: &interfaces });
             }
             let seen: Instant = match interfaces.first() {
                 Some(_) => *first_seen.get_or_insert_with(Instant::now),
@@ -314,7 +309,6 @@ impl BringUp<'_> {
             let turn = dialogue.wait(Some(look_at), None).map_err(failed())?;
             if dialogue.attempt() > attempt {
                 attempt = dialogue.attempt();
-                let interface = interface.name.clone();
                 (self.progress)(NetworkEvent::AskingForLease { interface, attempt });
             }
             match turn {
@@ -365,10 +359,7 @@ impl BringUp<'_> {
         };
         settings.apply(&mut self.netlink, &lease).map_err(failed())?;
         dialogue.address_is_set(lease.address).map_err(failed())?;
-        (self.progress)(NetworkEvent::Bound {
-            interface: interface.name.clone(),
-            lease: lease.clone(),
-        });
+        (self.progress)(NetworkEvent::Bound { interface: &interface, lease: &lease });
         let keeper = Keeper::start(dialogue, self.netlink, settings, lease)
             .map_err(NetworkError::system("no thread can be started to keep the lease"))?;
         Ok(Network { interface, keeper })

@@ -448,16 +448,16 @@ proptest! {
             prop_assert!(bench.client.next_timeout() > bench.now);
         }
     }
+}
 
-    #[test]
-    fn packets_do_not_pour_out_however_long_nobody_answers(hours in 1_u64..48) {
-        let mut bench = Bench::new(None);
-        let mut count = 0;
-        bench.handle(Input::Tick);
-        while bench.now < Time::from_secs(hours * 3_600) {
-            bench.wait();
-            count += 1;
-        }
-        prop_assert!(count <= 10 + hours * 3_600 / 12);
+#[test]
+fn packets_do_not_pour_out_however_long_nobody_answers() {
+    let mut bench = Bench::new(None);
+    let mut count = 0;
+    bench.handle(Input::Tick);
+    while bench.now < Time::from_secs(24 * 3_600) {
+        bench.wait();
+        count += 1;
     }
+    assert!(count <= 10 + 24 * 3_600 / 12, "{count}");
 }
