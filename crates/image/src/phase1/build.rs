@@ -1,5 +1,6 @@
 //! Building: from what is installed to three files that nodes boot.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -157,7 +158,7 @@ pub fn open(dir: &Path) -> Option<Phase1> {
 pub fn list(cache: &Path) -> Vec<Phase1> {
     let mut found: Vec<_> =
         dirs(cache).filter_map(|(time, dir)| Some((time, open(&dir)?))).collect();
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(time, _)| Reverse(*time));
     found.into_iter().map(|(_, phase1)| phase1).collect()
 }
 
@@ -359,7 +360,7 @@ fn write_whole(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Removes all but the newest. That one stays behind is no reason to fail.
 fn forget_old(cache: &Path, current: &Path) {
     let mut old: Vec<_> = dirs(cache).filter(|(_, dir)| dir != current).collect();
-    old.sort_by(|a, b| b.0.cmp(&a.0));
+    old.sort_by_key(|(time, _)| Reverse(*time));
     for (_, dir) in old.into_iter().skip(KEPT_MAX - 1) {
         let _ = fs::remove_dir_all(dir);
     }

@@ -188,7 +188,7 @@ pub(super) mod tests {
     fn wrap(name: &str, data: &[u8]) -> Vec<u8> {
         let mut deb = MAGIC.to_vec();
         for (name, bytes) in [("debian-binary", b"2.0\n" as &[u8]), ("odd", b"x"), (name, data)] {
-            write!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len())
+            writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, bytes.len())
                 .unwrap();
             deb.extend_from_slice(bytes);
             if bytes.len() % 2 == 1 {
