@@ -6,6 +6,10 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+// `ensure` is for the services.
+#[allow(dead_code)]
+mod phase1;
+
 // Until all of it is wired.
 #[allow(dead_code, unused_imports)]
 mod fleet;
