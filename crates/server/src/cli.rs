@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::phase1::{self, Phase1Command};
+use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
 
@@ -31,6 +32,8 @@ enum Command {
     Torrent(TorrentCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
+    /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
+    Tftp(TftpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +62,7 @@ impl Cli {
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
         }
     }
 }
