@@ -6,12 +6,33 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+// `ensure` is for the services.
+#[allow(dead_code)]
+mod phase1;
+
+// Until all of it is wired.
+#[allow(dead_code, unused_imports)]
+mod fleet;
+#[allow(dead_code, unused_imports)]
+mod http;
+#[allow(dead_code, unused_imports)]
+mod services;
+#[allow(dead_code)]
+mod state;
+// Until the services hand it what is in memory.
+#[allow(dead_code, unused_imports)]
+mod tftp;
+
 mod torrent;
+#[allow(dead_code)]
 mod tracker;
 
 mod progress;
 mod quantity;
 mod signals;
+// Until all services take their ports by it.
+#[allow(dead_code)]
+mod sockets;
 
 use std::process::ExitCode;
 
