@@ -28,7 +28,7 @@ pub(crate) struct RoomArgs {
 const IMAGE: &str = "debian-12";
 
 /// Phase 1, the image twice (as downloaded, as handed to the kernel), then Debian unpacked.
-const MEMORY_MIB: u32 = 1_536;
+const MEMORY_MIB: u32 = 1_024;
 
 const SHOW_INTERVAL: Duration = Duration::from_secs(2);
 
