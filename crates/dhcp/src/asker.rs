@@ -15,7 +15,7 @@ const HTTP_CLASS: &[u8] = b"HTTPClient";
 const IPXE_CLASS: &[u8] = b"iPXE";
 
 /// The vendor class (option 60) by which our agent is known; more may follow it.
-pub const AGENT_CLASS: &[u8] = b"BootTorrent";
+pub const AGENT_CLASS: &[u8] = b"boottorrent-agent";
 
 /// A processor that there are boot programs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,7 +246,7 @@ mod tests {
     fn systems_and_the_agent_do_not_boot() {
         check(&Ask::discover(1), Asker::Plain);
         check(&Ask::discover(1).option(60, b"android-dhcp-13"), Asker::Plain);
-        check(&Ask::discover(1).option(60, b"BootTorrent agent"), Asker::Agent);
+        check(&Ask::discover(1).option(60, b"boottorrent-agent"), Asker::Agent);
         assert!(!Asker::Agent.boots() && !Asker::Plain.boots() && Asker::Unsupported(6).boots());
     }
 

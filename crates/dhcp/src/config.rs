@@ -83,6 +83,12 @@ impl Subnet {
         Self { network: network.into(), prefix_len }
     }
 
+    /// The network of another address, of the same size.
+    #[must_use]
+    pub fn same_size(self, address: Ipv4Addr) -> Self {
+        Self::of(address, self.prefix_len)
+    }
+
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(self, address: Ipv4Addr) -> bool {

@@ -16,6 +16,10 @@ mod services;
 #[allow(dead_code)]
 mod state;
 
+// Until `start` runs it.
+#[allow(dead_code, unused_imports)]
+mod dhcp;
+mod leases;
 mod tftp;
 mod torrent;
 #[allow(dead_code)]
