@@ -7,15 +7,13 @@
 
 use std::fmt;
 
+use crate::client::VENDOR_CLASS;
 use crate::message::{Message, code};
 use crate::vendor;
 
 const PXE_CLASS: &[u8] = b"PXEClient";
 const HTTP_CLASS: &[u8] = b"HTTPClient";
 const IPXE_CLASS: &[u8] = b"iPXE";
-
-/// The vendor class (option 60) by which our agent is known; more may follow it.
-pub const AGENT_CLASS: &[u8] = b"boottorrent-agent";
 
 /// A processor that there are boot programs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +53,7 @@ impl Asker {
     #[must_use]
     pub fn of(message: &Message) -> Self {
         let class = message.option(code::CLASS).unwrap_or_default();
-        if class.starts_with(AGENT_CLASS) {
+        if class.starts_with(VENDOR_CLASS) {
             return Self::Agent;
         }
         let by_http = class.starts_with(HTTP_CLASS);

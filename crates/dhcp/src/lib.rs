@@ -3,7 +3,7 @@
 //! Read in this order: [`asker`] (what asks), [`boot_files`] (what it is given), [`config`], `lease`
 //! (who has which address), `server` and `proxy` (the two ways to answer), `probe` (other servers),
 //! and [`service`], which puts them together. A driver owns a [`Service`], feeds it [`Input`]s and
-//! does what its [`Output`]s say.
+//! does what its [`Output`]s say. The other side, by which the agent leases its address, is [`client`].
 //!
 //! What is not here: DHCPv6, BOOTP without DHCP, other hardware than Ethernet, failover between
 //! servers, and pings before offers (nodes look by ARP whether an address is free, and decline it).
@@ -15,6 +15,8 @@ pub mod config;
 pub mod io;
 pub mod lease;
 pub mod service;
+
+pub mod client;
 
 mod answer;
 mod probe;
@@ -29,7 +31,7 @@ pub mod time;
 #[cfg(test)]
 mod testing;
 
-pub use asker::{AGENT_CLASS, Asker, Machine, MachineId};
+pub use asker::{Asker, Machine, MachineId};
 pub use boot_files::{BootFiles, FileName, Pxelinux};
 pub use config::{Config, ConfigError, LabId, Mode, Range, Reservation, Role, Subnet};
 pub use io::{Conflict, Event, Input, Output, Port};
