@@ -1,0 +1,4 @@
+//! Stands in until modules are merged.
+pub(crate) fn coldplug(_: &std::path::Path) -> Result<String, std::io::Error> {
+    Ok(String::new())
+}
