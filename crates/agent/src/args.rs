@@ -21,6 +21,8 @@ starts it. Elsewhere it boots nothing. For tests:
 pub(crate) enum Asked {
     /// To run outside PID 1, and whether keys are read from standard input.
     Run(Box<Options>, bool),
+    /// The network part alone, with these arguments.
+    Network(Vec<String>),
     /// The version.
     Version,
 }
@@ -34,10 +36,17 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Asked, Strin
     let mut next = || args.next().transpose();
     match next()?.as_deref() {
         Some("--version") => return Ok(Asked::Version),
+        Some("network") => {
+            let mut rest = vec![];
+            while let Some(arg) = next()? {
+                rest.push(arg);
+            }
+            return Ok(Asked::Network(rest));
+        }
         Some("run") => {}
         _ => return Err("this is not PID 1".to_owned()),
     }
-    let mut options = Options { is_init: true, then: Then::Print, ..Options::of_node() };
+    let mut options = Options::of_node();
     let mut keyboard = false;
     while let Some(name) = next()? {
         let mut value = || next()?.ok_or_else(|| format!("{name} needs a value"));

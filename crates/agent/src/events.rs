@@ -1,7 +1,7 @@
 //! What the agent waits for: keys, answers of the server, news of the swarm. All of it comes through
 //! one channel to the one thread that decides.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use torrent_io::session::SessionEvent;
@@ -69,10 +69,7 @@ impl Inbox {
     /// The next event, or none if nothing has happened until `deadline`.
     pub(crate) fn next(&self, deadline: Instant) -> Option<Event> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => Some(event),
-            // The sender is in `self`.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // It cannot be disconnected: a sender is in `self`.
+        self.events.recv_timeout(timeout).ok()
     }
 }

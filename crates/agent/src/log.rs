@@ -45,16 +45,19 @@ impl Log {
     }
 }
 
+/// Where a line is shown.
+pub(crate) type Show = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Takes what the swarm engine and others trace: warnings and information into the log, and with
 /// `debug` everything of this project's crates through `show`.
 pub(crate) struct Tracer {
     log: Log,
-    show: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    show: Option<Show>,
 }
 
 impl Tracer {
     /// What is traced from here on goes to `log`, and to `show` if it is given.
-    pub(crate) fn install(log: Log, show: Option<Box<dyn Fn(&str) + Send + Sync>>) {
+    pub(crate) fn install(log: Log, show: Option<Show>) {
         // Fails only if there is one already, which then takes it.
         let _ = tracing::subscriber::set_global_default(Self { log, show });
     }

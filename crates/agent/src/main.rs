@@ -10,6 +10,7 @@ mod init;
 mod machine;
 
 mod link;
+#[allow(dead_code, reason = "loading by name is for loaders that mount file systems")]
 mod modules;
 mod network;
 
@@ -47,7 +48,7 @@ use crate::args::Asked;
 use crate::cmdline::Words;
 use crate::console::Console;
 use crate::events::Inbox;
-use crate::log::{Log, Tracer};
+use crate::log::{Log, Show, Tracer};
 use crate::node::{Node, Options};
 use crate::run::Run;
 
@@ -56,6 +57,13 @@ fn main() -> ExitCode {
         as_init();
     }
     match args::parse(std::env::args_os().skip(1)) {
+        Ok(Asked::Network(args)) => match network::run_alone(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("boottorrent-agent: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(Asked::Version) => {
             println!("boottorrent-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -127,6 +135,6 @@ fn elsewhere(options: Options, keyboard: bool) -> ExitCode {
 
 fn trace(console: &Console, log: &Log, debug: bool) {
     let shown = console.clone();
-    let show: Box<dyn Fn(&str) + Send + Sync> = Box::new(move |line| shown.say(line));
+    let show: Show = Box::new(move |line| shown.say(line));
     Tracer::install(log.clone(), debug.then_some(show));
 }

@@ -123,13 +123,13 @@ impl Manifests {
     ) -> Result<Manifest, ManifestFailure> {
         let mut worst = None;
         let local = |path: &str, len_max| sources.local(path, len_max);
-        if let Err(error) = self.take(Origin::Initramfs, &local) {
+        if let Err(error) = self.take(Origin::Initramfs, local) {
             worst = Some(error);
         }
         if worst.is_some() || ask_server {
             let origin = Origin::Http(sources.url(MANIFEST).unwrap_or_default());
             let remote = |path: &str, len_max| sources.remote(path, len_max);
-            if let Err(error) = self.take(origin, &remote) {
+            if let Err(error) = self.take(origin, remote) {
                 worst = Some(match (worst.take(), error) {
                     (None, error) => error,
                     (Some(before), error) => graver(before, error, refused),
@@ -152,7 +152,7 @@ impl Manifests {
     fn take(
         &mut self,
         origin: Origin,
-        get: &dyn Fn(&str, usize) -> Result<Vec<u8>, SourceError>,
+        get: impl Fn(&str, usize) -> Result<Vec<u8>, SourceError>,
     ) -> Result<(), ManifestFailure> {
         let unreachable = |error| ManifestFailure::Unreachable(vec![error]);
         let bytes = get(MANIFEST, LEN_MAX).map_err(unreachable)?;

@@ -3,4 +3,6 @@
 
 pub mod time;
 
+pub mod client;
+
 pub use time::Time;

@@ -1,10 +1,12 @@
 //! The command line: what can be said, and who does it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::phase1::{self, Phase1Command};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
 
@@ -12,12 +14,18 @@ use crate::tracker;
 #[derive(Debug, Parser)]
 #[command(name = "boottorrent", version)]
 pub(crate) struct Cli {
+    /// The lab: the directory with Boottorrent.yaml.
+    #[arg(short = 'C', global = true, value_name = "DIR", default_value = ".")]
+    lab: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build and show the kernel and initramfs that nodes run first.
+    #[command(subcommand)]
+    Phase1(Phase1Command),
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
@@ -48,6 +56,7 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
         }
