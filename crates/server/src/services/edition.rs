@@ -1,0 +1,125 @@
+//! What the lab publishes, made ready to be served: one edition follows another, each whole.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use boot::{Arch, ImageName, Manifest};
+use torrent::metainfo::Metainfo;
+
+use super::status::ImageStatus;
+use crate::http::{ImageFiles, Live, Offer, ScriptSettings, Served};
+use crate::lab::settings::Settings;
+
+/// Files that nodes boot from, before there is an image.
+#[derive(Clone, Debug)]
+pub(crate) struct BootFiles {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    /// What they are for.
+    pub(crate) arch: Arch,
+    /// Network boot programs: name and file.
+    pub(crate) programs: Vec<(String, PathBuf)>,
+}
+
+/// What the lab publishes.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) manifest: Manifest,
+    /// The bytes that are signed.
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) signature: String,
+    /// The archive for the initramfs (newc).
+    pub(crate) archive: Vec<u8>,
+    pub(crate) torrents: Vec<(ImageName, Vec<u8>)>,
+}
+
+/// An image to be served and seeded.
+pub(crate) type ImageSource = (ImageName, Metainfo, ImageFiles);
+
+/// An edition.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    pub(crate) live: Live,
+    pub(crate) images: Vec<ImageSource>,
+    pub(crate) statuses: Vec<ImageStatus>,
+}
+
+/// Makes an edition. Images that are as they were in the edition `before` keep their open files.
+///
+/// # Errors
+/// If a file is not there, or an image is not what its torrent says.
+pub(crate) fn make(
+    settings: &Settings,
+    boot_files: &BootFiles,
+    published: &Published,
+    before: &[ImageSource],
+) -> anyhow::Result<Edition> {
+    let mut images = vec![];
+    let mut offer = Offer { serial: published.manifest.serial, ..Offer::default() };
+    for (name, bytes) in &published.torrents {
+        let metainfo = Metainfo::decode(bytes)
+            .with_context(|| format!("the torrent of the image `{name}` cannot be used"))?;
+        let files = match before.iter().find(|(_, known, _)| is_same(known, &metainfo)) {
+            Some((_, _, files)) => files.clone(),
+            None => ImageFiles::open(&settings.images_dir(), &metainfo)
+                .with_context(|| format!("cannot offer the image `{name}`"))?,
+        };
+        let version = infohash(&metainfo);
+        let served = Served::memory(bytes.clone(), &version, "application/x-bittorrent");
+        offer.torrents.insert(name.clone(), served);
+        offer.images.insert(name.clone(), files.clone());
+        images.push((name.clone(), metainfo, files));
+    }
+    fixed(&mut offer, boot_files, published)?;
+    let script = ScriptSettings {
+        base: settings.http_base(),
+        cmdline: settings.phase1.cmdline.clone(),
+        arch: boot_files.arch,
+    };
+    let statuses = statuses(&published.manifest);
+    Ok(Edition { live: Live { offer, script }, images, statuses })
+}
+
+fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Published) -> anyhow::Result<()> {
+    let version = published.manifest.serial.to_string();
+    let mut add = |path: &str, served: Served| offer.fixed.insert(path.to_owned(), served);
+    let manifest = published.manifest_bytes.clone();
+    add("/manifest.json", Served::memory(manifest, &version, "application/json"));
+    let signature = published.signature.clone();
+    add("/manifest.sig", Served::memory(signature, &version, "text/plain"));
+    let archive = published.archive.clone();
+    add("/lab.cpio", Served::memory(archive, &version, "application/octet-stream"));
+    add("/phase1/vmlinuz", open(&boot_files.kernel)?);
+    add("/phase1/initramfs.img", open(&boot_files.initramfs)?);
+    for (name, path) in &boot_files.programs {
+        add(&format!("/ipxe/{name}"), open(path)?);
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> anyhow::Result<Served> {
+    Served::file(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn is_same(one: &Metainfo, other: &Metainfo) -> bool {
+    one.info() == other.info()
+}
+
+fn infohash(metainfo: &Metainfo) -> String {
+    let hash = metainfo.info_hashes().last();
+    hash.map(|hash| boot::hex::encode(hash.as_bytes())).unwrap_or_default()
+}
+
+fn statuses(manifest: &Manifest) -> Vec<ImageStatus> {
+    manifest
+        .images
+        .iter()
+        .map(|image| ImageStatus {
+            name: image.name.clone(),
+            title: image.title.clone(),
+            len_bytes: image.len,
+            infohash: boot::hex::encode(&image.infohash),
+            is_default: image.name == manifest.menu.default,
+        })
+        .collect()
+}

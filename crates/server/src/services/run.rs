@@ -1,0 +1,382 @@
+//! How a start goes: everything that can be wrong is found before anything is served, then the
+//! services begin in an order in which each finds what it needs, DHCP last, since it is what nodes
+//! hear first. From there on one loop waits for signals, commands, and for a service that ends, which
+//! ends the server.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use boot::Mac;
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::control::{Answer, Control, Request};
+use super::edition::{self, BootFiles, Edition, ImageSource, Published};
+use super::facts::{self, Facts};
+use super::lock::Lock;
+use super::seeder::Seeder;
+use super::sockets::Sockets;
+use super::{log, notify};
+use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
+use crate::http::{self, Site};
+use crate::lab::settings::Settings;
+use crate::tracker;
+
+/// How often the nodes that have changed are written to the disk: what a crash may forget.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often old versions of images are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is served, before it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) settings: Settings,
+    pub(crate) boot_files: BootFiles,
+    pub(crate) published: Published,
+}
+
+/// Where a running server gets what is new.
+pub(crate) struct News {
+    /// Reads the configuration and the catalogue again.
+    pub(crate) reload: Box<dyn Fn() -> anyhow::Result<Prepared> + Send + Sync>,
+    /// The catalogue changed, and was read again.
+    pub(crate) published: mpsc::Receiver<Prepared>,
+}
+
+/// What a running server is made of.
+struct Server {
+    prepared: Prepared,
+    images: Vec<ImageSource>,
+    facts: Facts,
+    fleet: SharedFleet,
+    site: Site,
+    seeder: Seeder,
+    services: JoinSet<anyhow::Error>,
+    commands: mpsc::Receiver<Command>,
+    news: News,
+    history: Arc<Mutex<History>>,
+}
+
+/// What a command wants of the main loop.
+enum Command {
+    Stop(oneshot::Sender<Answer>),
+    Reload(oneshot::Sender<Answer>),
+}
+
+/// Why the main loop is left.
+enum End {
+    Asked,
+    Failed(anyhow::Error),
+}
+
+/// Serves until somebody wants an end. `ready` is called once nodes can boot.
+///
+/// # Errors
+/// If something is in the way at the start, or a service fails later.
+pub(crate) async fn run(
+    prepared: Prepared,
+    news: News,
+    lock: Lock,
+    ready: impl FnOnce(&Settings),
+) -> anyhow::Result<()> {
+    let settings = &prepared.settings;
+    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let edition = edition::make(settings, &prepared.boot_files, &prepared.published, &[])?;
+    let sockets = Sockets::bind(settings)?;
+    let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
+    let history = History::open(settings.dir())?;
+    let nodes = history.load().context("cannot read the history of nodes")?;
+    let fleet = SharedFleet::new(Fleet::restore(nodes));
+    configure(&fleet, settings);
+    let mut server = Server::begin(prepared, edition, sockets, fleet, history, news)?;
+    let (sender, commands) = mpsc::channel(1);
+    server.commands = commands;
+    let facts = server.facts.clone();
+    server.services.spawn(async move {
+        control.serve(move |request| answer(facts.clone(), sender.clone(), request)).await;
+        anyhow!("the control socket failed")
+    });
+    ready(&server.prepared.settings);
+    notify::tell("READY=1");
+    let end = server.wait(&mut signals).await;
+    notify::tell("STOPPING=1");
+    server.finish(&mut signals).await;
+    drop(lock);
+    match end {
+        End::Asked => Ok(()),
+        End::Failed(error) => Err(error),
+    }
+}
+
+impl Server {
+    fn begin(
+        prepared: Prepared,
+        edition: Edition,
+        sockets: Sockets,
+        fleet: SharedFleet,
+        history: History,
+        news: News,
+    ) -> anyhow::Result<Self> {
+        let settings = &prepared.settings;
+        let mut services = JoinSet::new();
+        let tracker = tracker::Shared::new().context("no randomness from the system")?;
+        let has_tracker = sockets.tracker.is_some();
+        if let Some((tcp, udp)) = sockets.tracker {
+            let tracker = tracker.clone();
+            services.spawn(async move {
+                tracker::serve(tcp, udp, tracker).await;
+                anyhow!("the tracker ended")
+            });
+        }
+        let listen = SocketAddr::from((settings.address, settings.seeding.port));
+        let mut seeder = Seeder::start(listen, &settings.seeding).context("cannot seed")?;
+        seeder.publish(&edition.images);
+        let (address, interface) = (settings.address.to_string(), settings.interface.clone());
+        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
+        facts.publish(&edition);
+        let about = facts.clone();
+        let site = Site::new(edition.live, fleet.clone(), move || json!(about.status()));
+        facts.add(facts::http(site.clone()));
+        facts.add(facts::tracker(has_tracker.then_some(tracker)));
+        facts.add(facts::seeder(seeder.counts()));
+        let router = site.clone().router();
+        services.spawn(async move {
+            http::serve(sockets.http, router).await;
+            anyhow!("the web server ended")
+        });
+        Ok(Self {
+            images: edition.images,
+            prepared,
+            facts,
+            fleet,
+            site,
+            seeder,
+            services,
+            commands: mpsc::channel(1).1,
+            news,
+            history: Arc::new(Mutex::new(history)),
+        })
+    }
+
+    async fn wait(&mut self, signals: &mut Signals) -> End {
+        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = signals.end() => return End::Asked,
+                _ = signals.hangup.recv() => { self.reload().await; }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Stop(reply) => {
+                        let _ = reply.send(Answer::Ok(Value::Null));
+                        return End::Asked;
+                    }
+                    Command::Reload(reply) => { let _ = reply.send(self.reload().await); }
+                },
+                Some(prepared) = self.news.published.recv() => {
+                    if let Err(error) = self.publish(prepared) {
+                        tracing::error!(target: "LAB", "nothing new is published: {error:#}");
+                    }
+                }
+                Some(ended) = self.services.join_next() => {
+                    let error = ended.unwrap_or_else(|error| anyhow!(error));
+                    tracing::error!(target: "START", "{error:#}; the server ends");
+                    return End::Failed(error);
+                }
+                _ = save.tick() => self.save().await,
+                _ = sweep.tick() => self.seeder.sweep(),
+            }
+        }
+    }
+
+    /// Reads the configuration again, and says what came of it.
+    async fn reload(&mut self) -> Answer {
+        notify::tell("RELOADING=1");
+        let prepared = tokio::task::block_in_place(|| (self.news.reload)());
+        let done = prepared.and_then(|prepared| self.publish(prepared));
+        notify::tell("READY=1");
+        match done {
+            Ok(changes) => {
+                tracing::info!(target: "START", "reloaded: {}", changes.text());
+                Answer::Ok(changes.to_json())
+            }
+            Err(error) => {
+                tracing::error!(target: "START", "not reloaded, all stays as it was: {error:#}");
+                Answer::Error(format!("not reloaded, all stays as it was: {error:#}"))
+            }
+        }
+    }
+
+    fn publish(&mut self, prepared: Prepared) -> anyhow::Result<Changes> {
+        let changes = Changes::between(&self.prepared, &prepared);
+        // What cannot change while the server runs stays as it is, also in what nodes are told.
+        let settings = changes.applicable(&self.prepared.settings, prepared.settings);
+        let edition =
+            edition::make(&settings, &prepared.boot_files, &prepared.published, &self.images)?;
+        self.facts.publish(&edition);
+        self.site.publish(edition.live);
+        self.seeder.publish(&edition.images);
+        self.images = edition.images;
+        configure(&self.fleet, &settings);
+        log::set_level(settings.log_level);
+        self.prepared = Prepared { settings, ..prepared };
+        Ok(changes)
+    }
+
+    async fn save(&self) {
+        let changed = self.fleet.lock().take_dirty();
+        if changed.is_empty() {
+            return;
+        }
+        let history = Arc::clone(&self.history);
+        let saved = tokio::task::spawn_blocking(move || {
+            history.lock().unwrap_or_else(PoisonError::into_inner).save(&changed)
+        });
+        if let Ok(Err(error)) = saved.await {
+            tracing::error!(target: "NODE", "the history of nodes is not saved: {error}");
+        }
+    }
+
+    /// Ends everything; a second signal ends it at once.
+    async fn finish(mut self, signals: &mut Signals) {
+        self.save().await;
+        let Self { seeder, mut services, .. } = self;
+        // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
+        let farewell = tokio::task::spawn_blocking(move || drop(seeder));
+        tokio::select! {
+            _ = farewell => {}
+            () = signals.end() => {}
+        }
+        services.abort_all();
+        while services.join_next().await.is_some() {}
+    }
+}
+
+/// Tells the fleet which nodes the configuration names.
+fn configure(fleet: &SharedFleet, settings: &Settings) {
+    let reserved = settings.dhcp.reservations.iter().map(|r| (r.mac, r.hostname.clone()));
+    let named = settings.nodes.iter().map(|node| (node.mac, Some(node.name.clone())));
+    let known: BTreeMap<Mac, Option<String>> = reserved.chain(named).collect();
+    fleet.lock().configure(UnixMs::now(), &known);
+}
+
+async fn answer(facts: Facts, commands: mpsc::Sender<Command>, request: Request) -> Answer {
+    let wait = async |command: fn(oneshot::Sender<Answer>) -> Command| {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Answer::Error("the server ends".to_owned());
+        match commands.send(command(reply)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| gone()),
+            Err(_) => gone(),
+        }
+    };
+    match request {
+        Request::Stop => wait(Command::Stop).await,
+        Request::Reload => wait(Command::Reload).await,
+        Request::Status => facts.report(),
+        Request::Node { which } => facts.node(&which),
+    }
+}
+
+/// What a reload changes, and what it cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Changes {
+    applied: Vec<&'static str>,
+    needs_restart: Vec<&'static str>,
+}
+
+impl Changes {
+    fn between(before: &Prepared, after: &Prepared) -> Self {
+        let mut changes = Self::default();
+        let (old, new) = (&before.settings, &after.settings);
+        let mut restart = |what, differs| {
+            if differs {
+                changes.needs_restart.push(what);
+            }
+        };
+        restart("interface", old.interface != new.interface);
+        restart("address", old.address != new.address);
+        restart("dhcp", old.dhcp != new.dhcp);
+        restart("tftp", old.tftp != new.tftp);
+        restart("http", old.http != new.http);
+        restart("tracker", old.tracker != new.tracker);
+        restart("seeding", old.seeding != new.seeding);
+        let mut applied = |what, differs| {
+            if differs {
+                changes.applied.push(what);
+            }
+        };
+        applied("menu", old.menu != new.menu);
+        applied("seed_time", old.seed_time != new.seed_time);
+        applied("phase1", old.phase1 != new.phase1);
+        applied("log_level", old.log_level != new.log_level);
+        applied("nodes", old.nodes != new.nodes);
+        applied("images", before.published.manifest.images != after.published.manifest.images);
+        changes
+    }
+
+    /// The new settings, with the old ones where a restart is needed.
+    fn applicable(&self, old: &Settings, new: Settings) -> Settings {
+        Settings {
+            dir: old.dir.clone(),
+            interface: old.interface.clone(),
+            address: old.address,
+            dhcp: old.dhcp.clone(),
+            tftp: old.tftp.clone(),
+            http: old.http.clone(),
+            tracker: old.tracker.clone(),
+            seeding: old.seeding.clone(),
+            ..new
+        }
+    }
+
+    fn text(&self) -> String {
+        let applied = match self.applied.as_slice() {
+            [] => "nothing changed".to_owned(),
+            applied => format!("changed {}", applied.join(", ")),
+        };
+        match self.needs_restart.as_slice() {
+            [] => applied,
+            restart => format!("{applied}; {} only with a restart", restart.join(", ")),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "applied": self.applied,
+            "needs_restart": self.needs_restart,
+            "text": self.text(),
+        })
+    }
+}
+
+/// The signals that mean something.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The ports of a start: all of them, or every reason why not.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::network;
+use crate::lab::settings::Settings;
+use crate::sockets::{BindError, bind_tcp, bind_udp};
+
+/// The ports of the services that run on tokio; the others take theirs in the same way.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) http: TcpListener,
+    pub(crate) tracker: Option<(TcpListener, UdpSocket)>,
+}
+
+impl Sockets {
+    /// Takes all ports.
+    ///
+    /// # Errors
+    /// With a line for each that cannot be had, and what to do about it.
+    pub(crate) fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let mut problems = network::problems(&settings.interface, settings.address);
+        if !problems.is_empty() {
+            // Nothing can be bound to an address that is not there: once is enough.
+            bail!("cannot start:\n  {}", problems.join("\n  "));
+        }
+        let at = |port| SocketAddr::from((settings.address, port));
+        let mut keep = |bound: Result<_, BindError>| -> Option<_> {
+            bound.map_err(|error| problems.push(chain(&error))).ok()
+        };
+        let http = keep(bind_tcp(at(settings.http.port), None));
+        let port = settings.tracker.port;
+        let tracker = match settings.tracker.enabled {
+            true => keep(bind_tcp(at(port), None)),
+            false => None,
+        };
+        // The seeder's engine listens by itself.
+        keep(bind_tcp(at(settings.seeding.port), None));
+        let mut tracker_udp = None;
+        if settings.tracker.enabled {
+            match bind_udp(at(port), None) {
+                Ok(socket) => tracker_udp = Some(socket),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        let (Some(http), true) = (http, problems.is_empty()) else {
+            bail!("cannot start:\n  {}", problems.join("\n  "));
+        };
+        let tracker = match tracker.zip(tracker_udp) {
+            Some((tcp, udp)) => Some((listener(tcp)?, datagrams(udp)?)),
+            None => None,
+        };
+        Ok(Self { http: listener(http)?, tracker })
+    }
+}
+
+fn listener(socket: std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    let ready = || -> io::Result<TcpListener> {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    ready().context("cannot listen")
+}
+
+fn datagrams(socket: std::net::UdpSocket) -> anyhow::Result<UdpSocket> {
+    let ready = || -> io::Result<UdpSocket> {
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    };
+    ready().context("cannot listen")
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
