@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
 
@@ -23,6 +24,8 @@ enum Command {
     Torrent(TorrentCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
+    /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
+    Tftp(TftpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +53,7 @@ impl Cli {
         match self.command {
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -16,6 +16,7 @@ mod services;
 #[allow(dead_code)]
 mod state;
 
+mod tftp;
 mod torrent;
 #[allow(dead_code)]
 mod tracker;
@@ -23,6 +24,7 @@ mod tracker;
 mod progress;
 mod quantity;
 mod signals;
+mod sockets;
 
 use std::process::ExitCode;
 
