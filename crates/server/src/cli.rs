@@ -1,10 +1,15 @@
 //! The command line: what can be said, and who does it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::node::{self, NodeCommand};
+use crate::start::{self, StartArgs};
+use crate::status::{self, StatusArgs};
+use crate::stop::{self, ReloadArgs, StopArgs};
 use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
@@ -13,12 +18,26 @@ use crate::tracker;
 #[derive(Debug, Parser)]
 #[command(name = "boottorrent", version)]
 pub(crate) struct Cli {
+    /// The lab: the directory with Boottorrent.yaml.
+    #[arg(short = 'C', global = true, value_name = "DIR", default_value = ".")]
+    lab: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the lab: DHCP, TFTP, HTTP, tracker and seeder, until Ctrl+C or `stop`.
+    Start(StartArgs),
+    /// End the server of the lab.
+    Stop(StopArgs),
+    /// Let the server of the lab read its configuration again.
+    Reload(ReloadArgs),
+    /// Show how services and nodes are doing.
+    Status(StatusArgs),
+    /// List nodes, and show all about one.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
@@ -50,7 +69,13 @@ pub(crate) enum OutputFormat {
 impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let lab = self.lab.as_path();
         match self.command {
+            Command::Start(args) => start::run(&args, lab),
+            Command::Stop(args) => stop::run(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),

@@ -6,19 +6,19 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
-// Until all of it is wired.
-#[allow(dead_code, unused_imports)]
+mod start;
+
+mod node;
+mod status;
+mod stop;
+
 mod fleet;
-#[allow(dead_code, unused_imports)]
 mod http;
-#[allow(dead_code, unused_imports)]
 mod services;
-#[allow(dead_code)]
 mod state;
 
 mod tftp;
 mod torrent;
-#[allow(dead_code)]
 mod tracker;
 
 mod progress;

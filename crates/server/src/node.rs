@@ -140,7 +140,8 @@ fn sections(node: &Node, now: UnixMs, lines: &mut Vec<String>) {
         lines.push("events".to_owned());
     }
     for entry in &node.events {
-        let times = if entry.count > 1 { format!(" ({} times)", entry.count) } else { String::new() };
+        let times =
+            if entry.count > 1 { format!(" ({} times)", entry.count) } else { String::new() };
         lines.push(format!("  {:>12} ago  {}{times}", since(now, entry.at), entry.text));
     }
     if !node.past.is_empty() {

@@ -177,8 +177,7 @@ mod tests {
     #[test]
     fn missing_privilege_says_how_to_get_it() {
         let addr = "10.0.0.1:69".parse().unwrap();
-        let error =
-            explain(io::Error::from_raw_os_error(libc::EACCES), Transport::Udp, addr, None);
+        let error = explain(io::Error::from_raw_os_error(libc::EACCES), Transport::Udp, addr, None);
         let text = error.to_string();
         assert!(text.starts_with("not allowed to use UDP port 69: run as root, or"), "{text}");
         assert!(text.contains("sudo setcap cap_net_bind_service,"), "{text}");

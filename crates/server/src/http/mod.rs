@@ -27,7 +27,7 @@ use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
 pub(crate) use files::{SentCount, Served};
-pub(crate) use offer::{ImageFiles, Offer, OfferError};
+pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use script::ScriptSettings;
 pub(crate) use serve::serve;
 

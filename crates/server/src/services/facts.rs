@@ -97,10 +97,9 @@ impl Facts {
         let fleet = self.0.fleet.lock();
         let found: Option<Node> = match which.parse() {
             Ok(mac) => fleet.node(mac).cloned(),
-            Err(_) => fleet
-                .nodes()
-                .find(|node| node.summary.name.as_deref() == Some(which))
-                .cloned(),
+            Err(_) => {
+                fleet.nodes().find(|node| node.summary.name.as_deref() == Some(which)).cloned()
+            }
         };
         drop(fleet);
         match found {

@@ -48,7 +48,9 @@ fn judge(
     let cure = match (elsewhere, here.first()) {
         (Some(other), _) => format!("it is on {other}"),
         (None, Some(found)) => {
-            format!("that has {found}; write that, or `ip address add {address}/24 dev {interface}`")
+            format!(
+                "that has {found}; write that, or `ip address add {address}/24 dev {interface}`"
+            )
         }
         (None, None) => format!(
             "that has no IPv4 address; `ip address add {address}/24 dev {interface}` gives it this one"

@@ -13,7 +13,7 @@ use boot::Mac;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::control::{Answer, Control, Request};
@@ -45,7 +45,7 @@ pub(crate) struct Prepared {
 /// Where a running server gets what is new.
 pub(crate) struct News {
     /// Reads the configuration and the catalogue again.
-    pub(crate) reload: Box<dyn Fn() -> anyhow::Result<Prepared> + Send + Sync>,
+    pub(crate) reload: Arc<dyn Fn() -> anyhow::Result<Prepared> + Send + Sync>,
     /// The catalogue changed, and was read again.
     pub(crate) published: mpsc::Receiver<Prepared>,
 }
@@ -61,7 +61,15 @@ struct Server {
     services: JoinSet<anyhow::Error>,
     commands: mpsc::Receiver<Command>,
     news: News,
+    /// A reload under way, and who waits for it.
+    reloading: Option<Reloading>,
     history: Arc<Mutex<History>>,
+}
+
+struct Reloading {
+    /// Reads what there is, on a thread that may take its time.
+    reader: JoinHandle<anyhow::Result<Prepared>>,
+    replies: Vec<oneshot::Sender<Answer>>,
 }
 
 /// What a command wants of the main loop.
@@ -161,6 +169,7 @@ impl Server {
             services,
             commands: mpsc::channel(1).1,
             news,
+            reloading: None,
             history: Arc::new(Mutex::new(history)),
         })
     }
@@ -172,15 +181,18 @@ impl Server {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = signals.end() => return End::Asked,
-                _ = signals.hangup.recv() => { self.reload().await; }
+                wish = signals.next() => match wish {
+                    Wish::End => return End::Asked,
+                    Wish::Reload => self.begin_reload(None),
+                },
                 Some(command) = self.commands.recv() => match command {
                     Command::Stop(reply) => {
                         let _ = reply.send(Answer::Ok(Value::Null));
                         return End::Asked;
                     }
-                    Command::Reload(reply) => { let _ = reply.send(self.reload().await); }
+                    Command::Reload(reply) => self.begin_reload(Some(reply)),
                 },
+                read = reading(&mut self.reloading) => self.reloaded(read),
                 Some(prepared) = self.news.published.recv() => {
                     if let Err(error) = self.publish(prepared) {
                         tracing::error!(target: "LAB", "nothing new is published: {error:#}");
@@ -197,21 +209,33 @@ impl Server {
         }
     }
 
-    /// Reads the configuration again, and says what came of it.
-    async fn reload(&mut self) -> Answer {
-        notify::tell("RELOADING=1");
-        let prepared = tokio::task::block_in_place(|| (self.news.reload)());
-        let done = prepared.and_then(|prepared| self.publish(prepared));
-        notify::tell("READY=1");
-        match done {
+    /// Reads the configuration again; whoever wants that meanwhile gets the same answer.
+    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Answer>>) {
+        let reload = Arc::clone(&self.news.reload);
+        let reloading = self.reloading.get_or_insert_with(|| {
+            notify::tell("RELOADING=1");
+            Reloading { reader: tokio::task::spawn_blocking(move || reload()), replies: vec![] }
+        });
+        reloading.replies.extend(reply);
+    }
+
+    /// Publishes what was read, and says what came of it.
+    fn reloaded(&mut self, read: anyhow::Result<Prepared>) {
+        let replies = self.reloading.take().map(|reloading| reloading.replies).unwrap_or_default();
+        let answer = match read.and_then(|prepared| self.publish(prepared)) {
             Ok(changes) => {
                 tracing::info!(target: "START", "reloaded: {}", changes.text());
                 Answer::Ok(changes.to_json())
             }
             Err(error) => {
-                tracing::error!(target: "START", "not reloaded, all stays as it was: {error:#}");
-                Answer::Error(format!("not reloaded, all stays as it was: {error:#}"))
+                let text = format!("not reloaded, all stays as it was: {error:#}");
+                tracing::error!(target: "START", "{text}");
+                Answer::Error(text)
             }
+        };
+        notify::tell("READY=1");
+        for reply in replies {
+            let _ = reply.send(answer.clone());
         }
     }
 
@@ -246,17 +270,25 @@ impl Server {
     }
 
     /// Ends everything; a second signal ends it at once.
-    async fn finish(mut self, signals: &mut Signals) {
+    async fn finish(self, signals: &mut Signals) {
         self.save().await;
         let Self { seeder, mut services, .. } = self;
         // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
         let farewell = tokio::task::spawn_blocking(move || drop(seeder));
         tokio::select! {
             _ = farewell => {}
-            () = signals.end() => {}
+            _ = signals.next() => {}
         }
         services.abort_all();
         while services.join_next().await.is_some() {}
+    }
+}
+
+/// The end of a reload, if one is under way.
+async fn reading(reloading: &mut Option<Reloading>) -> anyhow::Result<Prepared> {
+    match reloading {
+        Some(reloading) => (&mut reloading.reader).await.context("the reload failed")?,
+        None => std::future::pending().await,
     }
 }
 
@@ -364,6 +396,12 @@ struct Signals {
     hangup: Signal,
 }
 
+/// What a signal means.
+enum Wish {
+    End,
+    Reload,
+}
+
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
@@ -373,10 +411,11 @@ impl Signals {
         })
     }
 
-    async fn end(&mut self) {
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 }

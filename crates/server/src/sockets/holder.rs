@@ -123,8 +123,10 @@ mod tests {
             decode_addr("00000000000000000000000001000000:1F90"),
             Some("[::1]:8080".parse().unwrap())
         );
-        assert_eq!(decode_addr("0000000000000000FFFF00000100007F:0045").map(|a| a.ip().to_canonical()),
-            Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(
+            decode_addr("0000000000000000FFFF00000100007F:0045").map(|a| a.ip().to_canonical()),
+            Some("127.0.0.1".parse().unwrap())
+        );
         assert_eq!(decode_addr("7F:0045"), None);
     }
 }

@@ -118,11 +118,15 @@ fn page(report: &Report, now: UnixMs) -> String {
     page.push_str(&table::services(status));
     page.push_str(&table::images(status));
     page.push('\n');
-    page.push_str(&table::nodes(&report.nodes, now));
-    let mut failures: Vec<Failure> = report.nodes.iter().filter_map(|node| match &node.stage {
-        Some(Stage::Failed { failure, .. }) => Some(*failure),
-        _ => None,
-    }).collect();
+    page.push_str(&nodes(&report.nodes, now));
+    let mut failures: Vec<Failure> = report
+        .nodes
+        .iter()
+        .filter_map(|node| match &node.stage {
+            Some(Stage::Failed { failure, .. }) => Some(*failure),
+            _ => None,
+        })
+        .collect();
     failures.sort_unstable();
     failures.dedup();
     for failure in failures {

@@ -62,7 +62,9 @@ fn print_ready(format: OutputFormat, addr: SocketAddr, count: usize) -> io::Resu
     let url = format!("tftp://{addr}");
     let line = match format {
         OutputFormat::Text => format!("serving {count} files on {url}"),
-        OutputFormat::Json => json!({"event": "listening", "tftp": url, "files": count}).to_string(),
+        OutputFormat::Json => {
+            json!({"event": "listening", "tftp": url, "files": count}).to_string()
+        }
     };
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;

@@ -71,14 +71,7 @@ impl Log {
     }
 }
 
-fn ended(
-    node: IpAddr,
-    file: &FileName,
-    len: u64,
-    resent: u64,
-    took: Duration,
-    outcome: &Outcome,
-) {
+fn ended(node: IpAddr, file: &FileName, len: u64, resent: u64, took: Duration, outcome: &Outcome) {
     let seconds = (took.as_secs_f64() * 1_000.0).round() / 1_000.0;
     match outcome {
         Outcome::Complete => tracing::info!(%node, %file, len, seconds, resent, "sent"),
