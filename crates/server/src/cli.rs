@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::node::{self, NodeCommand};
+use crate::phase1::{self, Phase1Command};
 use crate::start::{self, StartArgs};
 use crate::status::{self, StatusArgs};
 use crate::stop::{self, ReloadArgs, StopArgs};
@@ -38,6 +39,9 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Build and show the kernel and initramfs that nodes run first.
+    #[command(subcommand)]
+    Phase1(Phase1Command),
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
@@ -76,6 +80,7 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),

@@ -5,6 +5,7 @@ mod cli;
 // Until the services read all of it.
 #[allow(dead_code)]
 mod lab;
+mod phase1;
 
 mod start;
 
@@ -12,11 +13,10 @@ mod node;
 mod status;
 mod stop;
 
+mod services;
+
 mod fleet;
 mod http;
-mod services;
-mod state;
-
 mod tftp;
 mod torrent;
 mod tracker;
@@ -25,6 +25,7 @@ mod progress;
 mod quantity;
 mod signals;
 mod sockets;
+mod state;
 
 use std::process::ExitCode;
 

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
-pub(crate) use script::ScriptSettings;
+pub(crate) use script::{ScriptSettings, render as render_script};
 pub(crate) use serve::serve;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet};

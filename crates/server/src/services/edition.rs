@@ -1,14 +1,17 @@
 //! What the lab publishes, made ready to be served: one edition follows another, each whole.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use boot::{Arch, ImageName, Manifest};
 use torrent::metainfo::Metainfo;
 
 use super::status::ImageStatus;
-use crate::http::{ImageFiles, Live, Offer, ScriptSettings, Served};
-use crate::lab::settings::Settings;
+use crate::http::{self, ImageFiles, Live, Offer, ScriptSettings, Served};
+use crate::lab::settings::{BootProgram, Settings};
+use crate::tftp::{Root, Source};
 
 /// Files that nodes boot from, before there is an image.
 #[derive(Clone, Debug)]
@@ -17,8 +20,8 @@ pub(crate) struct BootFiles {
     pub(crate) initramfs: PathBuf,
     /// What they are for.
     pub(crate) arch: Arch,
-    /// Network boot programs: name and file.
-    pub(crate) programs: Vec<(String, PathBuf)>,
+    /// Network boot programs by name.
+    pub(crate) programs: Vec<(&'static str, Arc<[u8]>)>,
 }
 
 /// What the lab publishes.
@@ -40,6 +43,7 @@ pub(crate) type ImageSource = (ImageName, Metainfo, ImageFiles);
 #[derive(Debug)]
 pub(crate) struct Edition {
     pub(crate) live: Live,
+    pub(crate) tftp: Arc<Root>,
     pub(crate) images: Vec<ImageSource>,
     pub(crate) statuses: Vec<ImageStatus>,
 }
@@ -77,7 +81,47 @@ pub(crate) fn make(
         arch: boot_files.arch,
     };
     let statuses = statuses(&published.manifest);
-    Ok(Edition { live: Live { offer, script }, images, statuses })
+    let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
+    Ok(Edition { live: Live { offer, script }, tftp, images, statuses })
+}
+
+/// What firmware finds by TFTP.
+fn tftp_root(
+    settings: &Settings,
+    boot_files: &BootFiles,
+    published: &Published,
+    script: &ScriptSettings,
+) -> anyhow::Result<Root> {
+    let mut root = Root::default();
+    for (name, bytes) in &boot_files.programs {
+        root.insert(name, Source::Bytes(Arc::clone(bytes)))?;
+    }
+    let bytes = |text: String| Source::Bytes(Arc::from(text.into_bytes()));
+    // For an iPXE that was told nothing but this server's address.
+    let fallback = http::render_script(script, None, None).context("cannot write boot.ipxe")?;
+    root.insert("boot.ipxe", bytes(fallback))?;
+    if settings.phase1.loader == BootProgram::Pxelinux {
+        root.insert("pxelinux.cfg/default", bytes(pxelinux_config(script)))?;
+        root.insert("vmlinuz", Source::File(boot_files.kernel.clone()))?;
+        root.insert("initramfs.img", Source::File(boot_files.initramfs.clone()))?;
+        root.insert("lab.cpio", Source::Bytes(Arc::from(published.archive.as_slice())))?;
+    }
+    Ok(root)
+}
+
+/// PXELINUX has no names of interfaces to fill in; what `IPAPPEND 2` adds says which it booted from.
+fn pxelinux_config(script: &ScriptSettings) -> String {
+    let cmdline = script.cmdline.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!(
+        "DEFAULT boottorrent\n\
+         PROMPT 0\n\
+         LABEL boottorrent\n  \
+           LINUX vmlinuz\n  \
+           INITRD initramfs.img,lab.cpio\n  \
+           APPEND boottorrent.server={} {cmdline}\n  \
+           IPAPPEND 2\n",
+        script.base
+    )
 }
 
 fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Published) -> anyhow::Result<()> {
@@ -91,8 +135,12 @@ fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Published) -> an
     add("/lab.cpio", Served::memory(archive, &version, "application/octet-stream"));
     add("/phase1/vmlinuz", open(&boot_files.kernel)?);
     add("/phase1/initramfs.img", open(&boot_files.initramfs)?);
-    for (name, path) in &boot_files.programs {
-        add(&format!("/ipxe/{name}"), open(path)?);
+    for (name, bytes) in &boot_files.programs {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        let version = format!("{:x}", hasher.finish());
+        let served = Served::memory(bytes.to_vec(), &version, "application/efi");
+        add(&format!("/ipxe/{name}"), served);
     }
     Ok(())
 }

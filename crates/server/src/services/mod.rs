@@ -11,6 +11,7 @@ mod sockets;
 
 pub(crate) mod edition;
 mod seeder;
+mod tftp;
 
 pub(crate) mod control;
 mod facts;

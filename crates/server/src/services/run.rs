@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use boot::Mac;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -22,10 +22,11 @@ use super::facts::{self, Facts};
 use super::lock::Lock;
 use super::seeder::Seeder;
 use super::sockets::Sockets;
-use super::{log, notify};
+use super::{log, notify, tftp};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
 use crate::http::{self, Site};
 use crate::lab::settings::Settings;
+use crate::tftp::{Root, Tftp};
 use crate::tracker;
 
 /// How often the nodes that have changed are written to the disk: what a crash may forget.
@@ -57,6 +58,7 @@ struct Server {
     facts: Facts,
     fleet: SharedFleet,
     site: Site,
+    root: watch::Sender<Arc<Root>>,
     seeder: Seeder,
     services: JoinSet<anyhow::Error>,
     commands: mpsc::Receiver<Command>,
@@ -97,13 +99,14 @@ pub(crate) async fn run(
     let settings = &prepared.settings;
     let mut signals = Signals::new().context("cannot wait for signals")?;
     let edition = edition::make(settings, &prepared.boot_files, &prepared.published, &[])?;
-    let sockets = Sockets::bind(settings)?;
+    let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
+    let sockets = Sockets::bind(settings, roots)?;
     let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
     let history = History::open(settings.dir())?;
     let nodes = history.load().context("cannot read the history of nodes")?;
     let fleet = SharedFleet::new(Fleet::restore(nodes));
     configure(&fleet, settings);
-    let mut server = Server::begin(prepared, edition, sockets, fleet, history, news)?;
+    let mut server = Server::begin(prepared, edition, sockets, fleet, root, history, news)?;
     let (sender, commands) = mpsc::channel(1);
     server.commands = commands;
     let facts = server.facts.clone();
@@ -129,6 +132,7 @@ impl Server {
         edition: Edition,
         sockets: Sockets,
         fleet: SharedFleet,
+        root: watch::Sender<Arc<Root>>,
         history: History,
         news: News,
     ) -> anyhow::Result<Self> {
@@ -159,12 +163,17 @@ impl Server {
             http::serve(sockets.http, router).await;
             anyhow!("the web server ended")
         });
+        match sockets.tftp {
+            Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
+            None => facts.add(Box::new(|| facts::off("tftp"))),
+        }
         Ok(Self {
             images: edition.images,
             prepared,
             facts,
             fleet,
             site,
+            root,
             seeder,
             services,
             commands: mpsc::channel(1).1,
@@ -246,6 +255,7 @@ impl Server {
         let edition =
             edition::make(&settings, &prepared.boot_files, &prepared.published, &self.images)?;
         self.facts.publish(&edition);
+        self.root.send_replace(edition.tftp);
         self.site.publish(edition.live);
         self.seeder.publish(&edition.images);
         self.images = edition.images;
@@ -282,6 +292,31 @@ impl Server {
         services.abort_all();
         while services.join_next().await.is_some() {}
     }
+}
+
+fn serve_tftp(
+    services: &mut JoinSet<anyhow::Error>,
+    facts: &Facts,
+    fleet: &SharedFleet,
+    server: Tftp,
+) {
+    let counts = Arc::new(tftp::Counts::default());
+    facts.add(tftp::teller(Arc::clone(&counts)));
+    let (sender, mut events) = mpsc::channel(tftp::EVENTS_MAX);
+    let fleet = fleet.clone();
+    services.spawn(async move {
+        // Its thread ends when this task does.
+        let serving = server.run(sender, std::future::pending());
+        let noting = async {
+            while let Some(event) = events.recv().await {
+                tftp::note(&event, &counts, &fleet);
+            }
+        };
+        match tokio::join!(serving, noting).0 {
+            Ok(()) => anyhow!("the TFTP server ended"),
+            Err(error) => error,
+        }
+    });
 }
 
 /// The end of a reload, if one is under way.

@@ -2,19 +2,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
 
 use super::network;
 use crate::lab::settings::Settings;
 use crate::sockets::{BindError, bind_tcp, bind_udp};
+use crate::tftp::{self, Root, Tftp};
 
 /// The ports of the services that run on tokio; the others take theirs in the same way.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) http: TcpListener,
     pub(crate) tracker: Option<(TcpListener, UdpSocket)>,
+    pub(crate) tftp: Option<Tftp>,
 }
 
 impl Sockets {
@@ -22,7 +26,10 @@ impl Sockets {
     ///
     /// # Errors
     /// With a line for each that cannot be had, and what to do about it.
-    pub(crate) fn bind(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) fn bind(
+        settings: &Settings,
+        root: watch::Receiver<Arc<Root>>,
+    ) -> anyhow::Result<Self> {
         let mut problems = network::problems(&settings.interface, settings.address);
         if !problems.is_empty() {
             // Nothing can be bound to an address that is not there: once is enough.
@@ -47,6 +54,18 @@ impl Sockets {
                 Err(error) => problems.push(chain(&error)),
             }
         }
+        let config = tftp::Config {
+            listen: at(settings.tftp.port),
+            interface: Some(settings.interface.clone()),
+            root,
+        };
+        let mut tftp = None;
+        if settings.tftp.enabled {
+            match Tftp::bind(config) {
+                Ok(bound) => tftp = Some(bound),
+                Err(error) => problems.push(format!("{error:#}")),
+            }
+        }
         let (Some(http), true) = (http, problems.is_empty()) else {
             bail!("cannot start:\n  {}", problems.join("\n  "));
         };
@@ -54,7 +73,7 @@ impl Sockets {
             Some((tcp, udp)) => Some((listener(tcp)?, datagrams(udp)?)),
             None => None,
         };
-        Ok(Self { http: listener(http)?, tracker })
+        Ok(Self { http: listener(http)?, tracker, tftp })
     }
 }
 

@@ -139,11 +139,8 @@ impl Driver {
             let socket = usize::try_from(number).ok().and_then(|number| self.ports.get(number));
             let socket = socket.unwrap_or(&self.requests);
             let received = rustix::net::recvfrom(socket, &mut datagram, RecvFlags::DONTWAIT);
-            let (len, from) = match received {
-                Ok((len, _, Some(from))) => (len, from),
-                // An error that is not ours: that a packet did not arrive, for example.
-                Ok((_, _, None)) | Err(_) => return,
-            };
+            // Nothing more, or an error that is not ours: a packet that did not arrive, for example.
+            let Ok((len, _, Some(from))) = received else { return };
             let Ok(from) = SocketAddr::try_from(from) else { return };
             self.take(number, from, &datagram[..len]);
             if self.server.transfer_count() <= 1 {
