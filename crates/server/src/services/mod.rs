@@ -18,3 +18,6 @@ mod facts;
 pub(crate) mod log;
 mod notify;
 pub(crate) mod status;
+
+#[cfg(test)]
+mod tests;

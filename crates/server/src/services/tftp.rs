@@ -66,10 +66,10 @@ pub(super) fn teller(counts: Arc<Counts>) -> Teller {
         running(
             "tftp",
             json!({
-                "sent_count": read(&counts.sent),
+                "transfer_count": read(&counts.sent),
                 "sent_bytes": read(&counts.sent_bytes),
-                "failed_count": read(&counts.failed),
-                "refused_count": read(&counts.refused),
+                "failure_count": read(&counts.failed),
+                "refusal_count": read(&counts.refused),
             }),
         )
     })

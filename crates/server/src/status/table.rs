@@ -79,7 +79,8 @@ fn counts(service: &ServiceStatus) -> String {
         } else if let Some(name) = name.strip_suffix("_bytes") {
             format!("{} {}", words(name), quantity::bytes(value))
         } else {
-            format!("{} {value}", words(name.strip_suffix("_count").unwrap_or(name)))
+            let noun = words(name.strip_suffix("_count")?);
+            quantity::count(usize::try_from(value).unwrap_or(usize::MAX), &noun)
         })
     });
     words.collect::<Vec<_>>().join(", ")
