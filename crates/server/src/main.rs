@@ -15,8 +15,10 @@ mod stop;
 
 mod services;
 
+mod dhcp;
 mod fleet;
 mod http;
+mod leases;
 mod tftp;
 mod torrent;
 mod tracker;
