@@ -46,7 +46,7 @@ pub(crate) struct SwarmArgs {
     runs: usize,
     /// When the seed dies in dead-seed: bytes that left the server, in multiples of F. One copy
     /// with the headers of its packets is 1.046; the rest is protocol and pieces sent twice.
-    #[arg(long, default_value_t = 1.08)]
+    #[arg(long, default_value_t = 1.06)]
     dead_seed_at: f64,
     /// Give up on a run after this many multiples of F/B (of the slowest link)
     #[arg(long, default_value_t = 6.0)]

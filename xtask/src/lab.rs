@@ -148,6 +148,32 @@ impl Lab {
         spawn.start(&self.namespace(slot), &self.slot_dir(slot), &self.logs)
     }
 
+    /// Adds a port to the switch for a virtual machine: a TAP device of this name, to be opened by a
+    /// program that [`Lab::spawn_at_switch`] starts. `rate` shapes what the machine receives; what it
+    /// sends is not shaped, as the kernel of this machine is on the other side of that queue.
+    pub(crate) fn add_tap(&self, name: &str, rate: Option<Rate>) -> Result<()> {
+        let switch = self.switch();
+        let lines = format!(
+            "tuntap add dev {name} mode tap\n\
+             link set {name} master br0 addrgenmode none up\n"
+        );
+        batch(with_args("ip", &["-n", &switch]), &lines)?;
+        match rate {
+            Some(rate) => tc(&switch, &shape("add", name, rate)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the TAP device of a virtual machine, shaped from the start, another rate.
+    pub(crate) fn set_tap_rate(&self, name: &str, rate: Rate) -> Result<()> {
+        tc(&self.switch(), &shape("change", name, rate))
+    }
+
+    /// Starts a command beside the switch, where the TAP devices are. It runs in the lab's folder.
+    pub(crate) fn spawn_at_switch(&self, spawn: Spawn) -> Result<Process> {
+        spawn.start(&self.switch(), &self.dir, &self.logs)
+    }
+
     /// Runs a command in the namespace of a slot to its end; its output, or an error with stderr.
     pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(&self, slot: Slot, argv: &[S]) -> Result<String> {
         let mut command = Command::new("ip");

@@ -1,10 +1,14 @@
 //! `cargo xtask`: the commands of development. `cargo xtask --help` lists them.
 
+mod artifact;
 mod bench;
 mod ci;
 mod demo;
+mod dist;
+mod e2e;
 mod fuzz;
 mod interop;
+mod interrupt;
 mod lab;
 mod peer;
 mod setup;
@@ -32,8 +36,12 @@ enum Command {
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
-    /// Four nodes take an image from one server, before your eyes
+    /// Three machines with nothing but a network card boot a Debian, before your eyes
     Demo(demo::DemoArgs),
+    /// Build the Debian package
+    Dist(dist::DistArgs),
+    /// Boot virtual machines from our server, and break things meanwhile
+    E2e(e2e::E2eArgs),
     /// Exchange files with other programs, both ways
     Interop(interop::InteropArgs),
     /// Simulate fleets that no machine can hold
@@ -75,6 +83,8 @@ fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
         Command::Demo(args) => demo::run(&args),
+        Command::Dist(args) => dist::run(&args),
+        Command::E2e(args) => e2e::run(&args),
         Command::Interop(args) => interop::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),

@@ -22,13 +22,32 @@ const fn tool(file: &'static str, package: &'static str) -> Tool {
 
 pub(crate) const IP: Tool = tool("ip", "iproute2");
 pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
+/// Phase 1 needs the static one; another package has the same path without being static.
+pub(crate) const BUSYBOX: Tool = tool("/var/lib/dpkg/info/busybox-static.list", "busybox-static");
+pub(crate) const CPIO: Tool = tool("cpio", "cpio");
 /// libFuzzer is C++.
 pub(crate) const CXX: Tool = tool("c++", "g++");
 pub(crate) const CURL: Tool = tool("curl", "curl");
+pub(crate) const DNSMASQ: Tool = tool("dnsmasq", "dnsmasq-base");
+pub(crate) const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
 pub(crate) const GIT: Tool = tool("git", "git");
+pub(crate) const GZIP: Tool = tool("gzip", "gzip");
+pub(crate) const IPXE: Tool = tool("/usr/lib/ipxe/undionly.kpxe", "ipxe");
+/// The ROMs of QEMU's network cards.
+pub(crate) const IPXE_QEMU: Tool = tool("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
+/// The kernel of phase 1 and of test systems; a machine in a container has none.
+pub(crate) const KERNEL: Tool =
+    tool("/var/lib/dpkg/info/linux-image-amd64.list", "linux-image-amd64");
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
+pub(crate) const MMDEBSTRAP: Tool = tool("mmdebstrap", "mmdebstrap");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
 pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
+/// UEFI for virtual machines.
+pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
+pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
+pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
+pub(crate) const SYSLINUX: Tool =
+    tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
 /// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
 pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
@@ -39,6 +58,7 @@ pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transm
 pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
 pub(crate) const TRANSMISSION_SHOW: Tool = tool("transmission-show", "transmission-cli");
 pub(crate) const UDP_SENDER: Tool = tool("udp-sender", "udpcast");
+pub(crate) const ZSTD: Tool = tool("zstd", "zstd");
 
 const ALL: &[Tool] = &[
     IP,
@@ -56,6 +76,20 @@ const ALL: &[Tool] = &[
     TRANSMISSION_REMOTE,
     TRANSMISSION_SHOW,
     UDP_SENDER,
+    BUSYBOX,
+    CPIO,
+    DNSMASQ,
+    DPKG_DEB,
+    GZIP,
+    IPXE,
+    IPXE_QEMU,
+    KERNEL,
+    MMDEBSTRAP,
+    OVMF,
+    PXELINUX,
+    QEMU,
+    SYSLINUX,
+    ZSTD,
 ];
 
 /// Fails with the packages to install if a tool is missing.

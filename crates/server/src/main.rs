@@ -6,7 +6,18 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+// Until all of it is wired.
+#[allow(dead_code, unused_imports)]
+mod fleet;
+#[allow(dead_code, unused_imports)]
+mod http;
+#[allow(dead_code, unused_imports)]
+mod services;
+#[allow(dead_code)]
+mod state;
+
 mod torrent;
+#[allow(dead_code)]
 mod tracker;
 
 mod progress;

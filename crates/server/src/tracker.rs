@@ -29,6 +29,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
@@ -88,13 +89,20 @@ pub(crate) fn run(args: &TrackerArgs) -> anyhow::Result<()> {
         let stopped = stop_signal().context("cannot wait for signals")?;
         print_ready(args.output, addr).context("cannot write to standard output")?;
         tokio::select! {
-            () = serve_http(tcp, tracker.clone()) => {}
-            () = serve_udp(udp, tracker.clone()) => {}
-            () = sweep(tracker) => {}
+            () = serve(tcp, udp, tracker) => {}
             () = stopped => {}
         }
         Ok(())
     })
+}
+
+/// Answers announces for ever, by HTTP and UDP.
+pub(crate) async fn serve(tcp: TcpListener, udp: UdpSocket, tracker: Shared) {
+    tokio::select! {
+        () = serve_http(tcp, tracker.clone()) => {}
+        () = serve_udp(udp, tracker.clone()) => {}
+        () = sweep(tracker) => {}
+    }
 }
 
 fn print_ready(format: OutputFormat, addr: SocketAddr) -> io::Result<()> {
@@ -141,7 +149,7 @@ async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
 
 /// The tracker, for its tasks.
 #[derive(Clone)]
-struct Shared {
+pub(crate) struct Shared {
     state: Arc<Mutex<Tracker>>,
     started: Instant,
 }
@@ -153,8 +161,25 @@ struct Tracker {
     announces_udp: u64,
 }
 
+/// What a tracker has done.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct TrackerCounts {
+    pub(crate) peer_count: usize,
+    pub(crate) announce_http_count: u64,
+    pub(crate) announce_udp_count: u64,
+}
+
 impl Shared {
-    fn new() -> Result<Self, getrandom::Error> {
+    pub(crate) fn counts(&self) -> TrackerCounts {
+        let tracker = self.lock();
+        TrackerCounts {
+            peer_count: tracker.registry.peer_count(),
+            announce_http_count: tracker.announces_http,
+            announce_udp_count: tracker.announces_udp,
+        }
+    }
+
+    pub(crate) fn new() -> Result<Self, getrandom::Error> {
         let (mut secret, mut seed) = ([0; 32], [0; 8]);
         getrandom::fill(&mut secret)?;
         getrandom::fill(&mut seed)?;

@@ -131,6 +131,15 @@ impl Prepared {
         Ok(Self { metainfo, storage: Arc::new(storage), have, role, lost_count })
     }
 
+    /// A torrent to be seeded whose files the caller has hashed itself, as when it made the torrent
+    /// of them: they are not hashed again. `storage` is from [`Storage::seed`], by which a file that
+    /// is changed from then on is an error at the next read of it.
+    #[must_use]
+    pub fn hashed(metainfo: Metainfo, storage: Arc<Storage>) -> Self {
+        let have = Bitfield::full(metainfo.geometry().piece_count());
+        Self { metainfo, storage, have, role: Role::Seed, lost_count: 0 }
+    }
+
     /// What it is.
     #[must_use]
     pub const fn metainfo(&self) -> &Metainfo {

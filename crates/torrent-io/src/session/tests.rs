@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 
@@ -11,7 +12,7 @@ use torrent::wire;
 
 use super::*;
 use crate::create::create;
-use crate::storage::{Allocation, Storage};
+use crate::storage::{Allocation, Layout, Storage};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -119,6 +120,22 @@ fn a_seed_with_a_wrong_byte_is_refused() {
             path.display()
         )
     );
+}
+
+#[test]
+fn a_torrent_that_was_just_made_is_seeded_without_hashing_it_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let (metainfo, data) = torrent(temp.path(), Format::Hybrid);
+    let layout = Layout::try_from(&metainfo).unwrap();
+    let storage = Arc::new(Storage::seed(temp.path(), layout).unwrap());
+    let (mut seeds, _seed_events) = start(1);
+    seeds.add(Prepared::hashed(metainfo.clone(), storage), vec![]);
+    let (mut gets, events) = start(2);
+    let get = open(&metainfo, &Place::Memory).unwrap();
+    let storage = get.storage().clone();
+    gets.add(get, vec![seeds.addr()]);
+    wait(&events, |event| matches!(event, SessionEvent::Completed));
+    assert!(read(&storage) == data);
 }
 
 #[test]

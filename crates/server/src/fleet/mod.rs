@@ -1,0 +1,255 @@
+//! The fleet: what is known of each node, folded from events. Pure: no I/O, no clock, no threads.
+//!
+//! The services say what nodes do ([`Event`]); each event changes at most one node, and says what is
+//! worth a line in the log ([`Change`]). Nothing here is trusted for booting: a stranger can send
+//! packets in any node's name, and the worst that comes of it is a wrong line in a table.
+//!
+//! **Limits.** Nodes that the configuration names are always known. Of all others
+//! [`STRANGERS_MAX`] are kept; when a further one comes, the one that has only ever asked by DHCP and
+//! has been silent longest gives way, then one that has been silent for [`STRANGER_KEPT_MS`]; if there
+//! is neither, the newcomer is counted and not kept. So a flood of invented addresses neither grows
+//! the fleet nor hides a node that boots.
+
+mod event;
+mod history;
+mod node;
+mod shared;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use boot::{Mac, Stage};
+
+pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
+pub(crate) use history::History;
+pub(crate) use node::{Effect, Node, Summary, UnixMs, percent};
+pub(crate) use shared::SharedFleet;
+
+/// Nodes kept that the configuration does not name. With [`node::EVENTS_MAX`] and the agent's log
+/// one takes 12 KiB at most, so 100 MiB in all.
+pub(crate) const STRANGERS_MAX: usize = 8_192;
+
+/// After so many milliseconds of silence a stranger may give way to a new one though it has been
+/// seen booting: an hour, longer than any boot.
+pub(crate) const STRANGER_KEPT_MS: u64 = 3_600_000;
+
+/// All nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    nodes: BTreeMap<Mac, Node>,
+    addresses: BTreeMap<Ipv4Addr, Mac>,
+    /// Those that may have to give way, first who does so first.
+    strangers: BTreeSet<(Class, UnixMs, Mac)>,
+    /// Changed since [`Self::take_dirty`].
+    dirty: BTreeSet<Mac>,
+    /// Newcomers for whom there was no room.
+    refused_count: u64,
+}
+
+/// Who gives way first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Has asked, and nothing more.
+    Asking,
+    /// Has been seen booting.
+    Booting,
+}
+
+/// Something worth a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) mac: Mac,
+    /// The node's name, or its Ethernet address.
+    pub(crate) label: String,
+    /// Where it is now.
+    pub(crate) text: String,
+}
+
+impl Fleet {
+    /// The fleet that was, as [`History`] has kept it.
+    pub(crate) fn restore(nodes: impl IntoIterator<Item = Node>) -> Self {
+        let mut fleet = Self::default();
+        for mut node in nodes.into_iter().take(STRANGERS_MAX) {
+            // The configuration says it anew.
+            node.summary.known = false;
+            let mac = node.summary.mac;
+            if let Some(address) = node.summary.address {
+                fleet.addresses.insert(address, mac);
+            }
+            fleet.nodes.insert(mac, node);
+            fleet.index(mac);
+        }
+        fleet
+    }
+
+    /// The nodes that the configuration names, and what it calls them.
+    pub(crate) fn configure(&mut self, now: UnixMs, known: &BTreeMap<Mac, Option<String>>) {
+        let all: BTreeSet<Mac> = self.nodes.keys().chain(known.keys()).copied().collect();
+        for mac in all {
+            self.unindex(mac);
+            let node = self.nodes.entry(mac).or_insert_with(|| Node::new(mac, now));
+            let (was_known, name) = (node.summary.known, known.get(&mac).cloned());
+            node.summary.known = name.is_some();
+            node.summary.name = name.flatten();
+            if was_known && !node.summary.known && node.summary.stage.is_none() {
+                self.forget(mac);
+            }
+            self.index(mac);
+        }
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn handle(&mut self, now: UnixMs, event: &Event) -> Option<Change> {
+        let mac = self.whose(event)?;
+        if !self.make_room(now, mac) {
+            return None;
+        }
+        self.unindex(mac);
+        let node = self.nodes.entry(mac).or_insert_with(|| Node::new(mac, now));
+        let address_before = node.summary.address;
+        let effect = match event {
+            Event::Asked { asker, arch, .. } => node.asked(now, *asker, *arch),
+            Event::Offered { .. } => node.offered(now),
+            Event::Leased { address, .. } => node.leased(now, *address),
+            Event::Fetched { service, what, .. } => node.fetched(now, *service, what),
+            Event::Script { address, asked } => {
+                node.leased(now, *address);
+                node.asked_for_script(now, asked)
+            }
+            Event::Reported { address, report } => {
+                if let Some(address) = address {
+                    node.leased(now, *address);
+                }
+                node.reported(now, report)
+            }
+            Event::Up { .. } => node.up(now),
+        };
+        let change = (effect == Effect::Moved).then(|| Change {
+            mac,
+            label: node.label(),
+            text: node.summary.stage_text(),
+        });
+        if effect != Effect::Nothing {
+            self.dirty.insert(mac);
+        }
+        if let Some(address) = node.summary.address
+            && address_before != Some(address)
+        {
+            self.settle(mac, address_before, address);
+        }
+        self.index(mac);
+        change
+    }
+
+    /// All nodes, by Ethernet address.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    pub(crate) fn node(&self, mac: Mac) -> Option<&Node> {
+        self.nodes.get(&mac)
+    }
+
+    /// Newcomers for whom there was no room.
+    pub(crate) fn refused_count(&self) -> u64 {
+        self.refused_count
+    }
+
+    /// How many nodes are at each stage, in the order of a boot.
+    pub(crate) fn stages(&self) -> Vec<(&'static str, usize)> {
+        let mut counts: BTreeMap<(u8, &'static str), usize> = BTreeMap::new();
+        for stage in self.nodes().filter_map(|node| node.summary.stage.as_ref()) {
+            *counts.entry((stage.rank().unwrap_or(u8::MAX), stage.name())).or_default() += 1;
+        }
+        counts.into_iter().map(|((_, name), count)| (name, count)).collect()
+    }
+
+    /// The nodes that have changed since this was asked last, or are gone (`None`).
+    pub(crate) fn take_dirty(&mut self) -> Vec<(Mac, Option<Node>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|mac| (mac, self.nodes.get(&mac).cloned())).collect()
+    }
+
+    /// The node that an event is about.
+    fn whose(&self, event: &Event) -> Option<Mac> {
+        match event {
+            // A machine that does not boot from here is none of ours, whatever it asks for.
+            Event::Asked { mac, asker: Asker::System | Asker::Agent, .. }
+            | Event::Offered { mac, .. }
+            | Event::Leased { mac, .. }
+            | Event::Up { mac } => self.nodes.contains_key(mac).then_some(*mac),
+            Event::Asked { mac, .. } => Some(*mac),
+            Event::Script { asked, .. } => Some(asked.mac),
+            Event::Reported { report, .. } => Some(report.node),
+            Event::Fetched { address, .. } => self.addresses.get(address).copied(),
+        }
+    }
+
+    /// Whether there is a place for `mac`, made if need be.
+    fn make_room(&mut self, now: UnixMs, mac: Mac) -> bool {
+        if self.nodes.contains_key(&mac) || self.strangers.len() < STRANGERS_MAX {
+            return true;
+        }
+        let Some(&(class, seen, oldest)) = self.strangers.first() else {
+            return true;
+        };
+        let gives_way = class == Class::Asking || now.since(seen) > STRANGER_KEPT_MS;
+        if gives_way {
+            self.unindex(oldest);
+            self.forget(oldest);
+        } else {
+            self.refused_count += 1;
+        }
+        gives_way
+    }
+
+    fn forget(&mut self, mac: Mac) {
+        if let Some(node) = self.nodes.remove(&mac)
+            && let Some(address) = node.summary.address
+            && self.addresses.get(&address) == Some(&mac)
+        {
+            self.addresses.remove(&address);
+        }
+        self.dirty.insert(mac);
+    }
+
+    /// `after` is the address of `mac` now, its only one and nobody else's.
+    fn settle(&mut self, mac: Mac, before: Option<Ipv4Addr>, after: Ipv4Addr) {
+        if let Some(before) = before
+            && self.addresses.get(&before) == Some(&mac)
+        {
+            self.addresses.remove(&before);
+        }
+        if let Some(other) = self.addresses.insert(after, mac)
+            && other != mac
+            && let Some(node) = self.nodes.get_mut(&other)
+        {
+            node.summary.address = None;
+            self.dirty.insert(other);
+        }
+    }
+
+    fn place(&self, mac: Mac) -> Option<(Class, UnixMs, Mac)> {
+        let summary = &self.nodes.get(&mac)?.summary;
+        let class = match summary.stage {
+            None | Some(Stage::Discovered | Stage::Offered) => Class::Asking,
+            _ => Class::Booting,
+        };
+        (!summary.known).then_some((class, summary.seen, mac))
+    }
+
+    fn index(&mut self, mac: Mac) {
+        if let Some(place) = self.place(mac) {
+            self.strangers.insert(place);
+        }
+    }
+
+    fn unindex(&mut self, mac: Mac) {
+        if let Some(place) = self.place(mac) {
+            self.strangers.remove(&place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,492 @@
+//! What is known of one node, and how each event changes it.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+use boot::report::{LOG_LEN_MAX, Machine};
+use boot::{Arch, Failure, Firmware, ImageName, Mac, Report, Stage};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Asker, Fetched, ScriptAsked, Service};
+
+/// Events kept of a node: two boots' worth.
+pub(crate) const EVENTS_MAX: usize = 32;
+
+/// Past boots kept of a node: enough to see that every third one fails.
+pub(crate) const BOOTS_MAX: usize = 16;
+
+/// Characters kept of a text that an agent sends: two lines of a terminal.
+pub(crate) const TEXT_LEN_MAX: usize = 240;
+
+/// Lines kept of an agent's log.
+const LOG_LINES_MAX: usize = 64;
+
+/// Milliseconds since 1970, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct UnixMs(pub(crate) u64);
+
+impl UnixMs {
+    /// Milliseconds from `earlier` to this, none if clocks were set back.
+    pub(crate) const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A node in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) mac: Mac,
+    /// From the configuration.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// Whether the configuration names it.
+    #[serde(default)]
+    pub(crate) known: bool,
+    #[serde(default)]
+    pub(crate) address: Option<Ipv4Addr>,
+    /// What asked first in this boot.
+    #[serde(default)]
+    pub(crate) firmware: Option<Firmware>,
+    #[serde(default)]
+    pub(crate) arch: Option<Arch>,
+    #[serde(default)]
+    pub(crate) uuid: Option<String>,
+    /// Where it is; nothing if it was never seen.
+    #[serde(flatten)]
+    pub(crate) stage: Option<Stage>,
+    /// Since when it is there.
+    #[serde(rename = "since_unix_ms", default)]
+    pub(crate) since: UnixMs,
+    /// When it was last heard of.
+    #[serde(rename = "seen_unix_ms", default)]
+    pub(crate) seen: UnixMs,
+    /// When this boot began.
+    #[serde(rename = "boot_unix_ms", default)]
+    pub(crate) boot_began: UnixMs,
+    /// Boots that were seen, this one included.
+    #[serde(default)]
+    pub(crate) boot_count: u64,
+    /// Bytes that other nodes have had from it, in this boot.
+    #[serde(rename = "uploads_bytes", default)]
+    pub(crate) uploads: u64,
+    /// What it is, as its agent says.
+    #[serde(default)]
+    pub(crate) machine: Option<Machine>,
+}
+
+/// All that is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
+    /// What it did, oldest first.
+    #[serde(default)]
+    pub(crate) events: VecDeque<Entry>,
+    /// The latest lines of its agent's log.
+    #[serde(default)]
+    pub(crate) log: VecDeque<String>,
+    /// Its boots before this one, oldest first.
+    #[serde(default)]
+    pub(crate) past: VecDeque<PastBoot>,
+    /// The agent's number for this boot.
+    #[serde(default)]
+    boot: Option<u64>,
+    /// Its number for the boot before, of which reports may still arrive.
+    #[serde(default)]
+    boot_before: Option<u64>,
+    /// The last report's.
+    #[serde(default)]
+    sequence: u64,
+    /// iPXE was fetched and has not asked for its script yet: its DHCP belongs to this boot.
+    #[serde(default)]
+    awaits_ipxe: bool,
+}
+
+/// Something that a node did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    #[serde(rename = "unix_ms")]
+    pub(crate) at: UnixMs,
+    pub(crate) text: String,
+    /// How often in a row; the time is that of the last.
+    #[serde(default = "once")]
+    pub(crate) count: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+/// A boot that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PastBoot {
+    #[serde(rename = "unix_ms")]
+    pub(crate) began: UnixMs,
+    /// How long it took to the stage that it reached.
+    pub(crate) took_ms: u64,
+    /// That stage's word.
+    pub(crate) stage: String,
+    pub(crate) image: Option<ImageName>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What an event did to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It is at another stage, or a quarter further in its download.
+    Moved,
+    /// Something about it is known better.
+    Noted,
+    /// Nothing: the event is old, or says nothing new.
+    Nothing,
+}
+
+impl Node {
+    /// A node of which nothing is known yet.
+    pub(crate) fn new(mac: Mac, now: UnixMs) -> Self {
+        let summary = Summary {
+            mac,
+            name: None,
+            known: false,
+            address: None,
+            firmware: None,
+            arch: None,
+            uuid: None,
+            stage: None,
+            since: now,
+            seen: now,
+            boot_began: now,
+            boot_count: 0,
+            uploads: 0,
+            machine: None,
+        };
+        Self {
+            summary,
+            events: VecDeque::new(),
+            log: VecDeque::new(),
+            past: VecDeque::new(),
+            boot: None,
+            boot_before: None,
+            sequence: 0,
+            awaits_ipxe: false,
+        }
+    }
+
+    /// What it is called: its name, or its Ethernet address.
+    pub(crate) fn label(&self) -> String {
+        self.summary.label()
+    }
+
+    /// DHCP.
+    pub(super) fn asked(&mut self, now: UnixMs, asker: Asker, arch: Option<Arch>) -> Effect {
+        self.summary.seen = now;
+        if arch.is_some() {
+            self.summary.arch = arch;
+        }
+        match asker {
+            Asker::Firmware(firmware) => self.asked_by_firmware(now, firmware),
+            Asker::Agent if self.is_before(&Stage::Lease) => self.enter(now, Stage::Lease),
+            Asker::Agent => Effect::Nothing,
+            Asker::System => self.asked_by_system(now),
+        }
+    }
+
+    fn asked_by_firmware(&mut self, now: UnixMs, firmware: Firmware) -> Effect {
+        let goes_on = match self.summary.stage {
+            // It asks again until somebody answers.
+            Some(Stage::Discovered | Stage::Offered) => true,
+            // The boot program that it loaded asks for itself.
+            Some(Stage::Bootloader) => firmware == Firmware::Ipxe && self.awaits_ipxe,
+            _ => false,
+        };
+        if goes_on {
+            return Effect::Nothing;
+        }
+        self.begin_boot(now);
+        self.summary.firmware = Some(firmware);
+        self.note(now, "its firmware asks by DHCP");
+        self.enter(now, Stage::Discovered)
+    }
+
+    /// An operating system asks. If the agent's last word was that it loads the image, that is the
+    /// image's system. (No time that passes says the same: a kernel that panicked is as silent as
+    /// one with a fixed address, which can say itself that it is up.)
+    fn asked_by_system(&mut self, now: UnixMs) -> Effect {
+        match &self.summary.stage {
+            Some(Stage::Loading { .. } | Stage::Verified { .. }) => self.up(now),
+            Some(Stage::Booted { .. }) => Effect::Nothing,
+            _ => {
+                self.note(now, "a system that this boot did not load asks by DHCP");
+                Effect::Noted
+            }
+        }
+    }
+
+    /// Its own system is up.
+    pub(super) fn up(&mut self, now: UnixMs) -> Effect {
+        self.summary.seen = now;
+        if matches!(self.summary.stage, Some(Stage::Booted { .. })) {
+            return Effect::Nothing;
+        }
+        let image = self.image().cloned();
+        self.enter(now, Stage::Booted { image })
+    }
+
+    pub(super) fn offered(&mut self, now: UnixMs) -> Effect {
+        self.summary.seen = now;
+        match self.summary.stage {
+            Some(Stage::Discovered) => self.enter(now, Stage::Offered),
+            _ => Effect::Nothing,
+        }
+    }
+
+    pub(super) fn leased(&mut self, now: UnixMs, address: Ipv4Addr) -> Effect {
+        self.summary.seen = now;
+        if self.summary.address == Some(address) {
+            return Effect::Nothing;
+        }
+        self.summary.address = Some(address);
+        self.note(now, &format!("has the address {address}"));
+        Effect::Noted
+    }
+
+    pub(super) fn fetched(&mut self, now: UnixMs, service: Service, what: &Fetched) -> Effect {
+        self.summary.seen = now;
+        self.note(now, &format!("fetches {what} by {service}"));
+        match what {
+            Fetched::BootProgram(_) => {
+                self.awaits_ipxe = true;
+                self.at_bootloader(now)
+            }
+            Fetched::Phase1(_) => self.at_bootloader(now),
+            Fetched::Manifest | Fetched::Torrent(_) | Fetched::Image(_) => Effect::Noted,
+        }
+    }
+
+    pub(super) fn asked_for_script(&mut self, now: UnixMs, asked: &ScriptAsked) -> Effect {
+        self.summary.seen = now;
+        // Without DHCP of ours this is the first that is seen of a boot.
+        if !self.is_before(&Stage::Agent) {
+            self.begin_boot(now);
+        }
+        self.awaits_ipxe = false;
+        let summary = &mut self.summary;
+        summary.firmware = summary.firmware.filter(|&known| known != Firmware::Ipxe);
+        summary.firmware = summary.firmware.or(asked.firmware).or(Some(Firmware::Ipxe));
+        summary.arch = summary.arch.or(asked.arch);
+        summary.uuid = asked.uuid.clone().or(summary.uuid.take());
+        self.note(now, "asks for its boot script");
+        self.at_bootloader(now)
+    }
+
+    fn at_bootloader(&mut self, now: UnixMs) -> Effect {
+        match self.is_before(&Stage::Bootloader) {
+            true => self.enter(now, Stage::Bootloader),
+            false => Effect::Noted,
+        }
+    }
+
+    pub(super) fn reported(&mut self, now: UnixMs, report: &Report) -> Effect {
+        let is_old = self.boot_before == Some(report.boot)
+            || (self.boot == Some(report.boot) && report.sequence <= self.sequence);
+        if is_old {
+            return Effect::Nothing;
+        }
+        let begins = match self.boot {
+            Some(boot) => boot != report.boot,
+            None => matches!(self.summary.stage, Some(Stage::Booted { .. })),
+        };
+        // A boot that nobody saw begin: its DHCP was not ours.
+        if begins || self.summary.boot_count == 0 {
+            self.begin_boot(now);
+        }
+        self.boot = Some(report.boot);
+        self.sequence = report.sequence;
+        self.summary.seen = now;
+        if let Some(machine) = &report.machine {
+            self.learn(machine);
+        }
+        self.keep_log(&report.log);
+        if let Stage::Downloading(progress) = &report.stage {
+            self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
+        }
+        match &report.stage {
+            Stage::Unknown => {
+                self.note(now, "is at a stage that this server does not know");
+                Effect::Noted
+            }
+            Stage::Failed { failure, reason, retry_in_s } => {
+                let reason = printable(reason, TEXT_LEN_MAX);
+                self.note(now, &format!("{}: {reason}", failure.code()));
+                let retry_in_s = *retry_in_s;
+                self.enter(now, Stage::Failed { failure: *failure, reason, retry_in_s })
+            }
+            stage => self.enter(now, stage.clone()),
+        }
+    }
+
+    fn learn(&mut self, machine: &Machine) {
+        let text = |text: &str| printable(text, 64);
+        let optional = |field: &Option<String>| field.as_deref().map(text);
+        let machine = Machine {
+            arch: machine.arch,
+            firmware: machine.firmware,
+            uuid: optional(&machine.uuid),
+            memory_bytes: machine.memory_bytes,
+            processors: machine.processors,
+            interface: optional(&machine.interface),
+            driver: optional(&machine.driver),
+            address: optional(&machine.address),
+            agent: text(&machine.agent),
+            kernel: text(&machine.kernel),
+        };
+        let summary = &mut self.summary;
+        summary.arch = Some(machine.arch);
+        summary.firmware = summary.firmware.or(Some(machine.firmware));
+        summary.uuid = machine.uuid.clone().or(summary.uuid.take());
+        summary.machine = Some(machine);
+    }
+
+    fn keep_log(&mut self, lines: &[String]) {
+        for line in lines.iter().rev().take(LOG_LINES_MAX).rev() {
+            self.log.push_back(printable(line, TEXT_LEN_MAX));
+        }
+        let mut len: usize = self.log.iter().map(String::len).sum();
+        while self.log.len() > LOG_LINES_MAX || len > LOG_LEN_MAX {
+            len -= self.log.pop_front().map_or(0, |line| line.len());
+        }
+    }
+
+    /// The image that it is about.
+    pub(crate) fn image(&self) -> Option<&ImageName> {
+        match self.summary.stage.as_ref()? {
+            Stage::Downloading(progress) => Some(&progress.image),
+            Stage::Verified { image } | Stage::Loading { image } => Some(image),
+            Stage::Booted { image } => image.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn begin_boot(&mut self, now: UnixMs) {
+        if self.summary.boot_count > 0
+            && let Some(stage) = &self.summary.stage
+        {
+            let failure = match stage {
+                Stage::Failed { failure, .. } => Some(*failure),
+                _ => None,
+            };
+            let past = PastBoot {
+                began: self.summary.boot_began,
+                took_ms: self.summary.since.since(self.summary.boot_began),
+                stage: stage.name().to_owned(),
+                image: self.image().cloned(),
+                failure,
+            };
+            push(&mut self.past, past, BOOTS_MAX);
+        }
+        self.boot_before = self.boot.take().or(self.boot_before);
+        self.sequence = 0;
+        self.awaits_ipxe = false;
+        self.log.clear();
+        let summary = &mut self.summary;
+        summary.stage = None;
+        summary.firmware = None;
+        summary.uploads = 0;
+        summary.boot_began = now;
+        summary.boot_count += 1;
+    }
+
+    /// Whether it has not come to `stage` yet in this boot.
+    fn is_before(&self, stage: &Stage) -> bool {
+        match &self.summary.stage {
+            None => true,
+            Some(now) => now.rank().is_some_and(|rank| Some(rank) < stage.rank()),
+        }
+    }
+
+    fn enter(&mut self, now: UnixMs, stage: Stage) -> Effect {
+        let before = self.summary.stage.replace(stage);
+        let stage = self.summary.stage.as_ref();
+        let is_same = before.as_ref().map(Stage::name) == stage.map(Stage::name);
+        if !is_same {
+            self.summary.since = now;
+            let text = self.summary.stage_text();
+            self.note(now, &text);
+            return Effect::Moved;
+        }
+        match (&before, stage) {
+            (Some(Stage::Downloading(before)), Some(Stage::Downloading(after)))
+                if quarter(before) != quarter(after) =>
+            {
+                Effect::Moved
+            }
+            (Some(Stage::Failed { failure: before, .. }), Some(Stage::Failed { failure, .. }))
+                if before != failure =>
+            {
+                self.summary.since = now;
+                Effect::Moved
+            }
+            _ => Effect::Noted,
+        }
+    }
+
+    fn note(&mut self, at: UnixMs, text: &str) {
+        if let Some(last) = self.events.back_mut()
+            && last.text == text
+        {
+            last.at = at;
+            last.count = last.count.saturating_add(1);
+            return;
+        }
+        let text = text.to_owned();
+        push(&mut self.events, Entry { at, text, count: 1 }, EVENTS_MAX);
+    }
+}
+
+impl Summary {
+    /// What it is called: its name, or its Ethernet address.
+    pub(crate) fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.mac.to_string())
+    }
+
+    /// Where it is, in a few words.
+    pub(crate) fn stage_text(&self) -> String {
+        match &self.stage {
+            None => "never seen".to_owned(),
+            Some(Stage::Downloading(progress)) => {
+                let way = if progress.http { " by HTTP" } else { "" };
+                format!("downloading {}{way}, {} %", progress.image, percent(progress))
+            }
+            Some(Stage::Verified { image }) => format!("verified {image}"),
+            Some(Stage::Loading { image }) => format!("loading {image}"),
+            Some(Stage::Booted { image: Some(image) }) => format!("booted {image}"),
+            Some(Stage::Failed { failure, reason, retry_in_s }) => {
+                format!("failed {failure}: {reason}; tries again in {retry_in_s} s")
+            }
+            Some(stage) => stage.name().to_owned(),
+        }
+    }
+}
+
+/// How much of its download a node has verified, of 100.
+pub(crate) fn percent(progress: &boot::stage::Progress) -> u64 {
+    let done = u128::from(progress.verified_bytes) * 100;
+    let share = done.checked_div(u128::from(progress.total_bytes)).unwrap_or(100);
+    u64::try_from(share.min(100)).unwrap_or(100)
+}
+
+fn quarter(progress: &boot::stage::Progress) -> u64 {
+    percent(progress) / 25
+}
+
+/// `text` without what could steer a terminal, cut to `len_max` characters.
+pub(crate) fn printable(text: &str, len_max: usize) -> String {
+    text.chars().take(len_max).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn push<T>(queue: &mut VecDeque<T>, item: T, len_max: usize) {
+    if queue.len() >= len_max {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}

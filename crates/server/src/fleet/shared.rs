@@ -1,0 +1,43 @@
+//! The fleet as the services share it: a clock, a lock, and a line in the log for each change.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Event, Fleet, UnixMs};
+
+/// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
+/// takes microseconds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedFleet(Arc<Mutex<Fleet>>);
+
+impl UnixMs {
+    /// The system's clock.
+    pub(crate) fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl SharedFleet {
+    pub(crate) fn new(fleet: Fleet) -> Self {
+        Self(Arc::new(Mutex::new(fleet)))
+    }
+
+    /// A node did something.
+    pub(crate) fn tell(&self, event: &Event) {
+        let change = self.lock().handle(UnixMs::now(), event);
+        if let Some(change) = change {
+            let node = change.mac.to_string();
+            if change.label == node {
+                tracing::info!(target: "NODE", %node, "{}", change.text);
+            } else {
+                tracing::info!(target: "NODE", %node, "{} {}", change.label, change.text);
+            }
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {
+        // Nothing in there is left half done by a panic that would matter for booting.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,294 @@
+//! What a boot looks like from outside.
+
+use boot::stage::Progress;
+use boot::{Failure, Firmware, Report};
+
+use super::node::{BOOTS_MAX, EVENTS_MAX};
+use super::*;
+
+const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+
+fn asked(asker: Asker) -> Event {
+    Event::Asked { mac: MAC, asker, arch: None }
+}
+
+fn firmware() -> Event {
+    asked(Asker::Firmware(Firmware::Bios))
+}
+
+fn ipxe() -> Event {
+    asked(Asker::Firmware(Firmware::Ipxe))
+}
+
+fn fetched(what: Fetched) -> Event {
+    Event::Fetched { address: ADDRESS, service: Service::Tftp, what }
+}
+
+fn script() -> Event {
+    let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: Some(Firmware::Bios) };
+    Event::Script { address: ADDRESS, asked }
+}
+
+fn report(boot: u64, sequence: u64, stage: Stage) -> Event {
+    let report =
+        Report { node: MAC, boot, sequence, uptime_ms: 0, stage, machine: None, log: vec![] };
+    Event::Reported { address: Some(ADDRESS), report: Box::new(report) }
+}
+
+fn downloading(verified_bytes: u64) -> Stage {
+    Stage::Downloading(Progress {
+        image: "debian".parse().unwrap(),
+        verified_bytes,
+        total_bytes: 100,
+        rate_bytes_per_s: 0,
+        peers: 1,
+        uploaded_bytes: verified_bytes / 2,
+        http: false,
+    })
+}
+
+fn loading() -> Stage {
+    Stage::Loading { image: "debian".parse().unwrap() }
+}
+
+/// The stages that the events lead to, one after the other, a second apart.
+fn check(events: &[Event], expect: &[&str]) -> Fleet {
+    let mut fleet = Fleet::default();
+    let mut stages = vec![];
+    for (second, event) in events.iter().enumerate() {
+        fleet.handle(UnixMs(second as u64 * 1000), event);
+        let stage = fleet.node(MAC).and_then(|node| node.summary.stage.as_ref());
+        stages.push(stage.map_or("-", Stage::name));
+    }
+    assert_eq!(stages, expect);
+    fleet
+}
+
+#[test]
+fn a_boot_is_followed_from_power_on_to_its_system() {
+    let fleet = check(
+        &[
+            firmware(),
+            Event::Offered { mac: MAC, address: Some(ADDRESS) },
+            Event::Leased { mac: MAC, address: ADDRESS },
+            fetched(Fetched::BootProgram("undionly.kpxe".to_owned())),
+            ipxe(),
+            script(),
+            fetched(Fetched::Phase1("vmlinuz")),
+            asked(Asker::Agent),
+            report(7, 1, Stage::Manifest),
+            report(7, 2, downloading(50)),
+            report(7, 3, Stage::Verified { image: "debian".parse().unwrap() }),
+            report(7, 4, loading()),
+            asked(Asker::System),
+        ],
+        &[
+            "discovered",
+            "offered",
+            "offered",
+            "bootloader",
+            "bootloader",
+            "bootloader",
+            "bootloader",
+            "lease",
+            "manifest",
+            "downloading",
+            "verified",
+            "loading",
+            "booted",
+        ],
+    );
+    let node = fleet.node(MAC).unwrap();
+    assert_eq!(node.image().unwrap().as_str(), "debian");
+    assert_eq!((node.summary.boot_count, node.summary.uploads), (1, 25));
+    assert_eq!(node.summary.address, Some(ADDRESS));
+    assert_eq!(node.summary.firmware, Some(Firmware::Bios));
+    assert_eq!(node.summary.since, UnixMs(12_000));
+}
+
+#[test]
+fn firmware_that_asks_again_waits_for_its_answer() {
+    let fleet = check(&[firmware(), firmware(), firmware()], &["discovered"; 3]);
+    assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 1);
+}
+
+#[test]
+fn firmware_that_asks_later_begins_a_new_boot() {
+    let fleet = check(
+        &[firmware(), report(7, 1, Stage::Agent), report(7, 2, downloading(10)), firmware()],
+        &["discovered", "agent", "downloading", "discovered"],
+    );
+    let node = fleet.node(MAC).unwrap();
+    assert_eq!((node.summary.boot_count, node.summary.uploads), (2, 0));
+    assert_eq!(node.past[0].stage, "downloading");
+    assert_eq!(node.past[0].took_ms, 2000);
+}
+
+#[test]
+fn ipxe_in_the_rom_begins_a_boot_though_the_last_one_ended_in_its_script() {
+    let fleet = check(&[ipxe(), script(), ipxe()], &["discovered", "bootloader", "discovered"]);
+    assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 2);
+}
+
+#[test]
+fn late_reports_change_nothing() {
+    check(
+        &[
+            report(7, 1, Stage::Agent),
+            report(7, 3, loading()),
+            report(7, 2, downloading(1)),
+            report(7, 3, downloading(2)),
+            firmware(),
+            report(7, 9, downloading(3)),
+            report(8, 1, Stage::Agent),
+        ],
+        &["agent", "loading", "loading", "loading", "discovered", "discovered", "agent"],
+    );
+}
+
+#[test]
+fn a_boot_that_dhcp_did_not_show_begins_with_its_first_report() {
+    let fleet =
+        check(&[report(7, 4, loading()), report(8, 1, Stage::Agent)], &["loading", "agent"]);
+    let node = fleet.node(MAC).unwrap();
+    assert_eq!((node.summary.boot_count, node.past.len()), (2, 1));
+}
+
+#[test]
+fn a_system_is_the_images_only_after_the_agents_last_word() {
+    let system = asked(Asker::System);
+    check(
+        &[report(7, 1, downloading(1)), system.clone(), report(7, 2, loading()), system],
+        &["downloading", "downloading", "loading", "booted"],
+    );
+}
+
+#[test]
+fn a_system_can_say_itself_that_it_is_up() {
+    check(&[report(7, 1, loading()), Event::Up { mac: MAC }], &["loading", "booted"]);
+}
+
+#[test]
+fn machines_that_do_not_boot_from_here_are_not_kept() {
+    let fleet = check(
+        &[asked(Asker::System), Event::Up { mac: MAC }, fetched(Fetched::Manifest)],
+        &["-"; 3],
+    );
+    assert_eq!(fleet.nodes().count(), 0);
+}
+
+#[test]
+fn a_script_without_dhcp_of_ours_begins_a_boot() {
+    let fleet = check(
+        &[script(), report(7, 1, loading()), script()],
+        &["bootloader", "loading", "bootloader"],
+    );
+    assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 2);
+}
+
+#[test]
+fn changes_are_stages_and_quarters() {
+    let mut fleet = Fleet::default();
+    let mut lines = vec![];
+    let stages = [0, 10, 24, 25, 99, 100].map(downloading);
+    for (sequence, stage) in (1..).zip(stages) {
+        let change = fleet.handle(UnixMs(0), &report(7, sequence, stage));
+        lines.extend(change.map(|change| change.text));
+    }
+    let expect = [0, 25, 99, 100].map(|share| format!("downloading debian, {share} %"));
+    assert_eq!(lines, expect);
+}
+
+#[test]
+fn a_failure_says_what_and_when_again() {
+    let mut fleet = Fleet::default();
+    let stage = Stage::Failed {
+        failure: Failure::NoLease,
+        reason: "nobody\x1b[2J answered".to_owned(),
+        retry_in_s: 4,
+    };
+    let change = fleet.handle(UnixMs(0), &report(7, 1, stage)).unwrap();
+    assert_eq!(
+        change.text,
+        "failed BT21 no DHCP server answered: nobody [2J answered; tries again in 4 s"
+    );
+}
+
+#[test]
+fn an_address_is_that_of_one_node() {
+    let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
+    let mut fleet = check(&[script()], &["bootloader"]);
+    let asked = ScriptAsked { mac: other, uuid: None, arch: None, firmware: None };
+    fleet.handle(UnixMs(1), &Event::Script { address: ADDRESS, asked });
+    assert_eq!(fleet.node(MAC).unwrap().summary.address, None);
+    fleet.handle(UnixMs(2), &fetched(Fetched::Manifest));
+    assert_eq!(fleet.node(other).unwrap().summary.seen, UnixMs(2));
+}
+
+#[test]
+fn what_is_kept_of_a_node_is_limited() {
+    let mut fleet = Fleet::default();
+    for boot in 0..100 {
+        let mut event = report(boot, 1, downloading(boot));
+        if let Event::Reported { report, .. } = &mut event {
+            report.log = vec!["x".repeat(9999); 99];
+        }
+        fleet.handle(UnixMs(boot), &event);
+        fleet.handle(UnixMs(boot), &report(boot, 2, loading()));
+    }
+    let node = fleet.node(MAC).unwrap();
+    assert_eq!((node.events.len(), node.past.len()), (EVENTS_MAX, BOOTS_MAX));
+    let text = serde_json::to_string(node).unwrap();
+    assert!(text.len() < 12 << 10, "{}", text.len());
+}
+
+fn stranger(number: usize) -> Event {
+    let [.., a, b, c] = number.to_be_bytes();
+    let asker = Asker::Firmware(Firmware::Bios);
+    Event::Asked { mac: Mac([2, 0, 0, a, b, c]), asker, arch: None }
+}
+
+#[test]
+fn a_flood_of_strangers_pushes_out_nobody_who_boots_or_is_known() {
+    let known = Mac([0x52, 0x54, 0, 0, 0, 9]);
+    let mut fleet = check(&[firmware(), script()], &["discovered", "bootloader"]);
+    fleet.configure(UnixMs(0), &BTreeMap::from([(known, Some("c001".to_owned()))]));
+    for number in 0..STRANGERS_MAX + 1000 {
+        fleet.handle(UnixMs(number as u64), &stranger(number));
+    }
+    assert_eq!(fleet.nodes().count(), STRANGERS_MAX + 1);
+    assert!(fleet.node(MAC).is_some());
+    assert_eq!(fleet.node(known).unwrap().label(), "c001");
+}
+
+#[test]
+fn when_all_boot_a_newcomer_waits_until_one_is_silent_for_an_hour() {
+    let mut fleet = Fleet::default();
+    let boots = |number: usize| {
+        let [.., a, b, c] = number.to_be_bytes();
+        let mac = Mac([2, 0, 0, a, b, c]);
+        let asked = ScriptAsked { mac, uuid: None, arch: None, firmware: None };
+        Event::Script { address: Ipv4Addr::from_bits(number as u32), asked }
+    };
+    for number in 0..STRANGERS_MAX {
+        fleet.handle(UnixMs(0), &boots(number));
+    }
+    fleet.handle(UnixMs(STRANGER_KEPT_MS), &boots(STRANGERS_MAX));
+    assert_eq!((fleet.nodes().count(), fleet.refused_count()), (STRANGERS_MAX, 1));
+    assert!(fleet.handle(UnixMs(STRANGER_KEPT_MS + 1), &boots(STRANGERS_MAX)).is_some());
+    assert_eq!((fleet.nodes().count(), fleet.refused_count()), (STRANGERS_MAX, 1));
+}
+
+#[test]
+fn a_node_survives_as_text() {
+    let fleet = check(&[firmware(), report(7, 1, loading())], &["discovered", "loading"]);
+    let node = fleet.node(MAC).unwrap();
+    let text = serde_json::to_string(node).unwrap();
+    assert_eq!(&serde_json::from_str::<Node>(&text).unwrap(), node);
+    let restored = Fleet::restore([node.clone()]);
+    assert_eq!(restored.node(MAC), Some(node));
+    let never = Node::new(MAC, UnixMs(1));
+    let text = serde_json::to_string(&never).unwrap();
+    assert_eq!(serde_json::from_str::<Node>(&text).unwrap(), never);
+}

@@ -1,0 +1,102 @@
+//! The API: JSON about server and nodes, and the reports of agents (docs/api.md).
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use boot::{Mac, Report, report};
+use serde::Serialize;
+use std::sync::atomic::Ordering;
+
+use super::serve::Source;
+use super::{Site, refuse};
+use crate::fleet::{Event, Summary};
+
+/// How long a report may take to arrive: it fits into a dozen packets.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn routes() -> Router<Site> {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes/{mac}", get(node))
+        .route("/api/v1/nodes/{mac}/booted", post(booted))
+        .route("/api/v1/reports", post(reports))
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            let fields = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+            (fields, bytes).into_response()
+        }
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn status(State(site): State<Site>) -> Response<Body> {
+    json(&(site.0.status)())
+}
+
+/// The nodes of a fleet, as the API gives them.
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<Summary>,
+}
+
+async fn nodes(State(site): State<Site>) -> Response<Body> {
+    // Copied, so that nothing is written to a socket or turned into text under the lock.
+    let nodes = site.0.fleet.lock().nodes().map(|node| node.summary.clone()).collect();
+    json(&Nodes { nodes })
+}
+
+async fn node(State(site): State<Site>, Path(mac): Path<String>) -> Response<Body> {
+    let mac: Mac = match mac.parse() {
+        Ok(mac) => mac,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("{error}")),
+    };
+    let node = site.0.fleet.lock().node(mac).cloned();
+    match node {
+        Some(node) => json(&node),
+        None => refuse(StatusCode::NOT_FOUND, &format!("no node {mac} has been seen")),
+    }
+}
+
+async fn booted(State(site): State<Site>, Path(mac): Path<String>) -> Response<Body> {
+    match mac.parse::<Mac>() {
+        Ok(mac) => {
+            site.0.fleet.tell(&Event::Up { mac });
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("{error}")),
+    }
+}
+
+async fn reports(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    request: Request,
+) -> Response<Body> {
+    let body = axum::body::to_bytes(request.into_body(), report::LEN_MAX);
+    let bytes = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let text = format!("a report has {} bytes at most", report::LEN_MAX);
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        }
+        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the report did not arrive"),
+    };
+    let report: Report = match serde_json::from_slice(&bytes) {
+        Ok(report) => report,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("not a report: {error}")),
+    };
+    site.0.counters.reports.fetch_add(1, Ordering::Relaxed);
+    site.0.fleet.tell(&Event::Reported { address: source.v4(), report: Box::new(report) });
+    json(&report::Answer { manifest_serial: site.live().offer.serial })
+}

@@ -1,0 +1,365 @@
+//! Files over HTTP: whole, or one range of them (RFC 9110 sections 13 and 14).
+//!
+//! What is served is what was published: an image's files are those of the same storage that the
+//! seeder reads, which notices at each read that a file was changed; the connection is cut then,
+//! rather than bytes of two versions sent as one file. Nothing is looked up on the disk by a name that
+//! came over the network.
+//!
+//! **Speed.** Files are read in blocks of [`READ_LEN`], one ahead of what the socket takes, on
+//! threads that may wait for a disk. The bytes are copied twice in this machine, by the kernel
+//! (`sendfile`, which nginx uses, saves one of them).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
+    RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use hyper::body::{Bytes, Frame, SizeHint};
+use tokio::task::JoinHandle;
+use torrent_io::storage::FileHandle;
+
+use super::range::{self, Wanted};
+
+/// Bytes read at once. A system call and a change of threads cost some 10 µs, reading this much 50.
+const READ_LEN: usize = 512 << 10;
+
+/// A file as it was published.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    source: Source,
+    len: u64,
+    /// Two versions of a file differ in it (RFC 9110 section 8.8.3), quotes included.
+    tag: String,
+    media_type: &'static str,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Memory(Bytes),
+    /// Of ours: replaced, never written to.
+    File(Arc<File>),
+    /// Of an image.
+    Image(FileHandle),
+}
+
+/// Bytes of bodies that were handed to sockets.
+pub(crate) type SentCount = Arc<AtomicU64>;
+
+impl Served {
+    /// Bytes that are made, not read; `version` tells them from others under the same name.
+    pub(crate) fn memory(bytes: impl Into<Bytes>, version: &str, media_type: &'static str) -> Self {
+        let bytes: Bytes = bytes.into();
+        let (len, tag) = (bytes.len() as u64, format!("\"{version}\""));
+        Self { source: Source::Memory(bytes), len, tag, media_type }
+    }
+
+    /// A file that this program made or that a package installed: it is open from here on, so that
+    /// what replaces it under its name is not mixed with it.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn file(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let (len, mtime, nsec) = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        let tag = format!("\"{len:x}-{mtime:x}.{nsec:x}\"");
+        Ok(Self { source: Source::File(Arc::new(file)), len, tag, media_type: BINARY })
+    }
+
+    /// A file of an image; `version` is of the image's infohash.
+    pub(crate) fn image(handle: FileHandle, len: u64, version: &str) -> Self {
+        let tag = format!("\"{version}\"");
+        Self { source: Source::Image(handle), len, tag, media_type: BINARY }
+    }
+
+    /// The answer to a request for it. Bytes of the body are counted in `sent` as they leave.
+    pub(crate) fn answer(
+        self,
+        method: &Method,
+        headers: &HeaderMap,
+        sent: &SentCount,
+    ) -> Response<Body> {
+        let field = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        if field(IF_NONE_MATCH).is_some_and(|tags| matches_any(tags, &self.tag)) {
+            return self.head(StatusCode::NOT_MODIFIED, &[], Body::empty());
+        }
+        // A range of another version is of no use; a date, which is the other form, is no promise
+        // within one second (section 13.1.5).
+        let is_same = field(IF_RANGE).is_none_or(|tag| tag.trim() == self.tag);
+        let wanted = match *method {
+            Method::GET if is_same => range::parse(field(RANGE), self.len),
+            _ => Wanted::Whole,
+        };
+        let len = self.len;
+        let (status, start, part_len) = match wanted {
+            Wanted::Whole => (StatusCode::OK, 0, len),
+            Wanted::Part { start, len } => (StatusCode::PARTIAL_CONTENT, start, len),
+            Wanted::Unsatisfiable => {
+                let range = (CONTENT_RANGE, format!("bytes */{len}"));
+                return self.head(StatusCode::RANGE_NOT_SATISFIABLE, &[range], Body::empty());
+            }
+        };
+        let mut fields = vec![(CONTENT_LENGTH, part_len.to_string())];
+        if status == StatusCode::PARTIAL_CONTENT {
+            let last = start + part_len - 1;
+            fields.push((CONTENT_RANGE, format!("bytes {start}-{last}/{len}")));
+        }
+        let body = match *method {
+            Method::HEAD => Body::empty(),
+            _ => self.body(start, part_len, sent),
+        };
+        self.head(status, &fields, body)
+    }
+
+    fn head(
+        &self,
+        status: StatusCode,
+        fields: &[(HeaderName, String)],
+        body: Body,
+    ) -> Response<Body> {
+        let mut answer = Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, self.media_type)
+            .header(ACCEPT_RANGES, "bytes")
+            .header(ETAG, &self.tag);
+        for (name, value) in fields {
+            answer = answer.header(name, value);
+        }
+        answer.body(body).unwrap_or_else(|_| Response::new(Body::empty()))
+    }
+
+    fn body(&self, start: u64, len: u64, sent: &SentCount) -> Body {
+        let sent = Arc::clone(sent);
+        match &self.source {
+            Source::Memory(bytes) => {
+                sent.fetch_add(len, Ordering::Relaxed);
+                // Within the bytes: `range::parse` was told their length.
+                let (start, len) = (start as usize, len as usize);
+                Body::from(bytes.slice(start..start + len))
+            }
+            source => {
+                let source = source.clone();
+                Body::new(FileBody { source, offset: start, left: len, reading: None, sent })
+            }
+        }
+    }
+}
+
+/// What a file is if nothing better is known.
+const BINARY: &str = "application/octet-stream";
+
+/// The weak comparison of `If-None-Match` (section 13.1.2).
+fn matches_any(tags: &str, tag: &str) -> bool {
+    tags.split(',')
+        .map(str::trim)
+        .any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == tag)
+}
+
+impl Source {
+    /// Up to `len` bytes from `offset`, at least one.
+    fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let fd = match self {
+            Self::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
+            Self::File(file) => file.as_fd(),
+            Self::Image(handle) => {
+                handle.check_unchanged().map_err(io::Error::other)?;
+                handle.as_fd()
+            }
+        };
+        let mut bytes = Vec::with_capacity(len);
+        loop {
+            match rustix::io::pread(fd, rustix::buffer::spare_capacity(&mut bytes), offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(bytes.into()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// A part of a file on its way.
+struct FileBody {
+    source: Source,
+    /// Of the next read.
+    offset: u64,
+    /// Bytes not yet handed on, those being read included.
+    left: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    sent: SentCount,
+}
+
+impl FileBody {
+    /// Begins to read what comes next, if there is more.
+    fn read_on(&mut self) {
+        let len = usize::try_from(self.left).map_or(READ_LEN, |left| left.min(READ_LEN));
+        if len == 0 {
+            return;
+        }
+        let (source, offset) = (self.source.clone(), self.offset);
+        self.reading = Some(tokio::task::spawn_blocking(move || source.read(offset, len)));
+    }
+}
+
+impl hyper::body::Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.reading.is_none() {
+            self.read_on();
+        }
+        let Some(reading) = self.reading.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let read = ready!(Pin::new(reading).poll(context)).unwrap_or_else(|error| {
+            // The runtime ends, and this with it.
+            Err(io::Error::other(error))
+        });
+        self.reading = None;
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.left = 0;
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        self.offset += bytes.len() as u64;
+        self.left -= bytes.len() as u64;
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.read_on();
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn served() -> (tempfile::TempDir, Served, Vec<u8>) {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..READ_LEN * 2 + 100).map(|at| (at / 7) as u8).collect();
+        std::fs::write(dir.path().join("f"), &bytes).unwrap();
+        let served = Served::file(&dir.path().join("f")).unwrap();
+        (dir, served, bytes)
+    }
+
+    fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(HeaderName, &str)| {
+            (name.clone(), HeaderValue::from_str(value).unwrap())
+        };
+        fields.iter().map(pair).collect()
+    }
+
+    async fn ask(
+        served: &Served,
+        method: Method,
+        fields: &[(HeaderName, &str)],
+    ) -> (StatusCode, HeaderMap, Vec<u8>, u64) {
+        let sent = SentCount::default();
+        let answer = served.clone().answer(&method, &headers(fields), &sent);
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (head.status, head.headers, body.to_vec(), sent.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_file_is_sent_whole() {
+        let (_dir, served, bytes) = served();
+        let (status, head, body, sent) = ask(&served, Method::GET, &[]).await;
+        assert_eq!((status, sent), (StatusCode::OK, bytes.len() as u64));
+        assert_eq!(head[CONTENT_LENGTH], bytes.len().to_string());
+        assert_eq!(head[ACCEPT_RANGES], "bytes");
+        assert!(body == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_range_is_sent_as_such() {
+        let (_dir, served, bytes) = served();
+        let first = READ_LEN - 3;
+        let range = format!("bytes={first}-{}", first + 9);
+        let (status, head, body, _) = ask(&served, Method::GET, &[(RANGE, &range)]).await;
+        assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(head[CONTENT_LENGTH], "10");
+        let expect = format!("bytes {first}-{}/{}", first + 9, bytes.len());
+        assert_eq!(head[CONTENT_RANGE], expect);
+        assert_eq!(body, bytes[first..first + 10]);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_end_is_416_with_the_length() {
+        let (_dir, served, bytes) = served();
+        let (status, head, body, _) =
+            ask(&served, Method::GET, &[(RANGE, "bytes=99999999-")]).await;
+        assert_eq!(status, StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(head[CONTENT_RANGE], format!("bytes */{}", bytes.len()));
+        assert!(body.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_range_of_another_version_is_answered_with_the_whole() {
+        let (_dir, served, bytes) = served();
+        let tag = served.tag.clone();
+        let range = (RANGE, "bytes=0-0");
+        for (condition, expect) in [
+            (tag.as_str(), StatusCode::PARTIAL_CONTENT),
+            ("\"other\"", StatusCode::OK),
+            ("Sat, 21 Nov 2026 00:00:00 GMT", StatusCode::OK),
+        ] {
+            let fields = [range.clone(), (IF_RANGE, condition)];
+            let (status, _, body, _) = ask(&served, Method::GET, &fields).await;
+            assert_eq!(status, expect, "{condition}");
+            assert_eq!(body.len(), if expect == StatusCode::OK { bytes.len() } else { 1 });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_other_side_has_is_not_sent_again() {
+        let (_dir, served, _) = served();
+        let tags = format!("\"a\", W/{}", served.tag);
+        let (status, _, body, _) = ask(&served, Method::GET, &[(IF_NONE_MATCH, &tags)]).await;
+        assert_eq!((status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+    }
+
+    #[tokio::test]
+    async fn head_says_how_long_and_sends_nothing() {
+        let (_dir, served, bytes) = served();
+        let (status, head, body, sent) = ask(&served, Method::HEAD, &[(RANGE, "bytes=0-0")]).await;
+        assert_eq!((status, body.len(), sent), (StatusCode::OK, 0, 0));
+        assert_eq!(head[CONTENT_LENGTH], bytes.len().to_string());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_short_ends_in_an_error() {
+        let (dir, served, _) = served();
+        File::options().write(true).open(dir.path().join("f")).unwrap().set_len(10).unwrap();
+        let answer = served.answer(&Method::GET, &HeaderMap::new(), &SentCount::default());
+        assert!(axum::body::to_bytes(answer.into_body(), usize::MAX).await.is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! The web server: what a node fetches from its boot program's script on, what its agent reports, and
+//! what people and programs may ask (docs/api.md).
+//!
+//! It serves what is on offer at the moment ([`Offer`]), swapped whole when the lab changes. Nothing
+//! here changes anything but the table of nodes: starting, stopping and configuring go through the
+//! lab's own socket, which only its owner can open.
+
+mod api;
+mod files;
+mod offer;
+mod range;
+mod script;
+mod serve;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, RawQuery, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use boot::{ImageName, ImagePath};
+use serde::Serialize;
+
+pub(crate) use files::{SentCount, Served};
+pub(crate) use offer::{ImageFiles, Offer, OfferError};
+pub(crate) use script::ScriptSettings;
+pub(crate) use serve::serve;
+
+use crate::fleet::{Event, Fetched, Service, SharedFleet};
+use serve::Source;
+
+/// What is served at the moment.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) offer: Offer,
+    pub(crate) script: ScriptSettings,
+}
+
+/// What the web server has to work with.
+#[derive(Clone)]
+pub(crate) struct Site(Arc<Inner>);
+
+struct Inner {
+    live: RwLock<Arc<Live>>,
+    fleet: SharedFleet,
+    counters: Counters,
+    /// The whole status, as the API gives it.
+    status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: AtomicU64,
+    refused: AtomicU64,
+    sent: SentCount,
+    reports: AtomicU64,
+}
+
+/// What the web server has done.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct HttpCounts {
+    pub(crate) request_count: u64,
+    /// Requests that were answered with 4xx or 5xx.
+    pub(crate) refused_count: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) report_count: u64,
+}
+
+impl Site {
+    pub(crate) fn new(
+        live: Live,
+        fleet: SharedFleet,
+        status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            live: RwLock::new(Arc::new(live)),
+            fleet,
+            counters: Counters::default(),
+            status: Box::new(status),
+        }))
+    }
+
+    /// Puts another offer in place of the present one; transfers that have begun go on.
+    pub(crate) fn publish(&self, live: Live) {
+        *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// What is on offer.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.0.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn counts(&self) -> HttpCounts {
+        let counters = &self.0.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HttpCounts {
+            request_count: read(&counters.requests),
+            refused_count: read(&counters.refused),
+            sent_bytes: read(&counters.sent),
+            report_count: read(&counters.reports),
+        }
+    }
+
+    /// What answers requests.
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/boot.ipxe", get(boot_script))
+            .route("/torrents/{file}", get(torrent))
+            .route("/images/{name}/{*path}", get(image))
+            .merge(api::routes())
+            .fallback(get(fixed))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), watch))
+            .with_state(self)
+    }
+
+    fn fetched(&self, source: Source, what: Fetched) {
+        if let Some(address) = source.v4() {
+            self.0.fleet.tell(&Event::Fetched { address, service: Service::Http, what });
+        }
+    }
+}
+
+impl Source {
+    /// Nodes are known by their IPv4 address.
+    fn v4(self) -> Option<Ipv4Addr> {
+        match self.0 {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+/// Counts, and writes the log.
+async fn watch(
+    State(site): State<Site>,
+    Extension(Source(peer)): Extension<Source>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = next.run(request).await;
+    let status = answer.status();
+    let counters = &site.0.counters;
+    counters.requests.fetch_add(1, Ordering::Relaxed);
+    let is_refused = status.is_client_error() || status.is_server_error();
+    if is_refused {
+        counters.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    // Ranges of images and reports come by the thousand; what matters of them is in the NODE lines.
+    if path.starts_with("/images/") || path.starts_with("/api/") || is_refused {
+        tracing::debug!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
+    } else {
+        tracing::info!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
+    }
+    answer
+}
+
+/// A sentence, for people who look with a browser or curl.
+fn refuse(status: StatusCode, text: &str) -> Response<Body> {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
+}
+
+async fn boot_script(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let asked = match script::parse(query.as_deref().unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let mut name = None;
+    if let Some(asked) = &asked {
+        if let Some(address) = source.v4() {
+            site.0.fleet.tell(&Event::Script { address, asked: asked.clone() });
+        }
+        let fleet = site.0.fleet.lock();
+        name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
+    }
+    match script::render(&site.live().script, asked.as_ref(), name.as_deref()) {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// Files whose whole path is known.
+async fn fixed(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    request: Request,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let live = site.live();
+    let Some(file) = live.offer.fixed.get(path) else {
+        return refuse(StatusCode::NOT_FOUND, "there is nothing under this path");
+    };
+    let phase1 = ["vmlinuz", "initramfs.img", "lab.cpio"];
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if let Some(name) = phase1.into_iter().find(|known| *known == name) {
+        site.fetched(source, Fetched::Phase1(name));
+    } else if path.starts_with("/manifest.") {
+        site.fetched(source, Fetched::Manifest);
+    } else if path.starts_with("/ipxe/") {
+        site.fetched(source, Fetched::BootProgram(name.to_owned()));
+    }
+    file.clone().answer(request.method(), request.headers(), &site.0.counters.sent)
+}
+
+async fn torrent(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    Path(file): Path<String>,
+    request: Request,
+) -> Response<Body> {
+    let name = file.strip_suffix(".torrent").and_then(|name| name.parse::<ImageName>().ok());
+    let live = site.live();
+    let found = name.and_then(|name| Some((live.offer.torrents.get(&name)?, name)));
+    let Some((served, name)) = found else {
+        return refuse(StatusCode::NOT_FOUND, "no image of this name is offered");
+    };
+    site.fetched(source, Fetched::Torrent(name));
+    served.clone().answer(request.method(), request.headers(), &site.0.counters.sent)
+}
+
+async fn image(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    Path((name, path)): Path<(String, String)>,
+    request: Request,
+) -> Response<Body> {
+    let live = site.live();
+    let found = name.parse::<ImageName>().ok().zip(path.parse::<ImagePath>().ok());
+    let found = found.and_then(|(name, path)| Some((live.offer.images.get(&name)?, name, path)));
+    let Some((image, name, path)) = found else {
+        return refuse(StatusCode::NOT_FOUND, "no image of this name is offered");
+    };
+    // Opening may wait for the disk, and what it takes from the cache it takes at once: a change of
+    // threads would cost more.
+    match image.file(&path) {
+        Ok(Some(served)) => {
+            site.fetched(source, Fetched::Image(name));
+            served.answer(request.method(), request.headers(), &site.0.counters.sent)
+        }
+        Ok(None) => refuse(StatusCode::NOT_FOUND, "the image has no such file"),
+        Err(error) => {
+            tracing::warn!(target: "HTTP", "{error}");
+            let text = "the file was changed since it was published; a new version follows";
+            refuse(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

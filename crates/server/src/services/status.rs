@@ -1,0 +1,73 @@
+//! The status of a running server, as `boottorrent status` and the API show it.
+
+use std::path::PathBuf;
+
+use boot::ImageName;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fleet::{Summary, UnixMs};
+
+/// All of it but the nodes one by one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// This program's.
+    pub(crate) version: String,
+    pub(crate) lab: PathBuf,
+    pub(crate) pid: u32,
+    #[serde(rename = "started_unix_ms")]
+    pub(crate) started: UnixMs,
+    pub(crate) interface: String,
+    pub(crate) address: String,
+    /// The manifest's.
+    pub(crate) manifest_serial: u64,
+    pub(crate) images: Vec<ImageStatus>,
+    pub(crate) services: Vec<ServiceStatus>,
+    pub(crate) nodes: NodeCounts,
+}
+
+/// An image on offer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ImageStatus {
+    pub(crate) name: ImageName,
+    pub(crate) title: String,
+    pub(crate) len_bytes: u64,
+    pub(crate) infohash: String,
+    /// What a node boots when nobody chooses.
+    pub(crate) is_default: bool,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceStatus {
+    /// `dhcp`, `tftp`, `http`, `tracker`, `seeder`.
+    pub(crate) name: String,
+    /// `off`, or how it runs in a word or two.
+    pub(crate) state: String,
+    /// What it has done: names end in `_count`, `_bytes`, `_bytes_per_s`. Programs must pass over what
+    /// they do not know.
+    pub(crate) counts: Value,
+}
+
+/// How many nodes are where.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NodeCounts {
+    pub(crate) count: usize,
+    /// Nodes for whom there was no room.
+    pub(crate) refused_count: u64,
+    pub(crate) stages: Vec<StageCount>,
+}
+
+/// How many nodes are at a stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StageCount {
+    pub(crate) stage: String,
+    pub(crate) count: usize,
+}
+
+/// What `boottorrent status` gets through the control socket, and prints with `-o json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) status: Status,
+    pub(crate) nodes: Vec<Summary>,
+}

@@ -1,0 +1,138 @@
+//! The room: a server in a namespace, three virtual machines that have a network card and nothing
+//! else, a Debian that they have never seen. From power-on to the login prompt.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::Value;
+
+use crate::e2e::debian::{self, Debian};
+use crate::e2e::machine::{Firmware, Machine, Spec};
+use crate::e2e::server::{Config, Server};
+use crate::e2e::{self, fresh};
+use crate::lab::{Lab, Slot};
+use crate::{artifact, interrupt, setup, target_dir};
+
+/// The room to show.
+#[derive(Args)]
+pub(crate) struct RoomArgs {
+    /// Give up after so many seconds
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+}
+
+const IMAGE: &str = "debian-12";
+
+/// Phase 1, the image twice (as downloaded, as handed to the kernel), then Debian unpacked.
+const MEMORY_MIB: u32 = 1_536;
+
+const SHOW_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: &RoomArgs) -> Result<()> {
+    setup::install(e2e::TOOLS)?;
+    setup::install(&[setup::MMDEBSTRAP, setup::ZSTD])?;
+    interrupt::remember_signals();
+    artifact::build_all()?;
+    let debian = Debian::build()?;
+    let dir = target_dir().join("demo");
+    fresh(&dir)?;
+    let lab = Lab::new(0, None, &dir)?;
+    let mut server =
+        Server::init(&lab, Slot::SERVER, &Config { image: IMAGE, ..Config::default() })?;
+    debian.install(&server.oss(), IMAGE)?;
+    server.start()?;
+    println!(
+        "a server with Debian 12 ({} MiB), three machines with a network card and nothing else",
+        debian.size()? >> 20
+    );
+    let mut machines = vec![];
+    for (number, firmware) in [(1, Firmware::Ipxe), (2, Firmware::Pxe), (3, Firmware::Uefi)] {
+        let spec = Spec::new(number, firmware).memory_mib(MEMORY_MIB);
+        machines.push(Machine::start(&lab, spec, &dir)?);
+    }
+    let times = watch(&server, &machines, Duration::from_secs(args.timeout))?;
+    server.keep_status(&dir)?;
+    evidence(&server, &machines, &times)?;
+    server.stop()
+}
+
+/// Shows where the machines are until each has its login prompt; when each had it.
+fn watch(
+    server: &Server<'_>,
+    machines: &[Machine<'_>],
+    timeout: Duration,
+) -> Result<Vec<Duration>> {
+    let deadline = Instant::now() + timeout;
+    let mut times = vec![None; machines.len()];
+    let mut shown = String::new();
+    loop {
+        interrupt::check()?;
+        for (time, machine) in times.iter_mut().zip(machines) {
+            if time.is_none() && machine.console()?.has(debian::LOGIN) {
+                *time = Some(machine.uptime());
+            }
+        }
+        let line = describe(server, machines, &times)?;
+        if line != shown {
+            println!("{line}");
+            shown = line;
+        }
+        if let Some(times) = times.iter().copied().collect() {
+            return Ok(times);
+        }
+        if Instant::now() >= deadline {
+            let late = machines.iter().zip(&times).find(|(_, time)| time.is_none());
+            let (machine, _) = late.context("no machine is late")?;
+            machine.wait_for(debian::LOGIN, Duration::ZERO)?;
+        }
+        std::thread::sleep(SHOW_INTERVAL);
+    }
+}
+
+fn describe(
+    server: &Server<'_>,
+    machines: &[Machine<'_>],
+    times: &[Option<Duration>],
+) -> Result<String> {
+    let mut words = vec![];
+    for (machine, time) in machines.iter().zip(times) {
+        let word = match time {
+            Some(time) => format!("login prompt after {:.0} s", time.as_secs_f64()),
+            None => {
+                server.node(&machine.mac())?.map_or("powered on".to_owned(), |node| stage(&node))
+            }
+        };
+        words.push(format!("{} {word:<28}", machine.spec().name()));
+    }
+    Ok(words.join("  "))
+}
+
+/// `downloading 41 of 97 MiB`, `failed BT21`, or the stage's name.
+fn stage(node: &Value) -> String {
+    let name = node["stage"].as_str().unwrap_or("unknown");
+    match (name, node["verified_bytes"].as_u64(), node["total_bytes"].as_u64()) {
+        ("downloading", Some(verified), Some(total)) => {
+            format!("{name} {} of {} MiB", verified >> 20, total >> 20)
+        }
+        ("failed", ..) => format!("{name} {}", node["failure"].as_str().unwrap_or("BT00")),
+        _ => name.to_owned(),
+    }
+}
+
+fn evidence(server: &Server<'_>, machines: &[Machine<'_>], times: &[Duration]) -> Result<()> {
+    println!("\n| node | firmware | login prompt after | last status | console |");
+    println!("|---|---|---|---|---|");
+    for (machine, time) in machines.iter().zip(times) {
+        let node = server.node(&machine.mac())?.context("the server has not seen a machine")?;
+        println!(
+            "| {} | {:?} | {:.0} s | {} | {} |",
+            machine.mac(),
+            machine.spec().firmware,
+            time.as_secs_f64(),
+            stage(&node),
+            machine.console()?.path().display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The cases.
+
+mod altered;
+mod fallback;
+mod harness;
+mod limits;
+mod poweroff;
+mod proxy;
+mod room;
+mod survival;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::machine::{Machine, Spec};
+use super::server::{Config, Server};
+use super::{Stage, testos};
+use crate::lab::{Lab, Slot};
+
+/// From power-on to the image's system takes 30 to 40 s on an idle processor; cases run up to four
+/// machines on two.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// For what the server does by itself once a machine has done its part.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The image that most cases boot.
+const IMAGE: &str = "tiny";
+
+/// See the module documentation of [`super`].
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// One sentence: what must be true.
+    pub(super) what: &'static str,
+    pub(super) run: fn(&Stage<'_>) -> Result<()>,
+}
+
+/// The case that needs nothing of ours.
+pub(super) const HARNESS: &str = "harness";
+
+/// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
+pub(super) const ALL: &[Case] = &[
+    Case {
+        name: HARNESS,
+        what: "without any part of ours, BIOS and UEFI machines boot the test system",
+        run: harness::run,
+    },
+    Case {
+        name: "room",
+        what: "we lease addresses: two BIOS and a UEFI machine boot at once, another joins late",
+        run: room::run,
+    },
+    Case {
+        name: "proxy",
+        what: "beside a foreign DHCP server we only add what to boot; a second lab refuses to start",
+        run: proxy::run,
+    },
+    Case {
+        name: "survival",
+        what: "the server is killed once a node has the image: the other node gets it from there",
+        run: survival::run,
+    },
+    Case {
+        name: "fallback",
+        what: "no tracker and no peer can be reached: the image comes by HTTP",
+        run: fallback::run,
+    },
+    Case {
+        name: "poweroff",
+        what: "a node loses power in mid-download: others boot, and so does it when it is back",
+        run: poweroff::run,
+    },
+    Case {
+        name: "altered",
+        what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
+        run: altered::run,
+    },
+    Case {
+        name: "limits",
+        what: "an image larger than memory is refused before it is fetched; phase 1 is small",
+        run: limits::run,
+    },
+];
+
+/// A server with test systems, that serves. `images` are names and bytes of ballast.
+fn serve<'a>(
+    lab: &'a Lab,
+    stage: &Stage<'_>,
+    config: &Config,
+    images: &[(&str, u64)],
+) -> Result<Server<'a>> {
+    let mut server = Server::init(lab, Slot::SERVER, config)?;
+    for (name, ballast_len) in images {
+        stage.testos.install(&server.oss(), name, *ballast_len)?;
+    }
+    server.start()?;
+    Ok(server)
+}
+
+/// Switches a machine on.
+fn start<'a>(lab: &'a Lab, stage: &Stage<'_>, spec: Spec) -> Result<Machine<'a>> {
+    Machine::start(lab, spec.capture(stage.capture), &stage.dir)
+}
+
+/// Waits until an image's system is up.
+fn wait_ready(machine: &Machine<'_>, image: &str) -> Result<()> {
+    let time = machine.wait_for(&testos::ready(image), BOOT_TIMEOUT)?;
+    eprintln!("  {} runs {image} after {:.0} s", machine.spec().name(), time.as_secs_f64());
+    Ok(())
+}
+
+/// Waits for a stage, as the agent prints it.
+fn wait_agent(machine: &Machine<'_>, stage: &str) -> Result<()> {
+    machine.wait_for(&format!("BOOTTORRENT stage={stage}"), BOOT_TIMEOUT).map(drop)
+}
+
+/// Waits for a failure with this code, on the screen and in the server's status.
+fn wait_failure(server: &Server<'_>, machine: &Machine<'_>, code: &str) -> Result<()> {
+    machine.wait_for(&format!("BOOTTORRENT failed code={code}"), BOOT_TIMEOUT)?;
+    let is_so = |node: &serde_json::Value| node["stage"] == "failed" && node["failure"] == code;
+    server.wait_node(&machine.mac(), code, SERVER_TIMEOUT, is_so).map(drop)
+}

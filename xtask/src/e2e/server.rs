@@ -1,0 +1,216 @@
+//! Our server in a slot of a lab: a folder made by `boottorrent init`, its settings, the process.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::{Lab, Process, Slot, Spawn};
+use crate::{interrupt, release_binary};
+
+/// Where HTTP is served.
+pub(crate) const HTTP_PORT: u16 = 8_080;
+
+/// Hashing and packing happen before the ports are open, on processors that virtual machines share.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+
+/// What a case sets; the rest is as the program has it when nothing is said.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// What nodes boot.
+    pub(crate) image: &'static str,
+    /// `auto`, `server`, `proxy` or `off`.
+    pub(crate) dhcp: &'static str,
+    pub(crate) tracker: bool,
+    pub(crate) external_tracker: Option<&'static str>,
+    pub(crate) seed_time_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            image: "tiny",
+            dhcp: "server",
+            tracker: true,
+            external_tracker: None,
+            seed_time_s: 2,
+        }
+    }
+}
+
+impl Config {
+    /// `Boottorrent.yaml` for the server in this slot. No menu: nobody is at the keyboard.
+    fn yaml(&self, slot: Slot) -> String {
+        let trackers =
+            self.external_tracker.map_or(String::new(), |url| format!("  trackers: {url}\n"));
+        format!(
+            "version: 1\n\
+             server:\n  interface: eth0\n  address: {}\n\
+             boot:\n  default: {}\n  timeout: 0\n  seed_time: {}\n\
+             dhcp:\n  mode: {}\n  ranges: 10.77.100.1-10.77.100.200\n\
+             swarm:\n  tracker: {}\n{trackers}\
+             phase1:\n  cmdline: console=ttyS0,115200\n",
+            slot.address(),
+            self.image,
+            self.seed_time_s,
+            self.dhcp,
+            self.tracker,
+        )
+    }
+}
+
+/// A lab's folder and, while it runs, its server.
+pub(crate) struct Server<'a> {
+    lab: &'a Lab,
+    slot: Slot,
+    dir: PathBuf,
+    start_count: u32,
+    process: Option<Process>,
+}
+
+impl<'a> Server<'a> {
+    /// `boottorrent init`, then other settings than it wrote.
+    pub(crate) fn init(lab: &'a Lab, slot: Slot, config: &Config) -> Result<Self> {
+        let dir = lab.slot_dir(slot).join("lab");
+        let server = Self { lab, slot, dir, start_count: 0, process: None };
+        let dir = server.dir.display().to_string();
+        lab.run(slot, &[&release_binary()?.display().to_string(), "init", &dir])?;
+        server.configure(config)?;
+        Ok(server)
+    }
+
+    /// Other settings, for the next start.
+    pub(crate) fn configure(&self, config: &Config) -> Result<()> {
+        self.write("Boottorrent.yaml", &config.yaml(self.slot))
+    }
+
+    /// Writes a file of the lab.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    pub(crate) fn oss(&self) -> PathBuf {
+        self.dir.join("oss")
+    }
+
+    /// `boottorrent start`, until it serves.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let process = self.spawn()?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.run(&["status", "-o", "json"]).is_err() {
+            interrupt::check()?;
+            if let Some(exit) = process.exit() {
+                bail!("the server ended with {}:\n{}", exit.code, process.log_tail());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the server does not serve:\n{}",
+                process.log_tail()
+            );
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Starts it where it must refuse; what it says.
+    pub(crate) fn refuse(&mut self, timeout: Duration) -> Result<String> {
+        let process = self.spawn()?;
+        let exit = process.wait(timeout);
+        let log = process.log_tail();
+        match exit {
+            Some(exit) if exit.code > 0 => Ok(log),
+            Some(exit) => bail!("the server ended with {}:\n{log}", exit.code),
+            None => bail!("the server does not refuse:\n{log}"),
+        }
+    }
+
+    fn spawn(&mut self) -> Result<Process> {
+        self.start_count += 1;
+        let name = format!("{}-start-{}", self.slot.name(), self.start_count);
+        let spawn = Spawn::new(name, release_binary()?).arg("-C").arg(&self.dir).arg("start");
+        self.lab.spawn(self.slot, spawn)
+    }
+
+    /// SIGTERM; it must end by itself, without an error.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let process = self.process.take().context("the server does not run")?;
+        process.signal(libc::SIGTERM);
+        process.succeed(Duration::from_secs(5)).map(drop)
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.signal(libc::SIGKILL);
+            process.wait(Duration::from_secs(5));
+        }
+    }
+
+    /// The end of what it has logged, for error messages.
+    pub(crate) fn log_tail(&self) -> String {
+        self.process
+            .as_ref()
+            .map_or_else(|| "the server does not run".to_owned(), Process::log_tail)
+    }
+
+    /// A command of our program on this lab; its output.
+    pub(crate) fn run(&self, args: &[&str]) -> Result<String> {
+        let (program, dir) =
+            (release_binary()?.display().to_string(), self.dir.display().to_string());
+        self.lab.run(self.slot, &[&[program.as_str(), "-C", &dir][..], args].concat())
+    }
+
+    /// `boottorrent status`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.run(&["status", "-o", "json"])?).context("status is not JSON")
+    }
+
+    /// What the status says of a node, nothing if it was not seen.
+    pub(crate) fn node(&self, mac: &str) -> Result<Option<Value>> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array().context("the status has no nodes")?;
+        Ok(nodes.iter().find(|node| node["mac"] == mac).cloned())
+    }
+
+    /// Waits until the status says of a node what is wanted; `what` names that.
+    pub(crate) fn wait_node(
+        &self,
+        mac: &str,
+        what: &str,
+        timeout: Duration,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let node = self.node(mac)?;
+            if let Some(node) = node.as_ref().filter(|node| is_so(node)) {
+                return Ok(node.clone());
+            }
+            interrupt::check()?;
+            ensure!(
+                Instant::now() < deadline,
+                "the status of {mac} is not `{what}` within {} s: {node:?}\n{}",
+                timeout.as_secs(),
+                self.log_tail()
+            );
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// Waits until a node is in this stage.
+    pub(crate) fn wait_stage(&self, mac: &str, stage: &str, timeout: Duration) -> Result<Value> {
+        self.wait_node(mac, stage, timeout, |node| node["stage"] == stage)
+    }
+
+    /// Keeps the status beside the consoles.
+    pub(crate) fn keep_status(&self, evidence: &Path) -> Result<()> {
+        let text = self.run(&["status", "-o", "json"])?;
+        let path = evidence.join("status.json");
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
