@@ -9,17 +9,26 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
+use boot::Arch;
 use clap::Args;
+use dhcp::LabId;
+use image::boot_program::{self, Family};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cli::OutputFormat;
-use crate::lab::settings::Settings;
+use crate::lab::config::SERVER_FILE;
+use crate::lab::publisher::{Hashing, Publisher};
+use crate::lab::settings::{BootProgram, Settings};
+use crate::lab::watch::{self, Watcher};
+use crate::lab::{self, Lab, OpenError, wipe_out};
+use crate::phase1;
 use crate::progress::{Console, print};
+use crate::services::edition::BootFiles;
 use crate::services::lock::Lock;
 use crate::services::log::{self, Sink};
 use crate::services::run::{self, News, Prepared};
@@ -52,12 +61,8 @@ pub(crate) struct StartArgs {
 pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
     let lab =
         fs::canonicalize(lab).with_context(|| format!("there is no folder {}", lab.display()))?;
-    if !lab.join("Boottorrent.yaml").is_file() {
-        bail!(
-            "there is no Boottorrent.yaml in {}: name the lab with -C, or make one with \
-             `boottorrent init`",
-            lab.display()
-        );
+    if !lab.join(SERVER_FILE).is_file() {
+        return Err(OpenError::NoLab(lab).into());
     }
     if args.detach {
         return detach(args, &lab);
@@ -71,16 +76,10 @@ pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
     } else {
         log::begin(args.output, Sink::Stdout);
     }
-    let mut console = Console::new(args.output);
-    let prepared = prepare(&lab, &mut console)?;
-    console.finish();
-    log::set_level(prepared.settings.log_level);
+    let (prepared, publisher) = prepare(&lab, args.output)?;
+    log::set_level(prepared.publication.settings.log_level);
     raise_file_limit();
-    let again = lab.clone();
-    // Nothing watches the folders yet: `boottorrent reload` does.
-    let (_watch, published) = mpsc::channel(1);
-    let news =
-        News { reload: Arc::new(move || prepare(&again, &mut Console::silent())), published };
+    let (_watcher, news) = watch(publisher)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -101,9 +100,69 @@ pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// All that is needed before anything can be served.
-fn prepare(lab: &Path, console: &mut Console) -> anyhow::Result<Prepared> {
-    let _ = (lab, console);
-    bail!("not wired yet")
+fn prepare(lab: &Path, format: OutputFormat) -> anyhow::Result<(Prepared, Publisher)> {
+    let lab = Lab::open(lab)?;
+    for warning in lab.warnings.to_string().lines() {
+        tracing::warn!(target: "LAB", "{warning}");
+    }
+    wipe_out(&lab.settings).context("cannot empty the folder out/")?;
+    let mut console = Console::new(format);
+    let boot_files = boot_files(&lab.settings, &mut console)?;
+    let mut publisher = Publisher::new(lab.settings.dir())?;
+    let id = boot::hex::decode(&publisher.key().public().id().to_string()).unwrap_or_default();
+    let console = Mutex::new(console);
+    let outcome = publisher.publish(lab, &|hashing: Hashing<'_>| {
+        let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
+        console.hashing("hashing", hashing.image.as_str(), hashing.done, hashing.total);
+    })?;
+    console.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+    let publication = outcome.publication;
+    Ok((Prepared { publication, boot_files, lab: LabId(id) }, publisher))
+}
+
+/// What nodes boot from, before there is an image; phase 1 is built if it is not there.
+fn boot_files(settings: &Settings, console: &mut Console) -> anyhow::Result<BootFiles> {
+    let key = lab::key::load(settings.dir())?.public();
+    let phase1 = phase1::ensure(settings, key, &mut |progress| {
+        console.hashing(progress.step.as_str(), "phase 1", progress.done, progress.total);
+    })?;
+    let mut families = vec![Family::Ipxe];
+    if settings.phase1.loader == BootProgram::Pxelinux {
+        families.push(Family::Pxelinux);
+    }
+    let mut programs = vec![];
+    for family in families {
+        let found = boot_program::find(Path::new("/"), family)?;
+        programs.extend(found.into_iter().map(|program| (program.name, Arc::from(program.bytes))));
+    }
+    let arch = Arch::X86_64;
+    Ok(BootFiles { kernel: phase1.kernel, initramfs: phase1.initramfs, arch, programs })
+}
+
+/// Sees to it that changes to the lab are noticed.
+fn watch(publisher: Publisher) -> anyhow::Result<(Arc<Watcher>, News)> {
+    let (sender, events) = mpsc::unbounded_channel();
+    let tell = move |event| {
+        let told = match event {
+            watch::Event::Changed(outcome) => Ok(outcome),
+            watch::Event::Refused(error) => Err(error.into()),
+        };
+        // Nobody listens any more when the server ends.
+        let _ = sender.send(told);
+    };
+    let hashing = |hashing: Hashing<'_>| {
+        let Hashing { image, done, total } = hashing;
+        tracing::debug!(target: "LAB", "hashing {image}: {done} of {total} bytes");
+    };
+    let watcher = Watcher::start(publisher, tell, hashing).context("cannot watch the lab")?;
+    let watcher = Arc::new(watcher);
+    let reloading = Arc::downgrade(&watcher);
+    let reload = Arc::new(move || {
+        if let Some(watcher) = reloading.upgrade() {
+            watcher.reload();
+        }
+    });
+    Ok((watcher, News { reload, events }))
 }
 
 fn say_ready(settings: &Settings, format: OutputFormat, detached: bool) {

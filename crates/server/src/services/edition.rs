@@ -10,6 +10,7 @@ use torrent::metainfo::Metainfo;
 
 use super::status::ImageStatus;
 use crate::http::{self, ImageFiles, Live, Offer, ScriptSettings, Served};
+use crate::lab::publication::Publication;
 use crate::lab::settings::{BootProgram, Settings};
 use crate::tftp::{Root, Source};
 
@@ -22,18 +23,6 @@ pub(crate) struct BootFiles {
     pub(crate) arch: Arch,
     /// Network boot programs by name.
     pub(crate) programs: Vec<(&'static str, Arc<[u8]>)>,
-}
-
-/// What the lab publishes.
-#[derive(Clone, Debug)]
-pub(crate) struct Published {
-    pub(crate) manifest: Manifest,
-    /// The bytes that are signed.
-    pub(crate) manifest_bytes: Vec<u8>,
-    pub(crate) signature: String,
-    /// The archive for the initramfs (newc).
-    pub(crate) archive: Vec<u8>,
-    pub(crate) torrents: Vec<(ImageName, Vec<u8>)>,
 }
 
 /// An image to be served and seeded.
@@ -53,11 +42,11 @@ pub(crate) struct Edition {
 /// # Errors
 /// If a file is not there, or an image is not what its torrent says.
 pub(crate) fn make(
-    settings: &Settings,
+    published: &Publication,
     boot_files: &BootFiles,
-    published: &Published,
     before: &[ImageSource],
 ) -> anyhow::Result<Edition> {
+    let settings = &published.settings;
     let mut images = vec![];
     let mut offer = Offer { serial: published.manifest.serial, ..Offer::default() };
     for (name, bytes) in &published.torrents {
@@ -89,7 +78,7 @@ pub(crate) fn make(
 fn tftp_root(
     settings: &Settings,
     boot_files: &BootFiles,
-    published: &Published,
+    published: &Publication,
     script: &ScriptSettings,
 ) -> anyhow::Result<Root> {
     let mut root = Root::default();
@@ -124,7 +113,7 @@ fn pxelinux_config(script: &ScriptSettings) -> String {
     )
 }
 
-fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Published) -> anyhow::Result<()> {
+fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Publication) -> anyhow::Result<()> {
     let version = published.manifest.serial.to_string();
     let mut add = |path: &str, served: Served| offer.fixed.insert(path.to_owned(), served);
     let manifest = published.manifest_bytes.clone();

@@ -10,6 +10,7 @@ mod network;
 mod sockets;
 
 pub(crate) mod edition;
+mod dhcp;
 mod seeder;
 mod tftp;
 

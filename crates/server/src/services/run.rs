@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use ::dhcp::LabId;
 use boot::Mac;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,14 +18,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::control::{Answer, Control, Request};
-use super::edition::{self, BootFiles, Edition, ImageSource, Published};
+use super::edition::{self, BootFiles, Edition, ImageSource};
 use super::facts::{self, Facts};
 use super::lock::Lock;
 use super::seeder::Seeder;
 use super::sockets::Sockets;
-use super::{log, notify, tftp};
+use super::{dhcp, notify, tftp};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
 use crate::http::{self, Site};
+use crate::dhcp::Dhcp;
+use crate::lab::publication::Publication;
+use crate::lab::publisher::Outcome;
 use crate::lab::settings::Settings;
 use crate::tftp::{Root, Tftp};
 use crate::tracker;
@@ -38,22 +42,24 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What is served, before it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
-    pub(crate) settings: Settings,
+    pub(crate) publication: Arc<Publication>,
     pub(crate) boot_files: BootFiles,
-    pub(crate) published: Published,
+    /// The id of the lab's key.
+    pub(crate) lab: LabId,
 }
 
 /// Where a running server gets what is new.
 pub(crate) struct News {
-    /// Reads the configuration and the catalogue again.
-    pub(crate) reload: Arc<dyn Fn() -> anyhow::Result<Prepared> + Send + Sync>,
-    /// The catalogue changed, and was read again.
-    pub(crate) published: mpsc::Receiver<Prepared>,
+    /// Reads the lab again at once; when it returns, `events` has what came of it.
+    pub(crate) reload: Arc<dyn Fn() + Send + Sync>,
+    /// What came of a change to the lab.
+    pub(crate) events: mpsc::UnboundedReceiver<anyhow::Result<Outcome>>,
 }
 
 /// What a running server is made of.
 struct Server {
-    prepared: Prepared,
+    publication: Arc<Publication>,
+    boot_files: BootFiles,
     images: Vec<ImageSource>,
     facts: Facts,
     fleet: SharedFleet,
@@ -70,7 +76,9 @@ struct Server {
 
 struct Reloading {
     /// Reads what there is, on a thread that may take its time.
-    reader: JoinHandle<anyhow::Result<Prepared>>,
+    reader: JoinHandle<()>,
+    /// What came of it, if that was told already.
+    answer: Option<Answer>,
     replies: Vec<oneshot::Sender<Answer>>,
 }
 
@@ -96,11 +104,12 @@ pub(crate) async fn run(
     lock: Lock,
     ready: impl FnOnce(&Settings),
 ) -> anyhow::Result<()> {
-    let settings = &prepared.settings;
+    let publication = Arc::clone(&prepared.publication);
+    let settings = &publication.settings;
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let edition = edition::make(settings, &prepared.boot_files, &prepared.published, &[])?;
+    let edition = edition::make(&publication, &prepared.boot_files, &[])?;
     let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
-    let sockets = Sockets::bind(settings, roots)?;
+    let sockets = Sockets::bind(settings, roots, prepared.lab)?;
     let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
     let history = History::open(settings.dir())?;
     let nodes = history.load().context("cannot read the history of nodes")?;
@@ -114,7 +123,7 @@ pub(crate) async fn run(
         control.serve(move |request| answer(facts.clone(), sender.clone(), request)).await;
         anyhow!("the control socket failed")
     });
-    ready(&server.prepared.settings);
+    ready(settings);
     notify::tell("READY=1");
     let end = server.wait(&mut signals).await;
     notify::tell("STOPPING=1");
@@ -136,7 +145,8 @@ impl Server {
         history: History,
         news: News,
     ) -> anyhow::Result<Self> {
-        let settings = &prepared.settings;
+        let Prepared { publication, boot_files, .. } = prepared;
+        let settings = &publication.settings;
         let mut services = JoinSet::new();
         let tracker = tracker::Shared::new().context("no randomness from the system")?;
         let has_tracker = sockets.tracker.is_some();
@@ -167,9 +177,15 @@ impl Server {
             Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
             None => facts.add(Box::new(|| facts::off("tftp"))),
         }
+        // Last: from here on nodes come.
+        match sockets.dhcp {
+            Some(dhcp) => serve_dhcp(&mut services, &facts, &fleet, dhcp),
+            None => facts.add(Box::new(|| facts::off("dhcp"))),
+        }
         Ok(Self {
             images: edition.images,
-            prepared,
+            publication,
+            boot_files,
             facts,
             fleet,
             site,
@@ -201,12 +217,8 @@ impl Server {
                     }
                     Command::Reload(reply) => self.begin_reload(Some(reply)),
                 },
-                read = reading(&mut self.reloading) => self.reloaded(read),
-                Some(prepared) = self.news.published.recv() => {
-                    if let Err(error) = self.publish(prepared) {
-                        tracing::error!(target: "LAB", "nothing new is published: {error:#}");
-                    }
-                }
+                () = reading(&mut self.reloading) => self.reloaded(),
+                Some(told) = self.news.events.recv() => self.changed(told),
                 Some(ended) = self.services.join_next() => {
                     let error = ended.unwrap_or_else(|error| anyhow!(error));
                     tracing::error!(target: "START", "{error:#}; the server ends");
@@ -223,45 +235,57 @@ impl Server {
         let reload = Arc::clone(&self.news.reload);
         let reloading = self.reloading.get_or_insert_with(|| {
             notify::tell("RELOADING=1");
-            Reloading { reader: tokio::task::spawn_blocking(move || reload()), replies: vec![] }
+            let reader = tokio::task::spawn_blocking(move || reload());
+            Reloading { reader, answer: None, replies: vec![] }
         });
         reloading.replies.extend(reply);
     }
 
-    /// Publishes what was read, and says what came of it.
-    fn reloaded(&mut self, read: anyhow::Result<Prepared>) {
-        let replies = self.reloading.take().map(|reloading| reloading.replies).unwrap_or_default();
-        let answer = match read.and_then(|prepared| self.publish(prepared)) {
+    /// A reload has come to its end.
+    fn reloaded(&mut self) {
+        while let Ok(told) = self.news.events.try_recv() {
+            self.changed(told);
+        }
+        notify::tell("READY=1");
+        if let Some(Reloading { answer, replies, .. }) = self.reloading.take() {
+            let nothing = || Answer::Error("the lab was not read: see the log".to_owned());
+            let answer = answer.unwrap_or_else(nothing);
+            for reply in replies {
+                let _ = reply.send(answer.clone());
+            }
+        }
+    }
+
+    /// The lab was read again: publishes what is new, and says what came of it.
+    fn changed(&mut self, told: anyhow::Result<Outcome>) {
+        let answer = match told.and_then(|outcome| self.publish(&outcome)) {
             Ok(changes) => {
-                tracing::info!(target: "START", "reloaded: {}", changes.text());
+                tracing::info!(target: "LAB", "read again: {}", changes.text());
                 Answer::Ok(changes.to_json())
             }
             Err(error) => {
                 let text = format!("not reloaded, all stays as it was: {error:#}");
-                tracing::error!(target: "START", "{text}");
+                tracing::error!(target: "LAB", "{text}");
                 Answer::Error(text)
             }
         };
-        notify::tell("READY=1");
-        for reply in replies {
-            let _ = reply.send(answer.clone());
+        if let Some(reloading) = &mut self.reloading {
+            reloading.answer = Some(answer);
         }
     }
 
-    fn publish(&mut self, prepared: Prepared) -> anyhow::Result<Changes> {
-        let changes = Changes::between(&self.prepared, &prepared);
-        // What cannot change while the server runs stays as it is, also in what nodes are told.
-        let settings = changes.applicable(&self.prepared.settings, prepared.settings);
-        let edition =
-            edition::make(&settings, &prepared.boot_files, &prepared.published, &self.images)?;
-        self.facts.publish(&edition);
-        self.root.send_replace(edition.tftp);
-        self.site.publish(edition.live);
-        self.seeder.publish(&edition.images);
-        self.images = edition.images;
-        configure(&self.fleet, &settings);
-        log::set_level(settings.log_level);
-        self.prepared = Prepared { settings, ..prepared };
+    fn publish(&mut self, outcome: &Outcome) -> anyhow::Result<Changes> {
+        let changes = Changes::between(&self.publication, outcome);
+        if outcome.is_new {
+            let edition = edition::make(&outcome.publication, &self.boot_files, &self.images)?;
+            self.facts.publish(&edition);
+            self.root.send_replace(edition.tftp);
+            self.site.publish(edition.live);
+            self.seeder.publish(&edition.images);
+            self.images = edition.images;
+            configure(&self.fleet, &outcome.publication.settings);
+            self.publication = Arc::clone(&outcome.publication);
+        }
         Ok(changes)
     }
 
@@ -319,10 +343,37 @@ fn serve_tftp(
     });
 }
 
+fn serve_dhcp(
+    services: &mut JoinSet<anyhow::Error>,
+    facts: &Facts,
+    fleet: &SharedFleet,
+    server: Dhcp,
+) {
+    facts.add(dhcp::teller(server.control()));
+    let (sender, mut events) = mpsc::channel(dhcp::EVENTS_MAX);
+    let fleet = fleet.clone();
+    services.spawn(async move {
+        // Its threads end when the process does.
+        let serving = server.run(sender, std::future::pending());
+        let noting = async {
+            while let Some(event) = events.recv().await {
+                if let Some(event) = crate::dhcp::told(&event) {
+                    fleet.tell(&event);
+                }
+            }
+        };
+        match tokio::join!(serving, noting).0 {
+            Ok(()) => anyhow!("the DHCP server ended"),
+            Err(error) => error,
+        }
+    });
+}
+
 /// The end of a reload, if one is under way.
-async fn reading(reloading: &mut Option<Reloading>) -> anyhow::Result<Prepared> {
+async fn reading(reloading: &mut Option<Reloading>) {
     match reloading {
-        Some(reloading) => (&mut reloading.reader).await.context("the reload failed")?,
+        // If it panicked there is no answer, which is told as such.
+        Some(reloading) => drop((&mut reloading.reader).await),
         None => std::future::pending().await,
     }
 }
@@ -360,48 +411,20 @@ struct Changes {
 }
 
 impl Changes {
-    fn between(before: &Prepared, after: &Prepared) -> Self {
-        let mut changes = Self::default();
-        let (old, new) = (&before.settings, &after.settings);
-        let mut restart = |what, differs| {
-            if differs {
-                changes.needs_restart.push(what);
+    fn between(before: &Publication, after: &Outcome) -> Self {
+        let (old, new) = (&before.settings, &after.publication.settings);
+        let (was, is) = (&before.manifest, &after.publication.manifest);
+        let mut applied = vec![];
+        let mut note = |what, is_same: bool| {
+            if !is_same {
+                applied.push(what);
             }
         };
-        restart("interface", old.interface != new.interface);
-        restart("address", old.address != new.address);
-        restart("dhcp", old.dhcp != new.dhcp);
-        restart("tftp", old.tftp != new.tftp);
-        restart("http", old.http != new.http);
-        restart("tracker", old.tracker != new.tracker);
-        restart("seeding", old.seeding != new.seeding);
-        let mut applied = |what, differs| {
-            if differs {
-                changes.applied.push(what);
-            }
-        };
-        applied("menu", old.menu != new.menu);
-        applied("seed_time", old.seed_time != new.seed_time);
-        applied("phase1", old.phase1 != new.phase1);
-        applied("log_level", old.log_level != new.log_level);
-        applied("nodes", old.nodes != new.nodes);
-        applied("images", before.published.manifest.images != after.published.manifest.images);
-        changes
-    }
-
-    /// The new settings, with the old ones where a restart is needed.
-    fn applicable(&self, old: &Settings, new: Settings) -> Settings {
-        Settings {
-            dir: old.dir.clone(),
-            interface: old.interface.clone(),
-            address: old.address,
-            dhcp: old.dhcp.clone(),
-            tftp: old.tftp.clone(),
-            http: old.http.clone(),
-            tracker: old.tracker.clone(),
-            seeding: old.seeding.clone(),
-            ..new
-        }
+        note("menu", old.menu == new.menu);
+        note("seed_time", old.seed_time == new.seed_time);
+        note("nodes", old.nodes == new.nodes && was.assignments == is.assignments);
+        note("images", was.images == is.images);
+        Self { applied, needs_restart: after.waits.clone() }
     }
 
     fn text(&self) -> String {

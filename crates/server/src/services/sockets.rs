@@ -5,20 +5,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use dhcp::LabId;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 
 use super::network;
+use crate::dhcp::{Dhcp, Setup};
 use crate::lab::settings::Settings;
+use crate::leases::Leases;
 use crate::sockets::{BindError, bind_tcp, bind_udp};
 use crate::tftp::{self, Root, Tftp};
 
 /// The ports of the services that run on tokio; the others take theirs in the same way.
-#[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) http: TcpListener,
     pub(crate) tracker: Option<(TcpListener, UdpSocket)>,
     pub(crate) tftp: Option<Tftp>,
+    pub(crate) dhcp: Option<Dhcp>,
 }
 
 impl Sockets {
@@ -29,6 +32,7 @@ impl Sockets {
     pub(crate) fn bind(
         settings: &Settings,
         root: watch::Receiver<Arc<Root>>,
+        lab: LabId,
     ) -> anyhow::Result<Self> {
         let mut problems = network::problems(&settings.interface, settings.address);
         if !problems.is_empty() {
@@ -66,6 +70,13 @@ impl Sockets {
                 Err(error) => problems.push(format!("{error:#}")),
             }
         }
+        let dhcp = match open_dhcp(settings, lab) {
+            Ok(dhcp) => dhcp,
+            Err(error) => {
+                problems.push(format!("{error:#}"));
+                None
+            }
+        };
         let (Some(http), true) = (http, problems.is_empty()) else {
             bail!("cannot start:\n  {}", problems.join("\n  "));
         };
@@ -73,7 +84,14 @@ impl Sockets {
             Some((tcp, udp)) => Some((listener(tcp)?, datagrams(udp)?)),
             None => None,
         };
-        Ok(Self { http: listener(http)?, tracker, tftp })
+        Ok(Self { http: listener(http)?, tracker, tftp, dhcp })
+    }
+}
+
+fn open_dhcp(settings: &Settings, lab: LabId) -> anyhow::Result<Option<Dhcp>> {
+    match Setup::of(settings, lab)? {
+        Some(setup) => Dhcp::open(setup, Leases::open(settings.dir())?).map(Some),
+        None => Ok(None),
     }
 }
 
