@@ -86,21 +86,16 @@ impl Hashes {
         }
     }
 
-    fn write(
-        &mut self,
-        folder: &Path,
-        created: &Created,
-        now: SystemTime,
-    ) -> rusqlite::Result<()> {
+    fn write(&mut self, folder: &Path, created: &Created, now: SystemTime) -> rusqlite::Result<()> {
         let settled = now.checked_sub(SETTLED).unwrap_or(UNIX_EPOCH);
         let settled_s = settled.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let transaction = self.connection.transaction()?;
         // Every path below the folder and no other: '0' follows '/' in ASCII.
         let below = [format!("{}/", folder.display()), format!("{}0", folder.display())];
-        transaction
-            .execute("DELETE FROM hashes WHERE path >= ?1 AND path < ?2", params![
-                below[0], below[1]
-            ])?;
+        transaction.execute(
+            "DELETE FROM hashes WHERE path >= ?1 AND path < ?2",
+            params![below[0], below[1]],
+        )?;
         for (state, hashes) in created.files() {
             let is_settled = state.modified.0 < settled_s.cast_signed();
             let (true, Some(path)) = (is_settled, state.path.to_str()) else { continue };

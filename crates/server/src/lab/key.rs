@@ -86,8 +86,11 @@ pub(crate) fn load(dir: &Path) -> Result<LabKey, KeyError> {
 /// A new key for the lab in `dir`, which has none.
 pub(crate) fn create(dir: &Path) -> Result<LabKey, KeyError> {
     let folder = dir.join(KEYS_DIR);
-    fs::create_dir_all(&folder)
-        .map_err(|source| KeyError::Io { verb: "make", path: folder, source })?;
+    fs::create_dir_all(&folder).map_err(|source| KeyError::Io {
+        verb: "make",
+        path: folder,
+        source,
+    })?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(KeyError::Random)?;
     let key = LabKey::from_seed(seed);
@@ -99,10 +102,11 @@ pub(crate) fn create(dir: &Path) -> Result<LabKey, KeyError> {
 /// Writes a file that is not there yet.
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
     let mut options = OpenOptions::new();
-    let written = options.write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
+    let written =
+        options.write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
     written.map_err(|source| KeyError::Io { verb: "write", path: path.to_owned(), source })
 }
 

@@ -17,13 +17,14 @@ mod scan;
 mod serial;
 mod yaml;
 
+#[cfg(test)]
+mod test_lab;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::config::{
-    Configuration, IMAGE_FILE, IMAGES_DIR, ImageConfig, NODES_FILE, SERVER_FILE, Texts,
-};
+use self::config::{Configuration, IMAGE_FILE, ImageConfig, NODES_FILE, SERVER_FILE, Texts};
 use self::problem::{Problems, Severity};
 use self::scan::Scan;
 use self::settings::Settings;
@@ -39,6 +40,8 @@ pub(crate) struct Lab {
     pub(crate) images: Vec<ImageConfig>,
     /// What should be known, though it stops nothing.
     pub(crate) warnings: Problems,
+    /// What lay in the folders when it was read.
+    scan: Scan,
 }
 
 /// Why a lab cannot be used.
@@ -70,10 +73,11 @@ impl Lab {
     /// # Errors
     /// With every problem of all its files.
     pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
-        let (Configuration { settings, images }, problems) = check(dir)?;
+        let (dir, scan) = look(dir)?;
+        let (Configuration { settings, images }, problems) = check_scanned(&dir, &scan)?;
         match problems.has_errors() {
             true => Err(OpenError::Problems(problems)),
-            false => Ok(Self { settings, images, warnings: problems }),
+            false => Ok(Self { settings, images, warnings: problems, scan }),
         }
     }
 }
@@ -83,15 +87,21 @@ impl Lab {
 /// # Errors
 /// If there is no lab, or a file cannot be read at all.
 pub(crate) fn check(dir: &Path) -> Result<(Configuration, Problems), OpenError> {
-    let refuse = |source| OpenError::Read { path: dir.to_owned(), source };
-    let dir = fs::canonicalize(dir).map_err(|error| match error.kind() {
+    let (dir, scan) = look(dir)?;
+    check_scanned(&dir, &scan)
+}
+
+/// The absolute path of the lab in `dir`, and what lies in it.
+fn look(dir: &Path) -> Result<(PathBuf, Scan), OpenError> {
+    let dir = fs::canonicalize(dir).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => OpenError::NoLab(dir.to_owned()),
-        _ => refuse(error),
+        _ => OpenError::Read { path: dir.to_owned(), source },
     })?;
     if !dir.join(SERVER_FILE).exists() {
         return Err(OpenError::NoLab(dir));
     }
-    check_scanned(&dir, &Scan::new(&dir))
+    let scan = Scan::new(&dir);
+    Ok((dir, scan))
 }
 
 /// As [`check`], after a look at the folders; `dir` is absolute.
@@ -148,6 +158,3 @@ pub(crate) fn wipe_out(settings: &Settings) -> io::Result<()> {
     }
     fs::create_dir_all(&out)
 }
-
-/// The folder of images, as messages name it.
-pub(crate) const IMAGES: &str = IMAGES_DIR;

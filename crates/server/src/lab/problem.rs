@@ -58,6 +58,11 @@ impl Problems {
         self.list.push(Problem { file: file.to_owned(), line, severity, message });
     }
 
+    /// Adds those of another list.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.list.extend(other.list.iter().cloned());
+    }
+
     /// Whether nothing can start.
     pub(crate) fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0

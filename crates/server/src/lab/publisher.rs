@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
-use boot::{Image, ImageName, LabKey, Loader};
+use boot::{Image, ImageName, LabKey};
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
 use torrent_io::create::{CreateError, Options, create_with};
@@ -16,7 +16,7 @@ use super::config::ImageConfig;
 use super::hashes::Hashes;
 use super::key::{self, KeyError};
 use super::publication::{self, AssembleError, Publication};
-use super::scan::is_part_of_image;
+use super::scan::{Scan, is_part_of_image};
 use super::serial::Serials;
 use super::settings::Settings;
 use super::{Lab, OpenError};
@@ -63,6 +63,8 @@ pub(crate) struct Publisher {
     serials: Serials,
     /// The last.
     current: Option<Arc<Publication>>,
+    /// What lay in the lab when it was read for that.
+    seen: Scan,
 }
 
 /// What a change came to.
@@ -80,7 +82,7 @@ impl Publisher {
     pub(crate) fn new(dir: &Path) -> Result<Self, PublishError> {
         let key = key::load(dir)?;
         let (hashes, serials) = (Hashes::open(dir)?, Serials::open(dir)?);
-        Ok(Self { dir: dir.to_owned(), key, hashes, serials, current: None })
+        Ok(Self { dir: dir.to_owned(), key, hashes, serials, current: None, seen: Scan::default() })
     }
 
     /// The lab's key.
@@ -91,6 +93,11 @@ impl Publisher {
     /// The lab's directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What lay in the lab when it was last published.
+    pub(super) const fn seen(&self) -> &Scan {
+        &self.seen
     }
 
     /// Reads the lab again and publishes it, if anything that nodes see is other than before.
@@ -111,6 +118,7 @@ impl Publisher {
         }
         let mut torrents = vec![];
         let mut images = vec![];
+        self.seen = lab.scan.clone();
         for image in &lab.images {
             let (described, bytes) = self.image(&lab.settings, image, on_hashing)?;
             torrents.push((image.name.clone(), bytes));
@@ -217,16 +225,6 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     note("phase1", old.phase1 == new.phase1);
     note("log", old.log_level == new.log_level);
     (settings, waits)
-}
-
-/// The files of an image that its loader names, for messages.
-pub(crate) fn loader_word(loader: &Loader) -> &'static str {
-    match loader {
-        Loader::Kexec { .. } => "kexec",
-        Loader::Qemu { .. } => "bin-qemu-x86_64",
-        Loader::Exec { .. } => "bin",
-        Loader::Unknown => "unknown",
-    }
 }
 
 #[cfg(test)]

@@ -33,9 +33,8 @@ impl Serials {
     pub(crate) fn next(&mut self, now: SystemTime) -> rusqlite::Result<u64> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let last: Option<i64> = transaction
-            .query_row("SELECT last FROM serial", [], |row| row.get(0))
-            .optional()?;
+        let last: Option<i64> =
+            transaction.query_row("SELECT last FROM serial", [], |row| row.get(0)).optional()?;
         let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let next = last.map_or(now_s, |last| now_s.max(last.cast_unsigned() + 1));
         transaction.execute(

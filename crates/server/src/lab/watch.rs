@@ -11,6 +11,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use torrent_io::create::CreateError;
+
 use super::publisher::{Hashing, Outcome, PublishError, Publisher};
 use super::scan::Scan;
 
@@ -82,7 +84,7 @@ impl Watcher {
         on_hashing: impl Fn(Hashing<'_>) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let settled = Scan::new(publisher.dir());
+        let settled = publisher.seen().clone();
         let thread = thread::Builder::new()
             .name("lab".to_owned())
             .spawn(move || watch(publisher, settled, &inbox, on_event, &on_hashing))?;
@@ -147,9 +149,9 @@ fn read(
     match publisher.refresh(on_hashing) {
         Ok(outcome) => Event::Changed(outcome),
         Err(error) => {
-            // A file that moved on while it was read is looked at again when it is at rest.
-            if let PublishError::Create { .. } = error {
-                rest.moving = None;
+            // What moved on while it was read is read again once it is at rest, even if it then is
+            // as it was when this began.
+            if let PublishError::Create { source: CreateError::Changed(_), .. } = error {
                 rest.settled = Scan::default();
                 rest.moving = Some((Scan::new(dir), Instant::now()));
             }

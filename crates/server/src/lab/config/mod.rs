@@ -8,7 +8,9 @@ pub(crate) mod keys;
 mod nodes;
 mod original;
 mod reader;
-pub(crate) mod reference;
+#[cfg(test)]
+mod reference;
+pub(crate) mod skeleton;
 mod server;
 mod value;
 
