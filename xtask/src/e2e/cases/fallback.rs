@@ -26,7 +26,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         wait_ready(machine, IMAGE)?;
         server.wait_stage(&machine.mac(), "booted", SERVER_TIMEOUT)?;
         let text = machine.console()?.text();
-        ensure!(text.contains("http"), "no word of HTTP on the console:\n{text}");
+        ensure!(text.contains("by HTTP"), "it did not come by HTTP:\n{text}");
     }
     server.keep_status(&stage.dir)?;
     server.stop()

@@ -40,7 +40,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
 /// A second lab that wants to lease addresses, where somebody does.
 fn refuses_a_second_lab(lab: &Lab, stage: &Stage<'_>) -> Result<()> {
     let config = Config { dhcp: "server", ..Config::default() };
-    let mut second = Server::init(lab, Slot::node(2), &config)?;
+    let mut second = Server::init_as(lab, Slot::node(2), &config, stage.lab)?;
     stage.testos.install(&second.oss(), IMAGE, 0)?;
     let said = second.refuse(REFUSAL_TIMEOUT)?;
     let other = Slot::node(1).address().to_string();
