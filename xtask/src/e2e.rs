@@ -44,6 +44,9 @@ pub(crate) struct E2eArgs {
     /// List the cases
     #[arg(long)]
     list: bool,
+    /// Take the programs in target/release as they are
+    #[arg(long)]
+    no_build: bool,
     /// Write what firmware sends into the test data of the DHCP crate
     #[arg(long)]
     capture: bool,
@@ -86,7 +89,9 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let lab = dir.join("lab");
     if cases.iter().any(|case| case.name != cases::HARNESS) {
-        artifact::build_all()?;
+        if !args.no_build {
+            artifact::build_all()?;
+        }
         server::prepare_phase1(&lab)?;
     }
     let testos = TestOs::build(&dir)?;
