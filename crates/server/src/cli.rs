@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::node::{self, NodeCommand};
 use crate::dhcp::{self, DhcpArgs};
+use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
 use crate::start::{self, StartArgs};
 use crate::status::{self, StatusArgs};

@@ -11,14 +11,8 @@ pub(super) const EVENTS_MAX: usize = 4_096;
 /// How DHCP is doing.
 pub(super) fn teller(control: Control) -> Teller {
     Box::new(move || {
-        let Status {
-            role,
-            free_count,
-            lease_count,
-            received_count,
-            sent_count,
-            dropped_count,
-        } = control.status();
+        let Status { role, free_count, lease_count, received_count, sent_count, dropped_count } =
+            control.status();
         let mut status = running(
             "dhcp",
             json!({
@@ -29,10 +23,8 @@ pub(super) fn teller(control: Control) -> Teller {
                 "dropped_answer_count": dropped_count,
             }),
         );
-        status.state = role.map_or_else(
-            || "looking for other servers".to_owned(),
-            |role| role.to_string(),
-        );
+        status.state =
+            role.map_or_else(|| "looking for other servers".to_owned(), |role| role.to_string());
         status
     })
 }

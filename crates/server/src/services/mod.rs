@@ -9,8 +9,8 @@ pub(crate) mod lock;
 mod network;
 mod sockets;
 
-pub(crate) mod edition;
 mod dhcp;
+pub(crate) mod edition;
 mod seeder;
 mod tftp;
 

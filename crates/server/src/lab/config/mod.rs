@@ -10,8 +10,8 @@ mod original;
 mod reader;
 #[cfg(test)]
 mod reference;
-pub(crate) mod skeleton;
 mod server;
+pub(crate) mod skeleton;
 mod value;
 
 use std::path::Path;

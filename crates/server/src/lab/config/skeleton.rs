@@ -8,7 +8,8 @@ use super::keys::{self, Key, Presence};
 /// The widest line of a comment.
 const WIDTH: usize = 88;
 
-const HEAD: &str = "# The settings of this lab. What has a # before it is as if it were not there, and then
+const HEAD: &str =
+    "# The settings of this lab. What has a # before it is as if it were not there, and then
 # the default holds, which is what is written here unless it is said otherwise.
 # All keys: docs/configuration.md. What is wrong: `boottorrent check`.
 ";
