@@ -1,10 +1,13 @@
 //! The command line: what can be said, and who does it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::phase1::{self, Phase1Command};
+use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
 
@@ -12,17 +15,25 @@ use crate::tracker;
 #[derive(Debug, Parser)]
 #[command(name = "boottorrent", version)]
 pub(crate) struct Cli {
+    /// The lab: the directory with Boottorrent.yaml.
+    #[arg(short = 'C', global = true, value_name = "DIR", default_value = ".")]
+    lab: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build and show the kernel and initramfs that nodes run first.
+    #[command(subcommand)]
+    Phase1(Phase1Command),
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
+    /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
+    Tftp(TftpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -48,8 +59,10 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -6,6 +6,10 @@ mod cli;
 #[allow(dead_code)]
 mod lab;
 
+// `ensure` is for the services.
+#[allow(dead_code)]
+mod phase1;
+
 // Until all of it is wired.
 #[allow(dead_code, unused_imports)]
 mod fleet;
@@ -15,6 +19,9 @@ mod http;
 mod services;
 #[allow(dead_code)]
 mod state;
+// Until the services hand it what is in memory.
+#[allow(dead_code, unused_imports)]
+mod tftp;
 
 mod torrent;
 #[allow(dead_code)]
@@ -23,6 +30,9 @@ mod tracker;
 mod progress;
 mod quantity;
 mod signals;
+// Until all services take their ports by it.
+#[allow(dead_code)]
+mod sockets;
 
 use std::process::ExitCode;
 

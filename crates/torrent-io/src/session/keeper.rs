@@ -149,7 +149,7 @@ impl Keeper {
             storage: storage.clone(),
             have: have.clone(),
             role,
-            web_seeds: vec![],
+            web_seeds: prepared.web_seeds().to_vec(),
             events,
         });
         let is_unfinished = role == Role::Leech;

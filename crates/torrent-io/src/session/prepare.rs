@@ -78,6 +78,7 @@ pub struct Prepared {
     have: Bitfield,
     role: Role,
     lost_count: u32,
+    web_seeds: Vec<String>,
 }
 
 impl Prepared {
@@ -128,7 +129,8 @@ impl Prepared {
             return Err(corrupt(&metainfo, dir, storage.layout(), &have));
         }
         let lost_count = prior.lost_count(&have);
-        Ok(Self { metainfo, storage: Arc::new(storage), have, role, lost_count })
+        let (storage, web_seeds) = (Arc::new(storage), vec![]);
+        Ok(Self { metainfo, storage, have, role, lost_count, web_seeds })
     }
 
     /// A torrent to be seeded whose files the caller has hashed itself, as when it made the torrent
@@ -137,7 +139,8 @@ impl Prepared {
     #[must_use]
     pub fn hashed(metainfo: Metainfo, storage: Arc<Storage>) -> Self {
         let have = Bitfield::full(metainfo.geometry().piece_count());
-        Self { metainfo, storage, have, role: Role::Seed, lost_count: 0 }
+        let web_seeds = vec![];
+        Self { metainfo, storage, have, role: Role::Seed, lost_count: 0, web_seeds }
     }
 
     /// What it is.
@@ -177,6 +180,17 @@ impl Prepared {
     #[must_use]
     pub const fn lost_count(&self) -> u32 {
         self.lost_count
+    }
+
+    /// One more web seed (BEP 19), beside those of the metainfo; plain HTTP. One that is there already
+    /// is passed over.
+    pub fn add_web_seed(&mut self, url: String) {
+        self.web_seeds.push(url);
+    }
+
+    /// The web seeds that were added.
+    pub(super) fn web_seeds(&self) -> &[String] {
+        &self.web_seeds
     }
 
     /// It never ran: leaves what can be resumed.

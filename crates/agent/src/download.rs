@@ -1,0 +1,464 @@
+//! An image out of the swarm into memory, and the one type that says that all of it is verified.
+//!
+//! The bytes lie in a folder of a tmpfs, named after the infohash: what an attempt has brought is
+//! there for the next one, programs of the image can be run from there, and the kernel takes its
+//! files from there. Peers come first; web seeds, the server among them, are asked by the engine
+//! itself as soon as no peer has anything.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use boot::manifest::Discovery;
+use boot::stage::Progress;
+use boot::{Failure, Image, ImageName, ImagePath, Stage};
+use torrent::metainfo::Metainfo;
+use torrent::swarm::Stats;
+use torrent::wire;
+use torrent_io::engine::{EngineConfig, EngineError, WebSeedTrouble};
+use torrent_io::session::{Place, Prepared, Session, SessionConfig, SessionError, SessionEvent};
+use torrent_io::storage::{Allocation, FileHandle, Storage, StorageError};
+
+use crate::console::{duration, mib};
+use crate::events::{Event, Key};
+use crate::failed::{Fails, chain};
+use crate::node::Node;
+use crate::shell;
+use crate::torrent as torrents;
+use crate::watch::{SILENCE_MAX, Verdict, Watch};
+
+/// The port that BitTorrent clients are expected at (BEP 3).
+const PORT: u16 = 6881;
+
+/// How often the person and the server are told.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An image of which every byte has been verified by the infohash in the lab's manifest. Only a
+/// download that is complete makes one, and loaders take nothing else.
+#[derive(Debug)]
+pub(crate) struct VerifiedImage {
+    image: Image,
+    metainfo: Metainfo,
+    storage: Arc<Storage>,
+    folder: PathBuf,
+}
+
+impl VerifiedImage {
+    /// What it is.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The folder that its paths are relative to.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// One of its files, open, and its length in bytes. None if it has no such file.
+    ///
+    /// # Errors
+    /// If the file is not the one that was verified any more.
+    pub(crate) fn file(&self, path: &ImagePath) -> Result<Option<(FileHandle, u64)>, StorageError> {
+        match torrents::file(&self.metainfo, path) {
+            Some((index, len)) => Ok(Some((self.storage.file(index)?, len))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Why an image did not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DownloadFailure {
+    /// Nothing comes.
+    #[error("nothing has come for {} s; {verified} of {total} are there; {peers} connected{heard}", SILENCE_MAX.as_secs())]
+    Silent {
+        /// Verified so far.
+        verified: String,
+        /// Of these.
+        total: String,
+        /// How many peers.
+        peers: String,
+        /// What trackers and web seeds said last.
+        heard: String,
+    },
+    /// Somebody sends other bytes, and nobody the right ones.
+    #[error(
+        "what comes is not the image, and is thrown away; {verified} of {total} are good{heard}"
+    )]
+    Corrupt {
+        /// Verified so far.
+        verified: String,
+        /// Of these.
+        total: String,
+        /// Who sent it.
+        heard: String,
+    },
+    /// There is no room, or something is wrong with it.
+    #[error("cannot store the image")]
+    Storage(#[from] StorageError),
+    /// The torrent cannot be stored as it is.
+    #[error("cannot store the image")]
+    Session(#[from] SessionError),
+    /// There is no swarm engine.
+    #[error("cannot take part in the swarm")]
+    Engine(#[from] EngineError),
+    /// The folder cannot be made.
+    #[error("{}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Fails for DownloadFailure {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Silent { .. } => Failure::DownloadStalled,
+            Self::Corrupt { .. } => Failure::ImageAltered,
+            Self::Session(SessionError::Layout { .. }) => Failure::TorrentAltered,
+            Self::Storage(error) | Self::Session(SessionError::Storage(error)) => match error {
+                StorageError::NoSpace { .. }
+                | StorageError::NoMemory { .. }
+                | StorageError::Full(_) => Failure::NotEnoughMemory,
+                _ => Failure::Internal,
+            },
+            Self::Session(_) | Self::Engine(_) | Self::Folder { .. } => Failure::Internal,
+        }
+    }
+}
+
+/// The folder for images, and in it one for each infohash.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder of `image`, made if need be. Those of others are removed: they only take memory.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn make(root: &Path, image: &Image) -> Result<Self, DownloadFailure> {
+        let images = root.join("run/boottorrent/images");
+        let id = boot::hex::encode(&image.infohash);
+        let path = images.join(&id);
+        let failed = |source| DownloadFailure::Folder { path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        for entry in std::fs::read_dir(&images).map_err(failed)?.flatten() {
+            if entry.file_name() != *id {
+                // What cannot be removed is in nobody's way but for its memory.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(Self(path))
+    }
+
+    /// Bytes of memory that its files take already.
+    pub(crate) fn stored_len(&self) -> u64 {
+        fn walk(path: &Path) -> u64 {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries
+                .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+                .map(
+                    |(path, metadata)| {
+                        if metadata.is_dir() { walk(&path) } else { metadata.blocks() * 512 }
+                    },
+                )
+                .sum()
+        }
+        walk(&self.0)
+    }
+}
+
+/// A download, and afterwards a seed.
+pub(crate) struct Download {
+    image: Image,
+    metainfo: Metainfo,
+    folder: PathBuf,
+    storage: Arc<Storage>,
+    /// Of the events of this download; those of others before it are passed over.
+    number: u32,
+    total: u64,
+    stats: Stats,
+    heard: String,
+    /// This node is a peer for as long as this is there.
+    _session: Session,
+}
+
+impl Download {
+    /// Looks at what is there, and joins the swarm. `number` is another for each download.
+    ///
+    /// # Errors
+    /// [`DownloadFailure`].
+    pub(crate) fn start(
+        node: &Node,
+        folder: &Folder,
+        image: &Image,
+        metainfo: Metainfo,
+        discovery: &Discovery,
+        number: u32,
+    ) -> Result<Self, DownloadFailure> {
+        let place = Place::Download(folder.0.clone(), Allocation::Sparse);
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let console = node.console.clone();
+        let mut checking = |progress: torrent_io::check::Progress| {
+            let percent =
+                u64::from(progress.checked) * 100 / u64::from(progress.piece_count.max(1));
+            console.progress(&format!("checking what is there: {percent} %"));
+        };
+        let never = AtomicBool::new(false);
+        let mut prepared = Prepared::open(metainfo, &place, threads, &never, &mut checking)?;
+        if let Some(server) = &node.options.server {
+            prepared.add_web_seed(server.join("/images/"));
+        }
+        let metainfo = prepared.metainfo().clone();
+        let total = metainfo.geometry().data_len();
+        let folder = match metainfo.layout().files() {
+            [file] if file.path().components().len() == 1 => folder.0.clone(),
+            _ => folder.0.join(metainfo.name()),
+        };
+        let storage = prepared.storage().clone();
+        let mut session = session(node, discovery, number)?;
+        session.add(prepared, vec![]);
+        let (image, stats, heard) = (image.clone(), Stats::default(), String::new());
+        let _session = session;
+        Ok(Self { image, metainfo, folder, storage, number, total, stats, heard, _session })
+    }
+
+    /// Waits until every byte is verified.
+    ///
+    /// # Errors
+    /// [`DownloadFailure`]; what is verified by then stays for the next attempt.
+    pub(crate) fn finish(&mut self, node: &mut Node) -> Result<VerifiedImage, DownloadFailure> {
+        let len = self.total.to_string();
+        let facts = [("image", self.image.name.as_str()), ("len", &len)];
+        node.enter(self.stage(), &facts);
+        let started = Instant::now();
+        let mut watch = Watch::new(Duration::ZERO);
+        let mut tell_at = Instant::now() + TELL_INTERVAL;
+        loop {
+            match node.next(tell_at) {
+                Some(Event::Session(number, event)) if number == self.number => {
+                    if self.take(node, event, &mut watch, started)? {
+                        break;
+                    }
+                }
+                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(_) | None => {}
+            }
+            if tell_at <= Instant::now() {
+                tell_at = Instant::now() + TELL_INTERVAL;
+                node.console.progress(&self.line());
+                node.report(self.stage());
+            }
+            if let Some(verdict) = watch.verdict(started.elapsed()) {
+                return Err(self.given_up(verdict));
+            }
+        }
+        let seconds = format!("{:.1}", started.elapsed().as_secs_f64());
+        let name = self.image.name.clone();
+        let facts = [("image", name.as_str()), ("len", len.as_str()), ("seconds", &seconds)];
+        node.enter(Stage::Verified { image: name.clone() }, &facts);
+        Ok(VerifiedImage {
+            image: self.image.clone(),
+            metainfo: self.metainfo.clone(),
+            storage: self.storage.clone(),
+            folder: self.folder.clone(),
+        })
+    }
+
+    /// Goes on seeding, until `time` has passed or the person at the node presses Enter.
+    pub(crate) fn seed(&mut self, node: &mut Node, time: Duration) {
+        let end = Instant::now() + time;
+        let mut watch = Watch::default();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            node.console.progress(&self.seeding_line(left));
+            let tick = Instant::now() + left.min(TELL_INTERVAL);
+            match node.next(tick) {
+                Some(Event::Session(number, event)) if number == self.number => {
+                    // It has all that it needs: a seed that fails is no reason not to boot.
+                    let _ = self.take(node, event, &mut watch, Instant::now());
+                }
+                Some(Event::Key(Key::Enter)) => break,
+                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(_) | None => {}
+            }
+        }
+        node.console.end_progress();
+    }
+
+    /// Bytes that others have had from this node.
+    pub(crate) fn uploaded(&self) -> u64 {
+        self.stats.uploaded
+    }
+
+    /// Takes in what the session says; true if all is verified.
+    fn take(
+        &mut self,
+        node: &Node,
+        event: SessionEvent,
+        watch: &mut Watch,
+        started: Instant,
+    ) -> Result<bool, DownloadFailure> {
+        match event {
+            SessionEvent::Completed => return Ok(true),
+            SessionEvent::Failed(error) => return Err(error.into()),
+            SessionEvent::Progress(stats) => {
+                self.stats = stats;
+                watch.figures(started.elapsed(), stats.verified, stats.downloaded);
+            }
+            SessionEvent::Banned(peer) => {
+                watch.corrupt();
+                self.hear(node, format!("peer {peer} sent other bytes than the image's"));
+            }
+            SessionEvent::WebSeed { url, trouble } => {
+                if matches!(trouble, WebSeedTrouble::Corrupt) {
+                    watch.corrupt();
+                }
+                self.hear(node, format!("{url}: {}", chain(&trouble)));
+            }
+            SessionEvent::TrackerFailed(error) => self.hear(node, chain(&error)),
+            SessionEvent::TrackerWarning { url, text } => {
+                self.hear(node, format!("tracker {url} warns: {text}"));
+            }
+            SessionEvent::LsdFailed(error) => {
+                self.hear(node, format!("no peers by multicast: {}", chain(&error)));
+            }
+            SessionEvent::NotSaved(error) => tracing::info!(error = %chain(&error), "not saved"),
+        }
+        Ok(false)
+    }
+
+    fn hear(&mut self, node: &Node, text: String) {
+        // A tracker that is down says the same each time.
+        if self.heard != text {
+            node.console.say(&format!("  {text}"));
+            self.heard = text;
+        }
+    }
+
+    fn given_up(&self, verdict: Verdict) -> DownloadFailure {
+        let (verified, total) = (mib(self.stats.verified), mib(self.total));
+        let heard = if self.heard.is_empty() { String::new() } else { format!("; {}", self.heard) };
+        match verdict {
+            Verdict::Silent => {
+                let peers = count(self.stats.peers);
+                DownloadFailure::Silent { verified, total, peers, heard }
+            }
+            Verdict::Corrupt => DownloadFailure::Corrupt { verified, total, heard },
+        }
+    }
+
+    /// The bytes come by HTTP, as no peer answers.
+    fn by_http(&self) -> bool {
+        self.stats.peers == 0 && self.stats.download_rate > 0.0
+    }
+
+    fn stage(&self) -> Stage {
+        let Stats { verified, download_rate, peers, uploaded, .. } = self.stats;
+        Stage::Downloading(Progress {
+            image: self.image.name.clone(),
+            verified_bytes: verified,
+            total_bytes: self.total,
+            rate_bytes_per_s: download_rate as u64,
+            peers: u32::try_from(peers).unwrap_or(u32::MAX),
+            uploaded_bytes: uploaded,
+            http: self.by_http(),
+        })
+    }
+
+    fn line(&self) -> String {
+        let Stats { verified, download_rate, peers, .. } = self.stats;
+        let from = if self.by_http() { "by HTTP".to_owned() } else { count(peers) };
+        progress_line(&self.image.name, verified, self.total, download_rate as u64, &from)
+    }
+
+    fn seeding_line(&self, left: Duration) -> String {
+        let rate = mib(self.stats.upload_rate as u64);
+        let (sent, peers) = (mib(self.stats.uploaded), count(self.stats.peers));
+        let left = duration(left.as_secs_f64().ceil() as u64);
+        format!("seeding for {left} more, {rate}/s, {peers}, {sent} sent; Enter: boot now")
+    }
+}
+
+fn count(peers: usize) -> String {
+    if peers == 1 { "1 peer".to_owned() } else { format!("{peers} peers") }
+}
+
+fn progress_line(name: &ImageName, verified: u64, total: u64, rate: u64, from: &str) -> String {
+    let percent = (u128::from(verified) * 100).checked_div(total.into()).unwrap_or(100);
+    let eta = match (total.saturating_sub(verified)).checked_div(rate) {
+        Some(seconds) => format!("{} left", duration(seconds)),
+        None => "waiting".to_owned(),
+    };
+    format!("{name}: {percent} % of {}, {}/s, {from}, {eta}", mib(total), mib(rate),)
+}
+
+fn session(node: &Node, discovery: &Discovery, number: u32) -> Result<Session, EngineError> {
+    let random_seed = fastrand::u64(..);
+    let events = node.inbox.sender();
+    let start = |listen: SocketAddr| {
+        let config = SessionConfig {
+            engine: EngineConfig {
+                listen,
+                peer_id: wire::peer_id(random_seed),
+                random_seed,
+                upload_limit: None,
+                download_limit: None,
+                pex: discovery.pex,
+            },
+            lsd: discovery.lsd,
+            user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let events = events.clone();
+        Session::start(config, move |_, event| {
+            // Who does not listen any more has booted.
+            let _ = events.send(Event::Session(number, event));
+        })
+    };
+    // A kernel without IPv6, or somebody else at the port.
+    start((Ipv6Addr::UNSPECIFIED, PORT).into())
+        .or_else(|_| start((Ipv4Addr::UNSPECIFIED, PORT).into()))
+        .or_else(|_| start((Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_a_person_wants_to_know() {
+        let line = |verified, rate| {
+            progress_line(&"debian".parse().unwrap(), verified, 300 << 20, rate, "4 peers")
+        };
+        let expect = "debian: 50 % of 300 MiB, 10 MiB/s, 4 peers, 15 s left";
+        assert_eq!(line(150 << 20, 10 << 20), expect);
+        assert!(line(0, 0).ends_with("0.0 MiB/s, 4 peers, waiting"), "{}", line(0, 0));
+    }
+
+    #[test]
+    fn only_the_image_that_is_wanted_takes_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let image = |number| Image {
+            name: "debian".parse().unwrap(),
+            title: String::new(),
+            len: 1,
+            infohash: [number; 32],
+            loader: boot::Loader::Unknown,
+        };
+        let first = Folder::make(root.path(), &image(1)).unwrap();
+        std::fs::write(first.0.join("a"), vec![1; 100_000]).unwrap();
+        assert!(first.stored_len() >= 100_000);
+        let again = Folder::make(root.path(), &image(1)).unwrap();
+        assert_eq!(again.stored_len(), first.stored_len());
+        let second = Folder::make(root.path(), &image(2)).unwrap();
+        assert_eq!((second.stored_len(), first.0.exists()), (0, false));
+    }
+}

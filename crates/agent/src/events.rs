@@ -1,0 +1,75 @@
+//! What the agent waits for: keys, answers of the server, news of the swarm. All of it comes through
+//! one channel to the one thread that decides.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use torrent_io::session::SessionEvent;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A key was pressed.
+    Key(Key),
+    /// The server has answered a report.
+    Answer(Answered),
+    /// Something happened to the download of this number.
+    Session(u32, SessionEvent),
+}
+
+/// What an answer of the server means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// The serial of the manifest in force.
+    pub(crate) serial: u64,
+    /// Reports had been lost before.
+    pub(crate) after_silence: bool,
+}
+
+/// A key, as far as the agent has use for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// Enter.
+    Enter,
+    /// Backspace or Delete.
+    Erase,
+    /// Any other printable character.
+    Char(char),
+}
+
+impl Key {
+    /// The key that sends this byte.
+    pub(crate) fn of(byte: u8) -> Option<Self> {
+        match byte {
+            b'\r' | b'\n' => Some(Self::Enter),
+            0x08 | 0x7f => Some(Self::Erase),
+            byte if byte.is_ascii_graphic() || byte == b' ' => Some(Self::Char(byte.into())),
+            _ => None,
+        }
+    }
+}
+
+/// The one channel.
+pub(crate) struct Inbox {
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        let (sender, events) = channel();
+        Self { sender, events }
+    }
+
+    /// For threads that have something to tell.
+    pub(crate) fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// The next event, or none if nothing has happened until `deadline`.
+    pub(crate) fn next(&self, deadline: Instant) -> Option<Event> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        // It cannot be disconnected: a sender is in `self`.
+        self.events.recv_timeout(timeout).ok()
+    }
+}

@@ -1,0 +1,156 @@
+//! What all steps of a boot share: where to write, whom to tell, what to wait for.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use boot::report::Machine;
+use boot::{ImageName, Mac, Stage};
+
+use crate::backoff;
+use crate::console::{Console, Mark};
+use crate::events::{Event, Inbox};
+use crate::http::ServerUrl;
+use crate::init;
+use crate::log::Log;
+use crate::report::{Correspondence, Reporter};
+
+/// How this agent runs: on a node as its first process, or elsewhere as tests want it.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The folder that the initramfs is in; `/` on a node.
+    pub(crate) root: PathBuf,
+    /// The server, if the boot program named it.
+    pub(crate) server: Option<ServerUrl>,
+    /// The interface that the boot program came through.
+    pub(crate) mac: Option<Mac>,
+    /// An operator's choice for this boot.
+    pub(crate) image: Option<ImageName>,
+    /// Whether this is the first process of the system: it alone may mount, reboot, reap.
+    pub(crate) is_init: bool,
+    /// Whether the network is to be brought up.
+    pub(crate) network: bool,
+    /// A shell before anything is done.
+    pub(crate) shell: bool,
+    /// Everything that happens is shown.
+    pub(crate) debug: bool,
+    /// What follows when the image is verified.
+    pub(crate) then: Then,
+    /// The first wait after a failure.
+    pub(crate) retry: Duration,
+    /// After so many failures this gives up; a node never does.
+    pub(crate) attempts: Option<u32>,
+    /// What counts as `MemAvailable`.
+    pub(crate) memory: Option<u64>,
+}
+
+/// What follows when the image is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It is loaded.
+    Load,
+    /// It is said what would be loaded.
+    Print,
+    /// What would be loaded is written into this folder.
+    Save(PathBuf),
+}
+
+impl Options {
+    /// As on a node, with nothing from the command line yet.
+    pub(crate) fn of_node() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            server: None,
+            mac: None,
+            image: None,
+            is_init: true,
+            network: true,
+            shell: false,
+            debug: false,
+            then: Then::Load,
+            retry: backoff::FIRST,
+            attempts: None,
+            memory: None,
+        }
+    }
+}
+
+/// The node, as the steps of its boot see it.
+pub(crate) struct Node {
+    pub(crate) options: Options,
+    pub(crate) console: Console,
+    pub(crate) inbox: Inbox,
+    pub(crate) machine: Machine,
+    reporter: Reporter,
+    stage: &'static str,
+}
+
+impl Node {
+    /// Begins to report and to listen.
+    pub(crate) fn new(
+        options: Options,
+        console: Console,
+        log: Log,
+        inbox: Inbox,
+        machine: Machine,
+    ) -> Self {
+        let boot = fastrand::u64(..);
+        let reporter = Reporter::start(boot, machine.clone(), log, inbox.sender());
+        let node = Self { options, console, inbox, machine, reporter, stage: "" };
+        node.introduce();
+        node
+    }
+
+    /// Tells the server of this node from here on, as far as both are known.
+    pub(crate) fn introduce(&self) {
+        if let (Some(server), Some(node)) = (self.options.server.clone(), self.options.mac) {
+            self.reporter.address(Correspondence { server, node }, self.machine.clone());
+        }
+    }
+
+    /// A new stage: for programs on the console, and for the server.
+    pub(crate) fn enter(&mut self, stage: Stage, facts: &[(&str, &str)]) {
+        if self.stage != stage.name() {
+            self.stage = stage.name();
+            self.console.end_progress();
+            let mark = facts
+                .iter()
+                .fold(Mark::stage(stage.name()), |mark, (key, value)| mark.with(key, value));
+            self.console.mark(&mark);
+        }
+        self.reporter.submit(stage);
+    }
+
+    /// The stage that was entered last is entered anew the next time.
+    pub(crate) fn leave(&mut self) {
+        self.stage = "";
+    }
+
+    /// Waits until the server knows where this node is, at most `within`.
+    pub(crate) fn finish_reports(&self, within: Duration) {
+        self.reporter.finish(within);
+    }
+
+    /// How far the stage is that this node is in: nothing for the console.
+    pub(crate) fn report(&self, stage: Stage) {
+        self.reporter.submit(stage);
+    }
+
+    /// For who has to report when this is out of reach.
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// The next event until `deadline`. What becomes of the children of others is looked after here,
+    /// as this is where a node spends its time.
+    pub(crate) fn next(&self, deadline: Instant) -> Option<Event> {
+        if self.options.is_init {
+            init::reap();
+        }
+        self.inbox.next(deadline)
+    }
+
+    /// The figure that decides whether an image fits.
+    pub(crate) fn available_memory(&self) -> Option<u64> {
+        self.options.memory.or_else(|| crate::machine::memory(&self.options.root, "MemAvailable"))
+    }
+}

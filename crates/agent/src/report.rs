@@ -1,0 +1,298 @@
+//! Tells the server where this node is. A thread of its own sends; of reports that wait, the latest
+//! takes the place of the others; nobody ever waits for a server that does not answer.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use boot::report::{Answer, Machine};
+use boot::{Mac, Report, Stage};
+
+use crate::events::{Answered, Event};
+use crate::http::ServerUrl;
+use crate::log::Log;
+use crate::machine;
+
+/// A report that has not arrived by then is worth less than the next one.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a failure: a server that is down is not asked each second by a whole fleet.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// How often a node that stays where it is says so. The answer tells it of a newer manifest, so this
+/// is also how long a repair takes to be noticed.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// An answer is a few dozen bytes.
+const ANSWER_LEN_MAX: u64 = 16 << 10;
+
+/// To whom reports go, and from whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Correspondence {
+    /// The server.
+    pub(crate) server: ServerUrl,
+    /// This node.
+    pub(crate) node: Mac,
+}
+
+/// The thread that reports.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// What is to be told, without sockets or clock.
+#[derive(Debug)]
+struct Queue {
+    to: Option<Correspondence>,
+    boot: u64,
+    sequence: u64,
+    stage: Option<Stage>,
+    /// The stage has not been told.
+    is_news: bool,
+    machine: Machine,
+    /// The machine has not been told.
+    machine_is_news: bool,
+    failed_before: bool,
+}
+
+impl Queue {
+    fn submit(&mut self, stage: Stage) {
+        self.stage = Some(stage);
+        self.is_news = true;
+    }
+
+    /// What to send now, if anything. It counts as told until [`Self::failed`] is called.
+    fn take(&mut self, is_heartbeat: bool) -> Option<(Correspondence, Report)> {
+        let to = self.to.clone()?;
+        let stage = self.stage.clone()?;
+        if !self.is_news && !is_heartbeat {
+            return None;
+        }
+        self.sequence += 1;
+        self.is_news = false;
+        let machine = self.machine_is_news.then(|| self.machine.clone());
+        let report = Report {
+            node: to.node,
+            boot: self.boot,
+            sequence: self.sequence,
+            uptime_ms: 0,
+            stage,
+            machine,
+            log: vec![],
+        };
+        Some((to, report))
+    }
+
+    /// It was not delivered; unless something else waits by now, it is tried again.
+    fn failed(&mut self) {
+        self.is_news = true;
+        self.failed_before = true;
+    }
+
+    /// It was delivered. Says whether others before it were not.
+    fn delivered(&mut self, report: &Report) -> bool {
+        if report.machine.as_ref() == Some(&self.machine) {
+            self.machine_is_news = false;
+        }
+        std::mem::take(&mut self.failed_before)
+    }
+}
+
+impl Reporter {
+    /// Starts the thread. Nothing is sent before [`Self::address`] has said where to.
+    pub(crate) fn start(boot: u64, machine: Machine, log: Log, events: Sender<Event>) -> Self {
+        let queue = Queue {
+            to: None,
+            boot,
+            sequence: 0,
+            stage: None,
+            is_news: false,
+            machine,
+            machine_is_news: true,
+            failed_before: false,
+        };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let worker = Worker { shared: shared.clone(), client: client(), log, events };
+        // Without the thread nobody hears of this node, which boots all the same.
+        let _ = thread::Builder::new().name("report".to_owned()).spawn(move || worker.run());
+        Self { shared }
+    }
+
+    /// Says where to send, from now on, and what this node is.
+    pub(crate) fn address(&self, to: Correspondence, machine: Machine) {
+        let mut queue = self.shared.queue();
+        queue.machine_is_news |= queue.machine != machine;
+        queue.machine = machine;
+        queue.to = Some(to);
+        self.shared.changed.notify_all();
+    }
+
+    /// Tells where this node is.
+    pub(crate) fn submit(&self, stage: Stage) {
+        self.shared.queue().submit(stage);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until all is told, at most `within`.
+    pub(crate) fn finish(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let mut queue = self.shared.queue();
+        while queue.is_news && queue.to.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            queue = self.shared.wait(queue, left);
+        }
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, most: Duration) -> MutexGuard<'a, Queue> {
+        self.changed.wait_timeout(queue, most).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    client: ureq::Agent,
+    log: Log,
+    events: Sender<Event>,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut heartbeat_at = Instant::now() + HEARTBEAT;
+        loop {
+            let Some((to, mut report)) = self.next(heartbeat_at) else { continue };
+            report.uptime_ms = machine::uptime_ms();
+            if report.machine.is_some() || matches!(report.stage, Stage::Failed { .. }) {
+                report.log = self.log.lines();
+            }
+            let sent = self.send(&to, &report);
+            heartbeat_at = Instant::now() + HEARTBEAT;
+            let mut queue = self.shared.queue();
+            match &sent {
+                Some(answer) => {
+                    let after_silence = queue.delivered(&report);
+                    let answered = Answered { serial: answer.manifest_serial, after_silence };
+                    let _ = self.events.send(Event::Answer(answered));
+                }
+                None => queue.failed(),
+            }
+            drop(queue);
+            self.shared.changed.notify_all();
+            if sent.is_none() {
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Waits for something to tell. None if there is nothing yet after all.
+    fn next(&self, heartbeat_at: Instant) -> Option<(Correspondence, Report)> {
+        let mut queue = self.shared.queue();
+        let left = heartbeat_at.saturating_duration_since(Instant::now());
+        if !queue.is_news || queue.to.is_none() {
+            // Without anybody to tell a heartbeat is never due.
+            let most = if queue.to.is_none() { HEARTBEAT } else { left };
+            queue = self.shared.wait(queue, most);
+        }
+        queue.take(heartbeat_at <= Instant::now())
+    }
+
+    fn send(&self, to: &Correspondence, report: &Report) -> Option<Answer> {
+        let body = serde_json::to_vec(report).ok()?;
+        let url = to.server.join("/api/v1/reports");
+        let sent = self.client.post(&url).content_type("application/json").send(&body);
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(%url, %error, "a report was not delivered");
+                return None;
+            }
+        };
+        let bytes = response.body_mut().with_config().limit(ANSWER_LEN_MAX).read_to_vec().ok()?;
+        // A server that has taken it and says nothing has no newer manifest to tell of.
+        Some(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
+
+fn client() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .user_agent(concat!("BootTorrent/", env!("CARGO_PKG_VERSION")))
+        .proxy(None)
+        .build()
+        .new_agent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn queue() -> Queue {
+        Queue {
+            to: Some(Correspondence {
+                server: "http://h".parse().unwrap(),
+                node: Mac([2, 0, 0, 0, 0, 1]),
+            }),
+            boot: 7,
+            sequence: 0,
+            stage: None,
+            is_news: false,
+            machine: machine::look(Path::new("/nonexistent")),
+            machine_is_news: true,
+            failed_before: false,
+        }
+    }
+
+    fn told(queue: &mut Queue, is_heartbeat: bool) -> Option<(u64, Stage, bool)> {
+        let (_, report) = queue.take(is_heartbeat)?;
+        let told = (report.sequence, report.stage.clone(), report.machine.is_some());
+        queue.delivered(&report);
+        Some(told)
+    }
+
+    #[test]
+    fn the_latest_is_told_and_the_machine_once() {
+        let mut queue = queue();
+        assert_eq!(told(&mut queue, true), None);
+        queue.submit(Stage::Link);
+        queue.submit(Stage::Lease);
+        assert_eq!(told(&mut queue, false), Some((1, Stage::Lease, true)));
+        assert_eq!(told(&mut queue, false), None);
+        assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
+    }
+
+    #[test]
+    fn nothing_is_told_to_nobody() {
+        let mut queue = queue();
+        queue.to = None;
+        queue.submit(Stage::Link);
+        assert_eq!(told(&mut queue, true), None);
+    }
+
+    #[test]
+    fn what_was_not_delivered_is_tried_again_with_the_machine() {
+        let mut queue = queue();
+        queue.submit(Stage::Link);
+        assert!(queue.take(false).is_some());
+        queue.failed();
+        let (_, report) = queue.take(false).unwrap();
+        assert_eq!((report.sequence, report.machine.is_some()), (2, true));
+        assert!(queue.delivered(&report), "others before it were lost");
+        assert!(!queue.delivered(&report));
+    }
+}

@@ -1,0 +1,252 @@
+//! The boot, step by step, and again from the start when a step fails. For ever: whoever repairs
+//! what was wrong does not have to walk to a thousand nodes.
+
+use std::time::{Duration, Instant};
+
+use boot::{Failure, ImageName, Manifest, Stage};
+
+use crate::backoff::Backoff;
+use crate::choose::{self, By, Choice, Decision};
+use crate::console::{Mark, duration, failure_screen, mib};
+use crate::download::{Download, Folder};
+use crate::events::{Answered, Event, Key};
+use crate::failed::{Failed, chain};
+use crate::link::Link;
+use crate::loader::{self, Plan};
+use crate::manifest::Manifests;
+use crate::memory::{self, Need};
+use crate::menu::{Menu, Outcome};
+use crate::node::{Node, Then};
+use crate::shell;
+use crate::sources::Sources;
+use crate::torrent;
+
+/// How long the last report may hold up the boot.
+const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Over how long a fleet spreads when the server says that it has something newer.
+const RUSH: Duration = Duration::from_secs(1);
+
+/// What lasts from one attempt to the next.
+pub(crate) struct Run {
+    link: Link,
+    sources: Sources,
+    manifests: Option<Manifests>,
+    /// What was booted the last time, unless the person wants to choose anew.
+    chosen: Option<(ImageName, By)>,
+    /// The server's manifest is to be looked at, whatever the initramfs has.
+    ask_server: bool,
+    attempt_count: u32,
+    backoff: Backoff,
+    last: Option<Failure>,
+}
+
+impl Run {
+    pub(crate) fn new(node: &Node) -> Self {
+        Self {
+            link: Link::new(),
+            sources: Sources::new(&node.options.root, node.options.server.clone()),
+            manifests: None,
+            chosen: None,
+            ask_server: false,
+            attempt_count: 0,
+            backoff: Backoff::new(node.options.retry, fastrand::u64(..)),
+            last: None,
+        }
+    }
+
+    /// Boots. Comes back only outside PID 1: true if an image was loaded as far as was asked for,
+    /// false after as many failures as were allowed.
+    pub(crate) fn run(mut self, node: &mut Node) -> bool {
+        node.enter(Stage::Agent, &[("version", env!("CARGO_PKG_VERSION"))]);
+        if node.options.shell {
+            shell::run(node);
+        }
+        loop {
+            self.attempt_count += 1;
+            let Err(failed) = self.attempt(node) else { return true };
+            if node.options.attempts.is_some_and(|most| self.attempt_count >= most) {
+                node.console.say(&failed.to_string());
+                return false;
+            }
+            self.wait(node, failed);
+        }
+    }
+
+    /// One attempt, from the first step that has to be done again.
+    fn attempt(&mut self, node: &mut Node) -> Result<(), Failed> {
+        self.link.bring_up(node)?;
+        let manifest = self.manifest(node)?;
+        let choice = self.choose(node, &manifest)?;
+        self.boot(node, &manifest, &choice)
+    }
+
+    fn manifest(&mut self, node: &mut Node) -> Result<Manifest, Failed> {
+        node.enter(Stage::Manifest, &[]);
+        let manifests = match &mut self.manifests {
+            Some(manifests) => manifests,
+            none => none.insert(Manifests::trusting(&node.options.root)?),
+        };
+        let console = node.console.clone();
+        let manifest = manifests.find(&self.sources, self.ask_server, &mut |refused| {
+            console.say(&format!("  passed over: {}", chain(refused)));
+        })?;
+        node.console.say(&format!(
+            "The lab offers {} (manifest {}).",
+            count(manifest.images.len(), "image"),
+            manifest.serial
+        ));
+        Ok(manifest)
+    }
+
+    fn choose(&mut self, node: &mut Node, manifest: &Manifest) -> Result<Choice, Failed> {
+        let (wanted, mac) = (node.options.image.clone(), node.options.mac);
+        let choice = match choose::decide(manifest, wanted.as_ref(), mac, self.chosen.as_ref())? {
+            Decision::Boot(choice) => *choice,
+            Decision::Ask(timeout_s) => {
+                let (name, by) = ask(node, manifest, timeout_s);
+                let image = manifest.image(&name).ok_or_else(|| {
+                    Failed::new(Failure::NoSuchImage, format!("`{name}` is not offered"))
+                })?;
+                choose::choice(manifest, image, mac, by)
+            }
+        };
+        self.chosen = Some((choice.image.name.clone(), choice.by));
+        let (title, name) = (&choice.image.title, &choice.image.name);
+        node.console.say(&format!("This node boots {title} ({name}, by {}).", choice.by.name()));
+        Ok(choice)
+    }
+
+    fn boot(&self, node: &mut Node, manifest: &Manifest, choice: &Choice) -> Result<(), Failed> {
+        let image = &choice.image;
+        let console = node.console.clone();
+        let metainfo = torrent::find(&self.sources, image, &mut |refused| {
+            console.say(&format!("  passed over: {}", chain(refused)));
+        })?;
+        let loader_len = loader::check(image, &metainfo, &choice.cmdline)?;
+        let folder = Folder::make(&node.options.root, image)?;
+        let image_len = metainfo.geometry().data_len();
+        let need = Need { image_len, stored_len: folder.stored_len(), loader_len };
+        if let Some(available) = node.available_memory() {
+            memory::check(need, available)?;
+        }
+        let mut download = Download::start(
+            node,
+            &folder,
+            image,
+            metainfo,
+            &manifest.discovery,
+            self.attempt_count,
+        )?;
+        let verified = download.finish(node)?;
+        let plan = Plan::new(&verified, &choice.cmdline)?;
+        node.console.say(&format!("Verified. {}", plan.describe()));
+        download.seed(node, Duration::from_secs(manifest.seed_time_s));
+        hand_over(node, plan, download, &image.name)
+    }
+
+    /// Says what went wrong and waits for the next attempt, or for a reason to begin it at once.
+    fn wait(&mut self, node: &mut Node, failed: Failed) {
+        if self.last.replace(failed.failure) != Some(failed.failure) {
+            self.backoff.reset();
+        }
+        let wait = self.backoff.next();
+        let retry_in_s = wait.as_secs_f64().ceil() as u64;
+        let Failed { failure, reason } = failed;
+        let console = node.console.clone();
+        console.end_progress();
+        console.show(&failure_screen(failure, &reason));
+        console.mark(&Mark::failed(failure, &reason, retry_in_s));
+        node.leave();
+        node.report(Stage::Failed { failure, reason, retry_in_s });
+        let mut end = Instant::now() + wait;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            let seconds = duration(left.as_secs_f64().ceil() as u64);
+            console.progress(&format!(
+                "Next attempt in {seconds}.  Enter: now   m: menu   s: shell   r: restart"
+            ));
+            let tick = end.min(Instant::now() + Duration::from_secs(1));
+            match node.next(tick) {
+                Some(Event::Key(Key::Enter)) => break,
+                Some(Event::Key(Key::Char('m'))) => {
+                    self.chosen = None;
+                    break;
+                }
+                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(Event::Key(Key::Char('r'))) if node.options.is_init => {
+                    crate::init::restart(rustix::system::RebootCommand::Restart);
+                }
+                Some(Event::Answer(answered)) if self.is_worth_it(answered) => {
+                    end = end.min(Instant::now() + RUSH.mul_f64(fastrand::f64()));
+                }
+                Some(_) | None => {}
+            }
+        }
+        console.end_progress();
+        self.ask_server = true;
+    }
+
+    /// Whether what the server says is a reason not to wait any longer.
+    fn is_worth_it(&self, answered: Answered) -> bool {
+        let known = self.manifests.as_ref().map_or(0, Manifests::serial);
+        answered.after_silence || answered.serial > known
+    }
+}
+
+/// Asks the person at the node.
+fn ask(node: &mut Node, manifest: &Manifest, timeout_s: Option<u64>) -> (ImageName, By) {
+    let seconds = timeout_s.map_or_else(|| "none".to_owned(), |seconds| seconds.to_string());
+    let default = manifest.menu.default.clone();
+    node.enter(Stage::Menu, &[("default", default.as_str()), ("timeout_s", &seconds)]);
+    let mut menu = Menu::new(manifest, timeout_s);
+    node.console.show(&menu.list());
+    let mut last = Instant::now();
+    loop {
+        node.console.progress(&menu.prompt());
+        let event = node.next(Instant::now() + Duration::from_millis(250));
+        let outcome = match event {
+            Some(Event::Key(key)) => menu.handle(key),
+            Some(_) | None => menu.pass(last.elapsed()),
+        };
+        last = Instant::now();
+        match outcome {
+            Some(Outcome::Chosen(name)) => return (name, By::Menu),
+            Some(Outcome::TimedOut) => return (default, By::Default),
+            Some(Outcome::Shell) => {
+                shell::run(node);
+                node.console.show(&menu.list());
+            }
+            None => {}
+        }
+    }
+}
+
+/// The last step. It comes back only if it was not to be done, or to say why it failed.
+fn hand_over(
+    node: &mut Node,
+    plan: Plan,
+    download: Download,
+    image: &ImageName,
+) -> Result<(), Failed> {
+    let uploaded = mib(download.uploaded());
+    if node.options.then == Then::Load {
+        // What can be refused is refused here, while this node is still a peer and can say so.
+        plan.load()?;
+    }
+    let facts = [("image", image.as_str())];
+    node.enter(Stage::Loading { image: image.clone() }, &facts);
+    node.console.say(&format!("{uploaded} were sent to other nodes. Goodbye."));
+    node.finish_reports(LAST_REPORT_TIMEOUT);
+    drop(download);
+    match &node.options.then {
+        Then::Load => Err(plan.start().into()),
+        Then::Print => Ok(()),
+        Then::Save(folder) => {
+            plan.save(folder).map_err(|error| Failed::internal("cannot save", &error))
+        }
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

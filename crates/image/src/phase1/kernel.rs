@@ -1,0 +1,231 @@
+//! Where the kernel of a phase 1 comes from: what is installed, or a Debian package as it was
+//! downloaded. It is taken as it is, so that its signature stays good for Secure Boot.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::compression;
+use super::config::KernelConfig;
+use super::deb::{self, DebError};
+use super::error::Phase1Error;
+use super::library::{Library, MODULE_LEN_MAX, Shelf, Spool};
+use super::name::{KernelVersion, ModuleName};
+use super::progress::{Progress, Step};
+
+/// The most bytes of a kernel; distributions' have 8 to 70 MB (arm64 without compression).
+pub const KERNEL_LEN_MAX: u64 = 512 << 20;
+
+/// The most bytes of `config-VERSION` and of `modules.builtin`, which have 300 kB and 60 kB.
+pub const TEXT_LEN_MAX: u64 = 16 << 20;
+
+/// Which kernel a phase 1 is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The newest that is installed.
+    Newest,
+    /// An installed one.
+    Installed(KernelVersion),
+    /// A Debian package.
+    Package(PathBuf),
+}
+
+impl KernelChoice {
+    /// What a person wrote: nothing, a version, or the path of a package.
+    ///
+    /// # Errors
+    /// If it is neither a path that ends in `.deb` nor a version.
+    pub fn parse(text: Option<&str>) -> Result<Self, super::name::KernelVersionError> {
+        match text {
+            None | Some("") => Ok(Self::Newest),
+            Some(path) if path.ends_with(".deb") => Ok(Self::Package(path.into())),
+            Some(version) => version.parse().map(Self::Installed),
+        }
+    }
+}
+
+/// A kernel with all its modules.
+#[derive(Debug)]
+pub struct Kernel {
+    /// As `uname -r` prints it.
+    pub version: KernelVersion,
+    /// `vmlinuz`.
+    pub image: Vec<u8>,
+    /// How it was built, if that is known.
+    pub config: Option<KernelConfig>,
+    /// Its modules.
+    pub library: Library,
+    /// Where their bytes are.
+    pub shelf: Shelf,
+    /// Where it comes from: a file.
+    pub origin: PathBuf,
+}
+
+impl Kernel {
+    /// An installed one, the newest if no version is wanted. `root` is `/`, or a folder into which
+    /// packages were unpacked.
+    ///
+    /// # Errors
+    /// If there is none, not this version, or it cannot be read.
+    pub fn installed(root: &Path, wanted: Option<&KernelVersion>) -> Result<Self, Phase1Error> {
+        let (boot, modules) = (root.join("boot"), modules_dir(root));
+        let mut found = installed_versions(&boot, &modules)?;
+        found.sort_by(|a, b| b.cmp(a));
+        let version = match wanted {
+            None => found.first(),
+            Some(wanted) if found.is_empty() || found.contains(wanted) => {
+                found.iter().find(|version| *version == wanted)
+            }
+            Some(wanted) => {
+                return Err(Phase1Error::NoSuchKernel { wanted: wanted.clone(), found });
+            }
+        };
+        let version = version.cloned().ok_or(Phase1Error::NoKernel { boot, modules })?;
+        Self::read_installed(root, version)
+    }
+
+    fn read_installed(root: &Path, version: KernelVersion) -> Result<Self, Phase1Error> {
+        let boot = root.join("boot");
+        let dir = modules_dir(root).join(version.as_str());
+        let origin = image_file(&boot, &dir, &version).unwrap_or_else(|| dir.join("vmlinuz"));
+        let image = fs::read(&origin).map_err(Phase1Error::read(&origin))?;
+        let configs = [boot.join(format!("config-{version}")), dir.join("config")];
+        // Without it less is known, and gzip is used.
+        let config = configs.iter().find_map(|file| fs::read_to_string(file).ok());
+        let (library, shelf) = Library::installed(&dir)?;
+        let config = config.map(|text| KernelConfig::parse(&text));
+        Ok(Self { version, image, config, library, shelf, origin })
+    }
+
+    /// That of a package. Its modules are kept in a file without a name in `spool_dir` for as long
+    /// as this lives: they take about 400 MB there.
+    ///
+    /// # Errors
+    /// If it is no kernel's package, or damaged.
+    pub fn package(
+        package: &Path,
+        spool_dir: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, Phase1Error> {
+        let file = File::open(package).map_err(Phase1Error::read(package))?;
+        let len = file.metadata().map_err(Phase1Error::read(package))?.len();
+        let spool = Spool::new(spool_dir).map_err(Phase1Error::write(spool_dir))?;
+        let mut found = Found::new(spool);
+        let file = Counted { inner: BufReader::new(file), read: 0, len, progress };
+        deb::for_each_file(file, |path, _, bytes| found.take(path, bytes).map_err(DebError::Read))
+            .map_err(|source| Phase1Error::Package { package: package.to_owned(), source })?;
+        found.finish(package, spool_dir)
+    }
+}
+
+/// Where modules are: Debian 13 packages have `/usr/lib`, of which `/lib` is the other name.
+fn modules_dir(root: &Path) -> PathBuf {
+    let plain = root.join("lib/modules");
+    if plain.is_dir() { plain } else { root.join("usr/lib/modules") }
+}
+
+/// Debian, Ubuntu and SUSE have kernels in `/boot`, Fedora beside the modules.
+fn image_file(boot: &Path, modules: &Path, version: &KernelVersion) -> Option<PathBuf> {
+    let files = [boot.join(format!("vmlinuz-{version}")), modules.join("vmlinuz")];
+    files.into_iter().find(|file| file.is_file())
+}
+
+/// Kernels that have both an image and modules. A folder of modules without an image is what an
+/// uninstalled kernel leaves behind.
+fn installed_versions(boot: &Path, modules: &Path) -> Result<Vec<KernelVersion>, Phase1Error> {
+    let entries = match fs::read_dir(modules) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(source) => return Err(Phase1Error::Read { file: modules.to_owned(), source }),
+    };
+    let mut versions = vec![];
+    for entry in entries {
+        let entry = entry.map_err(Phase1Error::read(modules))?;
+        let Some(version) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let dir = entry.path();
+        let whole = dir.join("modules.builtin").is_file() && dir.join("kernel").is_dir();
+        if whole && image_file(boot, &dir, &version).is_some() {
+            versions.push(version);
+        }
+    }
+    Ok(versions)
+}
+
+/// What of a kernel has been found in a package so far.
+struct Found {
+    image: Option<(KernelVersion, Vec<u8>)>,
+    config: Option<String>,
+    builtin: Option<(KernelVersion, String)>,
+    spool: Spool,
+    module_count: usize,
+}
+
+impl Found {
+    fn new(spool: Spool) -> Self {
+        Self { image: None, config: None, builtin: None, spool, module_count: 0 }
+    }
+
+    /// Takes a file of the package in, if it is of use.
+    fn take(&mut self, path: &str, bytes: &mut dyn Read) -> io::Result<()> {
+        let version = |text: &str| text.parse::<KernelVersion>().ok();
+        if let Some(version) = path.strip_prefix("boot/vmlinuz-").and_then(version) {
+            self.image = Some((version, compression::read_all("", bytes, KERNEL_LEN_MAX)?));
+        } else if path.starts_with("boot/config-") {
+            self.config = Some(read_text(bytes)?);
+        } else if let Some((text, below)) = path
+            .strip_prefix("usr/")
+            .unwrap_or(path)
+            .strip_prefix("lib/modules/")
+            .and_then(|rest| rest.split_once('/'))
+            && let Some(version) = version(text)
+        {
+            if below == "modules.builtin" {
+                self.builtin = Some((version, read_text(bytes)?));
+            } else if below == "vmlinuz" {
+                self.image = Some((version, compression::read_all("", bytes, KERNEL_LEN_MAX)?));
+            } else if ModuleName::of_file(below).is_some() {
+                self.spool.add(below, &mut bytes.take(MODULE_LEN_MAX))?;
+                self.module_count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, package: &Path, spool_dir: &Path) -> Result<Kernel, Phase1Error> {
+        let lacks = |lacks| Phase1Error::NotAKernelPackage { package: package.to_owned(), lacks };
+        let (version, image) = self.image.ok_or_else(|| lacks("boot/vmlinuz-VERSION"))?;
+        let (of, builtin) =
+            self.builtin.ok_or_else(|| lacks("lib/modules/VERSION/modules.builtin"))?;
+        if self.module_count == 0 || of != version {
+            return Err(lacks("modules of its kernel"));
+        }
+        let (library, shelf) =
+            Library::spooled(self.spool, builtin).map_err(Phase1Error::write(spool_dir))?;
+        let config = self.config.map(|text| KernelConfig::parse(&text));
+        Ok(Kernel { version, image, config, library, shelf, origin: package.to_owned() })
+    }
+}
+
+fn read_text(bytes: &mut dyn Read) -> io::Result<String> {
+    let bytes = compression::read_all("", bytes, TEXT_LEN_MAX)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Tells how far reading is.
+struct Counted<'a, R> {
+    inner: R,
+    read: u64,
+    len: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.read += count as u64;
+        (self.progress)(Progress { step: Step::Reading, done: self.read, total: self.len });
+        Ok(count)
+    }
+}

@@ -1,0 +1,241 @@
+//! `boottorrent phase1`: the kernel and initramfs that nodes run first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use boot::LabPublicKey;
+use clap::{Args, Subcommand};
+use image::phase1::{self, Inputs, KernelChoice, Phase1, Progress, Record, firmware};
+use serde_json::json;
+
+use crate::cli::OutputFormat;
+use crate::lab::settings::Settings;
+use crate::progress::{self, Console};
+use crate::quantity;
+
+/// Where Debian's `busybox-static` is.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Where our package has the agent; a development build has it beside the program.
+const AGENT: &str = "/usr/lib/boottorrent/boottorrent-agent";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Phase1Command {
+    /// Build the kernel and initramfs that nodes run first, or find them built.
+    Build(BuildArgs),
+    /// Show what the lab's kernel and initramfs hold.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Its kernel: an installed version, or a Debian package; by default that of Boottorrent.yaml,
+    /// else the newest that is installed.
+    #[arg(long, value_name = "VERSION|FILE.deb")]
+    kernel: Option<String>,
+    /// A kernel module to be in it, beside the usual ones. Can be repeated.
+    #[arg(long = "module", value_name = "NAME")]
+    modules: Vec<String>,
+    /// All drivers for wired networks that the kernel has: twice the size.
+    #[arg(long)]
+    all_net: bool,
+    /// A folder for vmlinuz, initramfs.img and phase1.json; by default one below the lab's state/.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// The public key that nodes shall trust; by default the lab's, keys/lab.pub.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The agent's program; by default boottorrent-agent beside this program, or the package's.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// A busybox that needs no libraries.
+    #[arg(long, value_name = "FILE", default_value = BUSYBOX)]
+    busybox: PathBuf,
+    /// How to print.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// A folder with a phase1.json; by default the one that the lab used last.
+    folder: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+}
+
+/// Does what was asked for, in the lab `dir`.
+pub(crate) fn run(command: &Phase1Command, dir: &Path) -> anyhow::Result<ExitCode> {
+    let (result, format) = match command {
+        Phase1Command::Build(args) => (build(args, dir), args.format),
+        Phase1Command::Show(args) => (show(args, dir), args.output),
+    };
+    if let (Err(error), OutputFormat::Json) = (&result, format) {
+        progress::print(&json!({"event": "error", "message": format!("{error:#}")}).to_string());
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// The phase 1 of a lab, built if something that goes into it has changed. May take a minute.
+///
+/// # Errors
+/// If something that goes into it is missing or of no use.
+pub(crate) fn ensure(
+    settings: &Settings,
+    key: LabPublicKey,
+    progress: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Phase1> {
+    let inputs = Inputs {
+        kernel: kernel_choice(settings.phase1.kernel.as_deref(), &settings.dir)?,
+        root: "/".into(),
+        agent: agent(),
+        busybox: BUSYBOX.into(),
+        key,
+        modules: settings.phase1.modules.clone(),
+        all_net: false,
+    };
+    let (phase1, _) = phase1::ensure(&inputs, &cache(&settings.dir), progress)?;
+    Ok(phase1)
+}
+
+fn build(args: &BuildArgs, dir: &Path) -> anyhow::Result<()> {
+    let key = args.key.clone().unwrap_or_else(|| dir.join("keys/lab.pub"));
+    let inputs = Inputs {
+        // A path is meant from where the person is, not from the lab.
+        kernel: kernel_choice(args.kernel.as_deref(), Path::new("."))?,
+        root: "/".into(),
+        agent: args.agent.clone().unwrap_or_else(agent),
+        busybox: args.busybox.clone(),
+        key: read_key(&key)?,
+        modules: args.modules.clone(),
+        all_net: args.all_net,
+    };
+    let begin = Instant::now();
+    let mut console = Console::new(args.format);
+    let mut tell = |Progress { step, done, total }| {
+        console.hashing(step.as_str(), "phase 1", done, total);
+    };
+    let (phase1, built) = match &args.output {
+        Some(output) => (phase1::build(&inputs, output, &mut tell)?, true),
+        None => phase1::ensure(&inputs, &cache(dir), &mut tell)?,
+    };
+    console.finish();
+    let took = quantity::duration(begin.elapsed());
+    let verb = if built { format!("built in {took}") } else { "found built".to_owned() };
+    let text = format!("phase 1 {verb}: {}\n{}", phase1.dir.display(), describe(&phase1.record));
+    let mut event = json!({"event": "built", "new": built, "folder": phase1.dir.clone()});
+    event["phase1"] = serde_json::to_value(&phase1.record)?;
+    console.say(&text, &event);
+    Ok(())
+}
+
+fn show(args: &ShowArgs, dir: &Path) -> anyhow::Result<()> {
+    let phase1 = match &args.folder {
+        Some(folder) => phase1::open(folder).with_context(|| {
+            format!("{} holds no whole phase 1; build it anew", folder.display())
+        })?,
+        None => {
+            let cache = cache(dir);
+            let Some(newest) = phase1::list(&cache).into_iter().next() else {
+                bail!("no phase 1 in {}; run `boottorrent phase1 build`", cache.display());
+            };
+            newest
+        }
+    };
+    match args.output {
+        OutputFormat::Json => {
+            let mut value = serde_json::to_value(&phase1.record)?;
+            value["folder"] = json!(phase1.dir);
+            progress::print(&value.to_string());
+        }
+        OutputFormat::Text => {
+            let (dir, record) = (phase1.dir.display(), &phase1.record);
+            progress::print(&format!("phase 1 in {dir}\n{}{}", describe(record), details(record)));
+        }
+    }
+    Ok(())
+}
+
+/// A relative path of a package is meant from `base`.
+fn kernel_choice(text: Option<&str>, base: &Path) -> anyhow::Result<KernelChoice> {
+    Ok(match KernelChoice::parse(text)? {
+        KernelChoice::Package(path) => KernelChoice::Package(base.join(path)),
+        other => other,
+    })
+}
+
+fn cache(dir: &Path) -> PathBuf {
+    dir.join("state/phase1")
+}
+
+fn agent() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("boottorrent-agent"));
+    beside.filter(|agent| agent.is_file()).unwrap_or_else(|| AGENT.into())
+}
+
+fn read_key(file: &Path) -> anyhow::Result<LabPublicKey> {
+    let cannot = || {
+        let file = file.display();
+        format!("cannot read the lab's public key {file}; run this in a lab, or name it with --key")
+    };
+    let text = fs::read_to_string(file).with_context(cannot)?;
+    LabPublicKey::from_str(&text).with_context(cannot)
+}
+
+/// Sizes, and what may surprise.
+fn describe(record: &Record) -> String {
+    let mut lines = vec![
+        format!("  kernel     {} {}", quantity::bytes(record.kernel.len), record.version),
+        format!(
+            "  initramfs  {} {}, {} unpacked",
+            quantity::bytes(record.initramfs.len),
+            record.compression.as_str(),
+            quantity::bytes(record.unpacked_len)
+        ),
+        format!("  agent      {}", quantity::bytes(record.agent.len)),
+        format!("  busybox    {}", quantity::bytes(record.busybox.len)),
+        format!(
+            "  drivers    {} {}",
+            quantity::bytes(record.modules_len()),
+            quantity::count(record.modules.len(), "module")
+        ),
+        format!(
+            "  firmware   {} {}",
+            quantity::bytes(record.firmware_len()),
+            quantity::count(record.firmware.len(), "file")
+        ),
+        format!("  lab key    {}", record.lab_key),
+    ];
+    if !record.firmware_missing.is_empty() {
+        let drivers = record.firmware_missing.iter().map(|(driver, files)| {
+            let package = firmware::package(driver).map(|it| format!(" in {it}"));
+            let files = quantity::count(files.len(), "file");
+            format!("{driver} ({files}{})", package.unwrap_or_default())
+        });
+        let drivers: Vec<String> = drivers.collect();
+        lines.push(format!("  firmware that is not installed: {}", drivers.join(", ")));
+    }
+    lines.extend(record.warnings.iter().map(|warning| format!("  warning: {warning}")));
+    lines.join("\n")
+}
+
+/// What is of interest only to who asks.
+fn details(record: &Record) -> String {
+    let mut text = format!("\n  from       {}\n  modules:", record.origin);
+    for (name, len) in &record.modules {
+        text.push_str(&format!("\n    {:>8}  {name}", quantity::bytes(*len)));
+    }
+    if !record.drivers_absent.is_empty() {
+        let absent = record.drivers_absent.join(", ");
+        text.push_str(&format!("\n  drivers that this kernel does not have: {absent}"));
+    }
+    for (driver, files) in &record.firmware_missing {
+        text.push_str(&format!("\n  firmware missing for {driver}: {}", files.join(", ")));
+    }
+    text
+}

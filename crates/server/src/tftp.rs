@@ -1,0 +1,125 @@
+//! The TFTP server: `tftp::Server` behind sockets. What firmware reads before it can speak anything
+//! better; see that crate for the protocol.
+//!
+//! One thread of its own, without tokio: in lock-step the time between a packet and its answer is
+//! the time that a transfer takes, block by block.
+//!
+//! **What is served** is a [`Root`]: names and where their bytes are. It is not a folder, so there is
+//! nothing to break out of.
+
+mod command;
+mod driver;
+mod log;
+mod root;
+mod send;
+
+use std::future::Future;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use command::{TftpArgs, run};
+pub(crate) use root::{Root, Source};
+
+use crate::sockets;
+use driver::{Driver, Waker};
+
+/// Ports for transfers. What waits in this machine to be sent is at most what their sockets may hold
+/// ([`send::QUEUE_LEN`] each): a network card's queue can take it, so nothing is lost before the
+/// wire even if all nodes ask for large windows.
+const PORT_COUNT: u8 = 8;
+
+/// Room for packets on an interface whose MTU is not known: Ethernet's.
+const MTU_DEFAULT: u32 = 1_500;
+
+/// Headers of a block: IPv4 20, UDP 8, TFTP 4.
+const HEADERS_LEN: u32 = 32;
+
+/// Where to serve what.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Port 69 of the address that nodes know; transfers come from the same address, as firmware
+    /// insists on it.
+    pub(crate) listen: SocketAddr,
+    /// The interface of that address, whose MTU limits blocks.
+    pub(crate) interface: Option<String>,
+    /// What there is, now and later: a new root is for new transfers.
+    pub(crate) root: watch::Receiver<Arc<Root>>,
+}
+
+/// A server whose ports are taken.
+#[derive(Debug)]
+pub(crate) struct Tftp {
+    requests: UdpSocket,
+    ports: Vec<UdpSocket>,
+    config: Config,
+}
+
+impl Tftp {
+    /// Takes the ports.
+    ///
+    /// # Errors
+    /// If one cannot be had; the text says why.
+    pub(crate) fn bind(config: Config) -> anyhow::Result<Self> {
+        let requests = sockets::bind_udp(config.listen, None)
+            .with_context(|| format!("cannot serve TFTP on {}", config.listen))?;
+        let any = SocketAddr::new(config.listen.ip(), 0);
+        let ports = (0..PORT_COUNT)
+            .map(|_| sockets::bind_udp(any, None))
+            .collect::<Result<_, _>>()
+            .context("cannot take ports for TFTP transfers")?;
+        Ok(Self { requests, ports, config })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.requests.local_addr().unwrap_or(self.config.listen)
+    }
+
+    /// Serves until `shutdown`. Events go to `events` as long as there is room, so that nobody who
+    /// is slow to listen holds up a boot.
+    ///
+    /// # Errors
+    /// If the system fails us; then no more is served.
+    pub(crate) async fn run(
+        self,
+        events: mpsc::Sender<tftp::Event>,
+        shutdown: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let limits = tftp::Config {
+            port_count: PORT_COUNT,
+            blksize_max: blksize_max(self.config.interface.as_deref()),
+            ..tftp::Config::default()
+        };
+        let waker = Arc::new(Waker::new().context("cannot start the TFTP server")?);
+        let driver = Driver::new(self, limits, events, Arc::clone(&waker))
+            .context("cannot start the TFTP server")?;
+        let (sender, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("tftp".to_owned());
+        thread
+            .spawn(move || sender.send(driver.run()))
+            .context("cannot start the TFTP server's thread")?;
+        tokio::pin!(ended);
+        tokio::select! {
+            () = shutdown => {
+                waker.wake();
+                ended.await
+            }
+            result = &mut ended => result,
+        }
+        .context("the TFTP server's thread panicked")?
+        .context("the TFTP server failed")
+    }
+}
+
+/// What fits a packet of an interface.
+fn blksize_max(interface: Option<&str>) -> u16 {
+    let mtu = interface
+        .and_then(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok())
+        .and_then(|mtu| mtu.trim().parse().ok())
+        .unwrap_or(MTU_DEFAULT);
+    let blksize = u16::try_from(mtu.saturating_sub(HEADERS_LEN)).unwrap_or(tftp::BLKSIZE_MAX);
+    blksize.clamp(tftp::BLKSIZE_DEFAULT, tftp::BLKSIZE_MAX)
+}
