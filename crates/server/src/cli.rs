@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::dhcp::{self, DhcpArgs};
 use crate::phase1::{self, Phase1Command};
 use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
@@ -32,6 +33,8 @@ enum Command {
     Torrent(TorrentCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
+    /// Give addresses and name boot programs by DHCP or proxyDHCP, without a lab, until Ctrl+C.
+    Dhcp(DhcpArgs),
     /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
     Tftp(TftpArgs),
 }
@@ -62,6 +65,7 @@ impl Cli {
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Dhcp(args) => dhcp::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
         }
     }

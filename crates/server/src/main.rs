@@ -23,6 +23,10 @@ mod state;
 #[allow(dead_code, unused_imports)]
 mod tftp;
 
+// Until `start` runs it.
+#[allow(dead_code, unused_imports)]
+mod dhcp;
+mod leases;
 mod torrent;
 #[allow(dead_code)]
 mod tracker;

@@ -1,0 +1,132 @@
+//! What is worth a line of the log. A stranger must not be able to fill a disk.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use dhcp::Event;
+
+/// Lines a second; those beyond are counted. A fleet of 1,000 nodes that starts within a minute
+/// makes fewer.
+const LINES_PER_S: u32 = 50;
+
+/// Writes lines, up to a limit.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    second: u64,
+    lines: u32,
+    dropped: u64,
+}
+
+impl Log {
+    /// Writes a line about an event. `now` is the time since the start.
+    pub(super) fn event(&mut self, now: Duration, event: &Event) {
+        match event {
+            // What is wrong with the network is said in any case; `dhcp` says it rarely.
+            Event::Serving { .. }
+            | Event::NoServer
+            | Event::Exhausted { .. }
+            | Event::UnknownRelay(_)
+            | Event::ForeignServer { .. }
+            | Event::OtherLab { .. }
+            | Event::Flood { .. }
+            | Event::Malformed { .. } => of_network(event),
+            _ if self.has_room(now) => of_machine(event),
+            _ => {}
+        }
+    }
+
+    /// Writes that an answer could not be sent.
+    pub(super) fn not_sent(&mut self, now: Duration, to: SocketAddrV4, error: &std::io::Error) {
+        if self.has_room(now) {
+            tracing::warn!(%to, %error, "cannot send");
+        }
+    }
+
+    fn has_room(&mut self, now: Duration) -> bool {
+        if now.as_secs() != self.second {
+            self.second = now.as_secs();
+            self.lines = 0;
+            if self.dropped > 0 {
+                tracing::warn!(count = self.dropped, "more happened than is logged");
+                self.dropped = 0;
+            }
+        }
+        self.lines += 1;
+        let has_room = self.lines <= LINES_PER_S;
+        self.dropped += u64::from(!has_room);
+        has_room
+    }
+}
+
+fn of_network(event: &Event) {
+    match event {
+        Event::Serving { role, beside: Some(server) } => {
+            tracing::info!("{role}, beside {server}, which gives the addresses");
+        }
+        Event::Serving { role, beside: None } => tracing::info!("{role}"),
+        Event::NoServer => tracing::warn!(
+            "nobody gives addresses on this network, and no range is set for this server: nodes \
+             cannot boot"
+        ),
+        Event::Exhausted { subnet, mac } => tracing::warn!(
+            node = %mac,
+            "no address is left for {subnet}: add a range, or shorten the lease time"
+        ),
+        Event::UnknownRelay(relay) => tracing::warn!(
+            "the relay agent {relay} asks for addresses of its network, for which there is no range"
+        ),
+        Event::ForeignServer { address, boot_file } => {
+            let boots = boot_file.as_deref().unwrap_or_default().escape_debug();
+            if boots.to_string().is_empty() {
+                tracing::warn!("another DHCP server, {address}, answers on this network");
+            } else {
+                tracing::warn!(
+                    "another DHCP server, {address}, answers on this network and says to boot {boots}"
+                );
+            }
+        }
+        Event::OtherLab { address, lab } => tracing::warn!(
+            "another BootTorrent server, {address} (lab {lab}), is on this network: nodes boot what \
+             answers first"
+        ),
+        Event::Flood { per_s } => {
+            tracing::warn!(per_s, "a flood: more messages than a fleet sends");
+        }
+        Event::Malformed { count, from, reason } => {
+            tracing::warn!(count, %from, "cannot read a message: {reason}");
+        }
+        _ => {}
+    }
+}
+
+fn of_machine(event: &Event) {
+    match event {
+        Event::Seen { mac, asker, machine, relay } => {
+            let machine = machine.map(tracing::field::display);
+            let relay = relay.map(tracing::field::display);
+            tracing::debug!(node = %mac, machine, relay, "{asker} asks");
+        }
+        Event::Offered { mac, address: Some(address) } => {
+            tracing::debug!(node = %mac, "offered {address}");
+        }
+        Event::Offered { mac, address: None } => tracing::debug!(node = %mac, "offered a program"),
+        Event::Leased { mac, address, asker } => {
+            tracing::info!(node = %mac, "{address} for {asker}");
+        }
+        Event::BootProgram { mac, asker, file } => {
+            tracing::info!(node = %mac, "{asker} is to boot {file}");
+        }
+        Event::NoBootProgram { mac, asker } => {
+            tracing::warn!(node = %mac, "there is no boot program for {asker}");
+        }
+        Event::Refused { mac, address, reason } => {
+            tracing::info!(node = %mac, "must not use {address}: {reason}");
+        }
+        Event::Declined { mac, address } => tracing::warn!(
+            node = %mac,
+            "found another machine using {address}: it is left alone for ten minutes"
+        ),
+        Event::Released { mac, address } => tracing::info!(node = %mac, "gives {address} back"),
+        _ => {}
+    }
+}
