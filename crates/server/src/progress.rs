@@ -30,7 +30,6 @@ pub(crate) struct Console {
 }
 
 enum Mode {
-    Silent,
     Json,
     Plain,
     Bar(ProgressBar),
@@ -64,16 +63,9 @@ impl Console {
         Self { mode, started: Instant::now(), shown_at: None, shown: String::new() }
     }
 
-    /// One that shows nothing, for what happens within a running server.
-    pub(crate) fn silent() -> Self {
-        let (mode, started) = (Mode::Silent, Instant::now());
-        Self { mode, started, shown_at: None, shown: String::new() }
-    }
-
     /// Something that happened once, in words and as fields of a JSON object.
     pub(crate) fn say(&self, text: &str, event: &Value) {
         match &self.mode {
-            Mode::Silent => {}
             Mode::Json => print(&event.to_string()),
             Mode::Plain => print(text),
             Mode::Bar(bar) => bar.suspend(|| print(text)),
@@ -86,7 +78,6 @@ impl Console {
             let _ = writeln!(io::stderr(), "boottorrent: {text}");
         };
         match &self.mode {
-            Mode::Silent => {}
             Mode::Json => {
                 print(&json!({"event": "warning", "message": text}).to_string());
                 warn();
@@ -143,7 +134,6 @@ impl Console {
 
     fn show(&mut self, done: u64, total: u64, text: &str, event: &Value, always: bool) {
         let interval = match &self.mode {
-            Mode::Silent => return,
             Mode::Json => JSON_INTERVAL,
             Mode::Plain => LINE_INTERVAL,
             Mode::Bar(_) => BAR_INTERVAL,
@@ -151,7 +141,7 @@ impl Console {
         // What is over before a line is due needs none.
         let since = match self.mode {
             Mode::Plain => Some(self.shown_at.unwrap_or(self.started)),
-            Mode::Silent | Mode::Json | Mode::Bar(_) => self.shown_at,
+            Mode::Json | Mode::Bar(_) => self.shown_at,
         };
         let always = always && (self.shown_at.is_some() || !matches!(self.mode, Mode::Plain));
         if !always && since.is_some_and(|at| at.elapsed() < interval) {
@@ -159,7 +149,6 @@ impl Console {
         }
         self.shown_at = Some(Instant::now());
         match &self.mode {
-            Mode::Silent => {}
             Mode::Json => print(&event.to_string()),
             Mode::Plain => {
                 if self.shown != text {

@@ -6,8 +6,8 @@
 //! told on the terminal, and the exit status is right.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,11 +44,18 @@ const LOG_LEN_MAX: u64 = 64 << 20;
 /// What the process in the background says on its standard output when nodes can boot.
 const READY: &str = "ready";
 
+/// What it says there before the reason why it did not come so far.
+const FAILED: &str = "failed: ";
+
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
     /// Go on in the background, with the log in state/boottorrent.log, once nodes can boot.
     #[arg(long)]
     detach: bool,
+    /// A folder with vmlinuz and initramfs.img to be served as phase 1, such as `phase1 build
+    /// --output` makes; by default it is built if it has to be, and kept in state/.
+    #[arg(long, value_name = "DIR")]
+    phase1: Option<PathBuf>,
     /// This is the process in the background.
     #[arg(long, hide = true, conflicts_with = "detach")]
     detached: bool,
@@ -59,24 +66,35 @@ pub(crate) struct StartArgs {
 
 /// Serves the lab in `lab`.
 pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
-    let lab =
-        fs::canonicalize(lab).with_context(|| format!("there is no folder {}", lab.display()))?;
+    let lab = fs::canonicalize(lab)
+        .with_context(|| format!("there is no folder {}", lab.display()))?;
     if !lab.join(SERVER_FILE).is_file() {
         return Err(OpenError::NoLab(lab).into());
     }
     if args.detach {
         return detach(args, &lab);
     }
+    let result = serve(args, &lab);
+    if let Err(error) = &result
+        && args.detached
+    {
+        // To whoever waits at the terminal, and into the log.
+        print(&format!("{FAILED}{error:#}"));
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn serve(args: &StartArgs, lab: &Path) -> anyhow::Result<()> {
     // Before all that takes time: a second server is told so at once.
-    let lock = Lock::take(&lab)?;
+    let lock = Lock::take(lab)?;
     if args.detached {
         // The terminal's end is not ours.
         let _ = rustix::process::setsid();
-        log::begin(args.output, Sink::File(open_log(&lab)?));
+        log::begin(args.output, Sink::File(open_log(lab)?));
     } else {
         log::begin(args.output, Sink::Stdout);
     }
-    let (prepared, publisher) = prepare(&lab, args.output)?;
+    let (prepared, publisher) = prepare(lab, args)?;
     log::set_level(prepared.publication.settings.log_level);
     raise_file_limit();
     let (_watcher, news) = watch(publisher)?;
@@ -91,23 +109,19 @@ pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
     }));
     // A read that waits for a dead disk must not hold up the end.
     runtime.shutdown_background();
-    if let Err(error) = &result
-        && args.detached
-    {
-        tracing::error!(target: "START", "{error:#}");
-    }
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }
 
 /// All that is needed before anything can be served.
-fn prepare(lab: &Path, format: OutputFormat) -> anyhow::Result<(Prepared, Publisher)> {
+fn prepare(lab: &Path, args: &StartArgs) -> anyhow::Result<(Prepared, Publisher)> {
     let lab = Lab::open(lab)?;
     for warning in lab.warnings.to_string().lines() {
-        tracing::warn!(target: "LAB", "{warning}");
+        // The level says that it is one.
+        tracing::warn!(target: "LAB", "{}", warning.replacen(": warning: ", ": ", 1));
     }
     wipe_out(&lab.settings).context("cannot empty the folder out/")?;
-    let mut console = Console::new(format);
-    let boot_files = boot_files(&lab.settings, &mut console)?;
+    let mut console = Console::new(args.output);
+    let boot_files = boot_files(&lab.settings, args.phase1.as_deref(), &mut console)?;
     let mut publisher = Publisher::new(lab.settings.dir())?;
     let id = boot::hex::decode(&publisher.key().public().id().to_string()).unwrap_or_default();
     let console = Mutex::new(console);
@@ -121,22 +135,43 @@ fn prepare(lab: &Path, format: OutputFormat) -> anyhow::Result<(Prepared, Publis
 }
 
 /// What nodes boot from, before there is an image; phase 1 is built if it is not there.
-fn boot_files(settings: &Settings, console: &mut Console) -> anyhow::Result<BootFiles> {
-    let key = lab::key::load(settings.dir())?.public();
-    let phase1 = phase1::ensure(settings, key, &mut |progress| {
-        console.hashing(progress.step.as_str(), "phase 1", progress.done, progress.total);
-    })?;
+fn boot_files(
+    settings: &Settings,
+    phase1: Option<&Path>,
+    console: &mut Console,
+) -> anyhow::Result<BootFiles> {
+    let (kernel, initramfs) = match phase1 {
+        Some(folder) => (folder.join("vmlinuz"), folder.join("initramfs.img")),
+        None => {
+            let key = lab::key::load(settings.dir())?.public();
+            let phase1 = phase1::ensure(settings, key, &mut |progress| {
+                let step = progress.step.as_str();
+                console.hashing(step, "phase 1", progress.done, progress.total);
+            })?;
+            (phase1.kernel, phase1.initramfs)
+        }
+    };
+    let programs = programs(settings)?;
+    Ok(BootFiles { kernel, initramfs, arch: Arch::X86_64, programs })
+}
+
+/// The boot programs that firmware asks for. Without TFTP they are for firmware that boots by HTTP,
+/// of which there may be none.
+fn programs(settings: &Settings) -> anyhow::Result<Vec<(&'static str, Arc<[u8]>)>> {
     let mut families = vec![Family::Ipxe];
     if settings.phase1.loader == BootProgram::Pxelinux {
         families.push(Family::Pxelinux);
     }
     let mut programs = vec![];
     for family in families {
-        let found = boot_program::find(Path::new("/"), family)?;
-        programs.extend(found.into_iter().map(|program| (program.name, Arc::from(program.bytes))));
+        match boot_program::find(Path::new("/"), family) {
+            Ok(found) => programs
+                .extend(found.into_iter().map(|program| (program.name, Arc::from(program.bytes)))),
+            Err(error) if settings.tftp.enabled => return Err(error.into()),
+            Err(error) => tracing::warn!(target: "START", "{error}"),
+        }
     }
-    let arch = Arch::X86_64;
-    Ok(BootFiles { kernel: phase1.kernel, initramfs: phase1.initramfs, arch, programs })
+    Ok(programs)
 }
 
 /// Sees to it that changes to the lab are noticed.
@@ -187,7 +222,9 @@ fn raise_file_limit() {
 }
 
 fn open_log(lab: &Path) -> anyhow::Result<File> {
-    let path = lab.join(state::FOLDER).join(LOG_FILE);
+    let folder = lab.join(state::FOLDER);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(LOG_FILE);
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_LEN_MAX) {
         let _ = fs::rename(&path, path.with_extension("log.1"));
     }
@@ -205,14 +242,20 @@ fn detach(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
     if args.output == OutputFormat::Json {
         command.args(["-o", "json"]);
     }
+    if let Some(phase1) = &args.phase1 {
+        command.arg("--phase1").arg(phase1);
+    }
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // Not ours: whoever waits for the end of what we print would wait for the server's.
+        .stderr(open_log(lab)?)
         .spawn()
         .context("cannot start the server in the background")?;
     let Some(out) = child.stdout.take() else {
         bail!("cannot hear the server in the background");
     };
+    let mut reason = String::new();
     for line in BufReader::new(out).lines() {
         let line = line.context("cannot hear the server in the background")?;
         if line == READY {
@@ -226,9 +269,16 @@ fn detach(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let _ = writeln!(io::stdout().lock(), "{line}");
+        match line.strip_prefix(FAILED) {
+            Some(first) => first.clone_into(&mut reason),
+            // The rest of a reason that has several lines.
+            None if !reason.is_empty() => reason = format!("{reason}\n{line}"),
+            None => print(&line),
+        }
     }
-    // It has said why.
-    child.wait().context("cannot hear the server in the background")?;
-    Ok(ExitCode::FAILURE)
+    let status = child.wait().context("cannot hear the server in the background")?;
+    if reason.is_empty() {
+        bail!("the server in the background ended ({status}); its log may say why");
+    }
+    bail!(reason)
 }

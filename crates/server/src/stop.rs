@@ -4,13 +4,14 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::cli::OutputFormat;
 use crate::progress::print;
-use crate::services::control::{self, Request};
+use crate::services::control::{self, ControlError, Request};
 use crate::services::lock::{Holder, Lock};
 
 /// How long a server may take to end: it says goodbye to trackers for a second at most.
@@ -36,7 +37,14 @@ pub(crate) struct ReloadArgs {
 /// Ends the server of the lab in `lab`, and waits until it has ended.
 pub(crate) fn run(args: &StopArgs, lab: &Path) -> anyhow::Result<()> {
     let holder = Lock::holder(lab)?;
-    control::ask(lab, &Request::Stop)?;
+    match control::ask(lab, &Request::Stop) {
+        // It has nothing to say goodbye to yet. The lock is held, so the process is the server.
+        Err(ControlError::Starting { pid: Some(pid) }) => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no such process")?;
+            kill_process(pid, Signal::TERM).context("cannot end the server that is starting")?;
+        }
+        answer => drop(answer?),
+    }
     let begin = Instant::now();
     while Lock::holder(lab)? != Holder::Nobody {
         if begin.elapsed() > STOP_TIMEOUT {

@@ -24,7 +24,7 @@ use super::lock::Lock;
 use super::seeder::Seeder;
 use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
-use crate::dhcp::Dhcp;
+use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
 use crate::http::{self, Site};
 use crate::lab::publication::Publication;
@@ -65,6 +65,8 @@ struct Server {
     fleet: SharedFleet,
     site: Site,
     root: watch::Sender<Arc<Root>>,
+    dhcp: Option<DhcpControl>,
+    lab: LabId,
     seeder: Seeder,
     services: JoinSet<anyhow::Error>,
     commands: mpsc::Receiver<Command>,
@@ -145,7 +147,7 @@ impl Server {
         history: History,
         news: News,
     ) -> anyhow::Result<Self> {
-        let Prepared { publication, boot_files, .. } = prepared;
+        let Prepared { publication, boot_files, lab } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
         let tracker = tracker::Shared::new().context("no randomness from the system")?;
@@ -178,6 +180,7 @@ impl Server {
             None => facts.add(Box::new(|| facts::off("tftp"))),
         }
         // Last: from here on nodes come.
+        let dhcp = sockets.dhcp.as_ref().map(Dhcp::control);
         match sockets.dhcp {
             Some(dhcp) => serve_dhcp(&mut services, &facts, &fleet, dhcp),
             None => facts.add(Box::new(|| facts::off("dhcp"))),
@@ -190,6 +193,8 @@ impl Server {
             fleet,
             site,
             root,
+            dhcp,
+            lab,
             seeder,
             services,
             commands: mpsc::channel(1).1,
@@ -283,7 +288,13 @@ impl Server {
             self.site.publish(edition.live);
             self.seeder.publish(&edition.images);
             self.images = edition.images;
-            configure(&self.fleet, &outcome.publication.settings);
+            let settings = &outcome.publication.settings;
+            configure(&self.fleet, settings);
+            if let Some(dhcp) = &self.dhcp
+                && let Some(setup) = Setup::of(settings, self.lab)?
+            {
+                dhcp.configure(setup).context("these DHCP settings cannot be followed")?;
+            }
             self.publication = Arc::clone(&outcome.publication);
         }
         Ok(changes)

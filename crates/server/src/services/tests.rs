@@ -8,62 +8,35 @@ use std::time::{Duration, Instant};
 
 use boot::manifest::{self, Discovery, Menu};
 use boot::{Arch, Image, LabKey, Loader, Manifest};
+use dhcp::LabId;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
 
 use super::control::{ControlError, Request, ask};
-use super::edition::{BootFiles, Published};
+use super::edition::BootFiles;
 use super::lock::Lock;
 use super::run::{News, Prepared, run};
-use crate::lab::settings::{
-    BootProgram, DhcpMode, DhcpSettings, HttpSettings, LogLevel, MenuSettings, Phase1Settings,
-    SeedingSettings, Settings, TftpSettings, TrackerSettings,
-};
+use crate::lab::publication::Publication;
+use crate::lab::publisher::Outcome;
+use crate::lab::settings::{NodeSettings, Settings};
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn settings(lab: &Path) -> Settings {
-    Settings {
-        dir: lab.to_owned(),
-        interface: "lo".to_owned(),
-        address: Ipv4Addr::LOCALHOST,
-        dhcp: DhcpSettings {
-            mode: DhcpMode::Off,
-            ranges: vec![],
-            lease_time: Duration::from_secs(3600),
-            router: None,
-            dns: vec![],
-            domain: None,
-            reservations: vec![],
-            force: false,
-        },
-        tftp: TftpSettings { enabled: false, port: 69 },
-        http: HttpSettings { port: port() },
-        tracker: TrackerSettings { enabled: true, port: port(), external: vec![] },
-        seeding: SeedingSettings {
-            port: port(),
-            upload_limit_bytes_per_s: None,
-            lsd: false,
-            pex: true,
-        },
-        menu: MenuSettings { default: "debian".parse().unwrap(), timeout: None },
-        seed_time: Duration::ZERO,
-        phase1: Phase1Settings {
-            kernel: None,
-            cmdline: "quiet".to_owned(),
-            modules: vec![],
-            loader: BootProgram::Ipxe,
-        },
-        log_level: LogLevel::Info,
-        nodes: vec![],
-    }
+    let mut settings = Settings::for_tests(lab);
+    settings.tftp.enabled = false;
+    settings.http.port = port();
+    settings.tracker.port = port();
+    settings.seeding.port = port();
+    settings.phase1.cmdline = "quiet".to_owned();
+    settings
 }
 
-fn published(settings: &Settings) -> Published {
+fn published(settings: &Settings) -> Publication {
     let name: boot::ImageName = "debian".parse().unwrap();
     let spec = Spec {
         trackers: vec![vec![format!("http://127.0.0.1:{}/announce", settings.tracker.port)]],
@@ -89,7 +62,8 @@ fn published(settings: &Settings) -> Published {
         assignments: vec![],
     };
     let (manifest_bytes, signature) = manifest.sign(&LabKey::from_seed([1; 32])).unwrap();
-    Published {
+    Publication {
+        settings: settings.clone(),
         manifest,
         manifest_bytes,
         signature: signature.to_string(),
@@ -114,17 +88,19 @@ fn prepared(settings: Settings) -> Prepared {
         arch: Arch::X86_64,
         programs: vec![("snponly.efi", Arc::from(*b"efi"))],
     };
-    Prepared { settings, boot_files, published }
+    let publication = Arc::new(published);
+    Prepared { publication, boot_files, lab: LabId([0; 8]) }
 }
 
 /// Runs a server of `settings`, calls `test` on another thread, and waits until both have ended.
 async fn with_server(
     settings: Settings,
-    after: impl Fn() -> anyhow::Result<Prepared> + Send + Sync + 'static,
+    after: impl Fn() -> anyhow::Result<Outcome> + Send + Sync + 'static,
     test: impl FnOnce() + Send + 'static,
 ) -> anyhow::Result<()> {
-    let (_sender, published) = mpsc::channel(1);
-    let news = News { reload: Arc::new(after), published };
+    let (sender, events) = mpsc::unbounded_channel();
+    let reload = move || sender.send(after()).unwrap();
+    let news = News { reload: Arc::new(reload), events };
     let lock = Lock::take(&settings.dir)?;
     let tested = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&tested);
@@ -194,7 +170,7 @@ async fn the_seeder_announces_the_address_that_nodes_know() {
 }
 
 fn published_infohash(settings: &Settings) -> String {
-    let published = prepared(settings.clone()).published;
+    let published = prepared(settings.clone()).publication;
     let metainfo = Metainfo::decode(&published.torrents[0].1).unwrap();
     let hash = metainfo.info_hashes().next().unwrap().truncated();
     hash.iter().map(|byte| format!("%{byte:02x}")).collect()
@@ -205,20 +181,29 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
     let temp = tempfile::tempdir().unwrap();
     let settings = settings(temp.path());
     let (lab, port) = (temp.path().to_owned(), settings.http.port);
-    let after = Settings {
-        phase1: Phase1Settings { cmdline: "verbose".to_owned(), ..settings.phase1.clone() },
-        http: HttpSettings { port: 9 },
-        ..settings.clone()
-    };
+    let mut after = settings.clone();
+    after.menu.timeout = None;
+    after.nodes = vec![NodeSettings {
+        name: "c001".to_owned(),
+        mac: "525400000001".parse().unwrap(),
+        group: None,
+        address: None,
+        image: None,
+        cmdline: String::new(),
+    }];
     let test = move || {
         let changes = ask(&lab, &Request::Reload).unwrap();
-        assert_eq!(changes["applied"], serde_json::json!(["phase1"]));
+        assert_eq!(changes["applied"], serde_json::json!(["menu", "nodes"]));
         assert_eq!(changes["needs_restart"], serde_json::json!(["http"]));
         let script = get(port, "/boot.ipxe?mac=525400000001");
-        assert!(script.contains("verbose") && script.contains(&format!(":{port}/")), "{script}");
+        assert!(script.contains("c001 loads phase 1"), "{script}");
         ask(&lab, &Request::Stop).unwrap();
     };
-    with_server(settings, move || Ok(prepared(after.clone())), test).await.unwrap();
+    let after = move || {
+        let publication = prepared(after.clone()).publication;
+        Ok(Outcome { publication, is_new: true, waits: vec!["http"] })
+    };
+    with_server(settings, after, test).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
