@@ -1,4 +1,5 @@
 //! What real firmware sends (`data/README.md`), through the whole service.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
