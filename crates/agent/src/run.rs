@@ -274,6 +274,9 @@ fn ask(
             Some(_) | None => menu.pass(last.elapsed()),
         };
         last = Instant::now();
+        if outcome.is_some() {
+            node.console.end_progress();
+        }
         match outcome {
             Some(Outcome::Chosen(name)) => return Ok((name, By::Menu)),
             Some(Outcome::TimedOut) => return Ok((default, By::Default)),
