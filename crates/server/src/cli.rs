@@ -6,6 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::check::{self, CheckArgs};
+use crate::commands::completions::{self, CompletionsArgs};
+use crate::commands::doctor::{self, DoctorArgs};
+use crate::commands::init::{self, InitArgs};
+use crate::commands::man::{self, ManArgs};
+use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
@@ -29,6 +35,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a new lab: a directory with all that a server needs.
+    Init(InitArgs),
+    /// Tell everything that is wrong with the lab's files.
+    Check(CheckArgs),
+    /// Tell what is wrong with this machine and its network.
+    Doctor(DoctorArgs),
     /// Serve the lab: DHCP, TFTP, HTTP, tracker and seeder, until Ctrl+C or `stop`.
     Start(StartArgs),
     /// End the server of the lab.
@@ -52,6 +64,12 @@ enum Command {
     Dhcp(DhcpArgs),
     /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
     Tftp(TftpArgs),
+    /// Print what a shell needs to complete commands.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
+    /// Print the version.
+    Version(VersionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +96,15 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let lab = self.lab.as_path();
         match self.command {
+            Command::Init(args) => init::run(&args, &self.lab),
+            Command::Check(args) => check::run(&args, &self.lab),
+            Command::Doctor(args) => doctor::run(&args, &self.lab),
+            Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Version(args) => {
+                version::run(&args);
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Start(args) => start::run(&args, lab),
             Command::Stop(args) => stop::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),

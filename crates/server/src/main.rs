@@ -1,8 +1,9 @@
 //! `boottorrent`: the program on the boot server.
 
 mod cli;
+mod commands;
 
-// Until the services read all of it.
+// The table of its keys is for the documentation, too.
 #[allow(dead_code)]
 mod lab;
 mod phase1;

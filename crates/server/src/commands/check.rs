@@ -21,8 +21,7 @@ pub(crate) struct CheckArgs {
 /// Prints all problems of the lab in `dir`; fails if one is an error.
 pub(crate) fn run(args: &CheckArgs, dir: &Path) -> anyhow::Result<ExitCode> {
     let (configuration, problems) = lab::check(dir)?;
-    let images: Vec<&str> =
-        configuration.images.iter().map(|image| image.name.as_str()).collect();
+    let images: Vec<&str> = configuration.images.iter().map(|image| image.name.as_str()).collect();
     let [errors, warnings] =
         [Severity::Error, Severity::Warning].map(|severity| problems.count(severity));
     match args.output {

@@ -43,8 +43,8 @@ pub(crate) fn run(args: &InitArgs, base: &Path) -> anyhow::Result<ExitCode> {
     let mut kept = vec![];
     let mut put = |name: &str, text: &str| -> anyhow::Result<()> {
         let path = dir.join(name);
-        let is_new = write_new(&path, text)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let is_new =
+            write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         if !is_new {
             kept.push(name.to_owned());
         }
@@ -64,10 +64,8 @@ pub(crate) fn run(args: &InitArgs, base: &Path) -> anyhow::Result<ExitCode> {
 
 fn server_file(guess: Option<&Interface>) -> String {
     let range = guess.and_then(network::suggest_range).map(|range| range.to_string());
-    let values = skeleton::Values {
-        network: guess.map(|guess| (guess.name.clone(), guess.address)),
-        range,
-    };
+    let values =
+        skeleton::Values { network: guess.map(|guess| (guess.name.clone(), guess.address)), range };
     skeleton::text(&values)
 }
 
@@ -99,9 +97,9 @@ fn say(format: OutputFormat, dir: &Path, guess: Option<&Interface>, kept: &[Stri
         progress::print(&format!("left {name} as it was"));
     }
     let next = match guess {
-        Some(Interface { name, address, .. }) => format!(
-            "{SERVER_FILE} has {address} on {name}, which is a guess: look at it first"
-        ),
+        Some(Interface { name, address, .. }) => {
+            format!("{SERVER_FILE} has {address} on {name}, which is a guess: look at it first")
+        }
         None => format!("write the interface and address of your nodes' network in {SERVER_FILE}"),
     };
     progress::print(&next);

@@ -154,9 +154,10 @@ pub(crate) const SERVER: &[Key] = &[
     ),
     key(
         "phase1.kernel",
-        "version",
+        "version or path",
         Optional("the newest that is installed"),
-        "The kernel of phase 1, such as `6.1.0-28-amd64`.",
+        "The kernel of phase 1: one that is installed, such as `6.1.0-28-amd64`, or the `.deb` of one, \
+         by its path from this file.",
     ),
     key(
         "phase1.cmdline",

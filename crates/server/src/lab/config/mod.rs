@@ -108,7 +108,12 @@ fn read_images(texts: &[(String, Option<String>)], problems: &mut Problems) -> V
 
 /// By the format that the file says it has.
 fn read_server(text: &str, problems: &mut Problems) -> Draft {
-    let empty = || Draft::empty(["dhcp.ranges", "boot.default"]);
+    let empty = || {
+        let mut draft = Draft::empty(["dhcp.ranges", "boot.default"]);
+        // Nothing is known of them.
+        draft.has_wrong_ranges = true;
+        draft
+    };
     let Some(root) = reader::parse(SERVER_FILE, text, problems) else { return empty() };
     let version = entry(&root, "version");
     match version.map(|node| (node.line, &node.value)) {

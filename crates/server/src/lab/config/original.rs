@@ -97,10 +97,9 @@ fn parse_range(text: &str) -> Result<(Range, Duration), String> {
     let words: Vec<&str> = text.split(',').map(str::trim).collect();
     let is_address = |word: &&&str| word.parse::<Ipv4Addr>().is_ok();
     let (addresses, rest) = words.split_at(words.iter().take_while(is_address).count());
-    let (first, last) = match addresses {
-        // A netmask and broadcast address are those of the interface.
-        [first, last] | [first, last, _] | [first, last, _, _] => (first, last),
-        _ => return Err(refuse()),
+    // A netmask and broadcast address are those of the interface.
+    let ([first, last] | [first, last, _] | [first, last, _, _]) = addresses else {
+        return Err(refuse());
     };
     let lease_time = match rest {
         [] => LEASE_TIME_DEFAULT,

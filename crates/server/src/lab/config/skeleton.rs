@@ -75,20 +75,17 @@ fn line(key: &Key, indent: &str, name: &str, values: &Values) -> String {
 
 /// The text as comment lines that are not too wide.
 fn comment(out: &mut String, indent: &str, text: &str) {
-    let mut width = WIDTH;
+    let mut line = format!("{indent}#");
     for word in text.split(' ') {
-        if width + 1 + word.len() > WIDTH {
-            if width < WIDTH {
-                out.push('\n');
-            }
-            out.push_str(indent);
-            out.push('#');
-            width = indent.len() + 1;
+        if line.len() + 1 + word.len() > WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            line = format!("{indent}#");
         }
-        out.push(' ');
-        out.push_str(word);
-        width += 1 + word.len();
+        line.push(' ');
+        line.push_str(word);
     }
+    out.push_str(&line);
     out.push('\n');
 }
 

@@ -344,8 +344,8 @@ fn what_no_longer_means_anything_is_a_warning() {
         &[
             ("Boottorrent.yaml:9", "warning: dnsmasq.user no longer means anything"),
             ("Boottorrent.yaml:10", "warning: dnsmasq.bind_interfaces"),
-            ("Boottorrent.yaml:20", "warning: aria2.enable_dht"),
-            ("Boottorrent.yaml:22", "warning: hefur.port"),
+            ("Boottorrent.yaml:21", "warning: aria2.enable_dht"),
+            ("Boottorrent.yaml:23", "warning: hefur.port"),
         ],
     );
 }

@@ -71,11 +71,10 @@ fn said(error: impl std::error::Error) -> String {
 /// One, or a list of them.
 impl<T: FromYaml> FromYaml for Vec<T> {
     fn from_yaml(node: &Node) -> Result<Self, String> {
-        let nodes = match &node.value {
-            Value::List(nodes) => nodes,
-            _ => return Ok(vec![T::from_yaml(node)?]),
-        };
-        nodes.iter().map(T::from_yaml).collect()
+        match &node.value {
+            Value::List(nodes) => nodes.iter().map(T::from_yaml).collect(),
+            _ => Ok(vec![T::from_yaml(node)?]),
+        }
     }
 }
 
