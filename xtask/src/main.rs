@@ -70,6 +70,8 @@ enum Command {
 enum Bench {
     /// Distribute a file to many nodes on shaped links, beside other programs
     Swarm(bench::SwarmArgs),
+    /// Lease addresses by DHCP, beside dnsmasq
+    Dhcp(bench::DhcpArgs),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +96,7 @@ fn run() -> Result<()> {
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
+        Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),
     }
