@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{dist, e2e, fuzz, interop, root, setup, tidy};
+use crate::{agent_network, dist, e2e, fuzz, interop, root, setup, tidy};
 
 /// Long enough for a broken decoder to show, short enough for every change.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     ("doc tests", || cargo(&["test", "--workspace", "--doc"])),
     ("fuzz", || fuzz::run(&[], FUZZ_TIME)),
     ("interop", || interop::run(&interop::InteropArgs::default())),
+    ("network", || agent_network::run(&agent_network::AgentNetworkArgs::default())),
     ("dist", || dist::run(&dist::DistArgs::default())),
     ("e2e", || e2e::run(&e2e::E2eArgs::default())),
 ];

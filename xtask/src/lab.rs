@@ -78,7 +78,7 @@ impl Slot {
         Ipv4Addr::new(10, 77, (self.0 / 250) as u8, (self.0 % 250 + 1) as u8)
     }
 
-    fn mac(self) -> String {
+    pub(crate) fn mac(self) -> String {
         format!("02:b7:00:00:{:02x}:{:02x}", self.0 >> 8, self.0 & 0xff)
     }
 
@@ -191,6 +191,11 @@ impl Lab {
     /// Pulls the plug: from now on nothing reaches the slot or leaves it, and nobody is told.
     pub(crate) fn unplug(&self, slot: Slot) -> Result<()> {
         ip(&["-n", &self.switch(), "link", "set", &slot.port(), "down"])
+    }
+
+    /// Puts it in again.
+    pub(crate) fn plug(&self, slot: Slot) -> Result<()> {
+        ip(&["-n", &self.switch(), "link", "set", &slot.port(), "up"])
     }
 
     /// What a slot has sent so far. On shaped links this is what the shaper let through, with the

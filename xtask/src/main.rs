@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands of development. `cargo xtask --help` lists them.
 
+mod agent_network;
 mod artifact;
 mod bench;
 mod ci;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Everything that must hold before a change is merged
     Ci,
+    /// Lease addresses to the agent, in network namespaces, and take them away again
+    AgentNetwork(agent_network::AgentNetworkArgs),
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
+        Command::AgentNetwork(args) => agent_network::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::E2e(args) => e2e::run(&args),

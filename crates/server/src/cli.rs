@@ -6,6 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::check::{self, CheckArgs};
+use crate::commands::completions::{self, CompletionsArgs};
+use crate::commands::doctor::{self, DoctorArgs};
+use crate::commands::init::{self, InitArgs};
+use crate::commands::man::{self, ManArgs};
+use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
 use crate::phase1::{self, Phase1Command};
 use crate::tftp::{self, TftpArgs};
@@ -25,6 +31,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a new lab: a directory with all that a server needs.
+    Init(InitArgs),
+    /// Tell everything that is wrong with the lab's files.
+    Check(CheckArgs),
+    /// Tell what is wrong with this machine and its network.
+    Doctor(DoctorArgs),
     /// Build and show the kernel and initramfs that nodes run first.
     #[command(subcommand)]
     Phase1(Phase1Command),
@@ -37,6 +49,12 @@ enum Command {
     Dhcp(DhcpArgs),
     /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
     Tftp(TftpArgs),
+    /// Print what a shell needs to complete commands.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
+    /// Print the version.
+    Version(VersionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +80,15 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Init(args) => init::run(&args, &self.lab),
+            Command::Check(args) => check::run(&args, &self.lab),
+            Command::Doctor(args) => doctor::run(&args, &self.lab),
+            Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Version(args) => {
+                version::run(&args);
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),

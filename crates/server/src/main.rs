@@ -1,6 +1,7 @@
 //! `boottorrent`: the program on the boot server.
 
 mod cli;
+mod commands;
 
 // Until the services read all of it.
 #[allow(dead_code)]

@@ -18,7 +18,7 @@ use crate::progress::{self, Console};
 use crate::quantity;
 
 /// Where Debian's `busybox-static` is.
-const BUSYBOX: &str = "/bin/busybox";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// Where our package has the agent; a development build has it beside the program.
 const AGENT: &str = "/usr/lib/boottorrent/boottorrent-agent";
@@ -173,7 +173,7 @@ fn cache(dir: &Path) -> PathBuf {
     dir.join("state/phase1")
 }
 
-fn agent() -> PathBuf {
+pub(crate) fn agent() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("boottorrent-agent"));
     beside.filter(|agent| agent.is_file()).unwrap_or_else(|| AGENT.into())
 }

@@ -6,9 +6,10 @@
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use torrent::PieceIndex;
@@ -74,26 +75,139 @@ pub fn create(
     threads: NonZeroUsize,
     progress: &(impl Fn(u64, u64) + Sync),
 ) -> Result<Vec<u8>, CreateError> {
+    let options = Options { threads, progress, takes: &|_| true, known: &|_| None };
+    create_with(path, spec, &options).map(|created| created.bytes)
+}
+
+/// How [`create_with`] goes about it.
+pub struct Options<'a> {
+    /// How many threads hash.
+    pub threads: NonZeroUsize,
+    /// Called now and then, by any thread, with the bytes hashed so far and those in all, of what
+    /// has to be hashed.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Whether what has this name at the top of the folder belongs to the torrent.
+    pub takes: &'a dyn Fn(&str) -> bool,
+    /// The hashes of all pieces of a file, if they are known: then it is not read.
+    pub known: &'a dyn Fn(&FileState<'_>) -> Option<Vec<PieceHash>>,
+}
+
+/// What the hashes of a file's pieces depend on, as far as can be told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// Its inode.
+    pub inode: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    /// Bytes of a piece of the torrent.
+    pub piece_len: u32,
+    /// Whether the torrent ends with it: only then its last piece is not padded (BEP 47).
+    pub is_last: bool,
+}
+
+/// A torrent that was made.
+pub struct Created {
+    /// The .torrent file.
+    pub bytes: Vec<u8>,
+    /// Bytes that were read to be hashed.
+    pub read_len: u64,
+    files: Vec<(Source, u32, bool, Vec<PieceHash>)>,
+}
+
+impl Created {
+    /// Each file that has content, and the hashes of its pieces.
+    pub fn files(&self) -> impl Iterator<Item = (FileState<'_>, &[PieceHash])> {
+        self.files.iter().map(|(source, piece_len, is_last, hashes)| {
+            (source.state(*piece_len, *is_last), hashes.as_slice())
+        })
+    }
+}
+
+/// As [`create`], but reads only what is not known.
+///
+/// # Errors
+/// Those of [`create`].
+pub fn create_with(path: &Path, spec: Spec, options: &Options<'_>) -> Result<Created, CreateError> {
     let name = name_of(path)?;
-    let found = walk(path)?;
+    let found = walk(path, options.takes)?;
     let refuse = |source| CreateError::Draft { path: path.to_owned(), source };
     let draft = Draft::new(&name, found.content, spec).map_err(refuse)?;
     // The draft has sorted the files: find each again by its path.
     let mut sources = found.sources;
     sources.sort_unstable_by(|a, b| a.parts.cmp(&b.parts));
-    let hashes = Hashing {
+    let mut hashes: Vec<Option<PieceHash>> = vec![None; draft.geometry().piece_count() as usize];
+    let spans = spans(&draft);
+    for (source, span) in sources.iter().zip(&spans) {
+        let known = (options.known)(&source.state(draft.geometry().piece_len(), span.is_last));
+        let fits = |known: &Vec<PieceHash>| {
+            known.len() == span.pieces.len() && known.iter().all(|hash| draft.takes(hash))
+        };
+        for (hash, known) in
+            hashes[span.pieces.clone()].iter_mut().zip(known.filter(fits).into_iter().flatten())
+        {
+            *hash = Some(known);
+        }
+    }
+    let read_len = Hashing {
         draft: &draft,
         sources: &sources,
-        progress,
-        next_piece: AtomicU32::new(0),
+        progress: options.progress,
+        runs: runs(&draft, &hashes),
+        next_run: AtomicUsize::new(0),
         done: AtomicU64::new(0),
         failed: AtomicBool::new(false),
     }
-    .run(threads)?;
+    .run(options.threads, &mut hashes)?;
     for source in &sources {
         source.check(&metadata(&source.path)?)?;
     }
-    draft.finish(&hashes).map_err(refuse)
+    // Each has one by now; the draft would refuse another number.
+    let hashes: Vec<PieceHash> = hashes.into_iter().flatten().collect();
+    let bytes = draft.finish(&hashes).map_err(refuse)?;
+    let piece_len = draft.geometry().piece_len();
+    let file = |(source, span): (Source, Span)| {
+        (!span.pieces.is_empty())
+            .then(|| (source, piece_len, span.is_last, hashes[span.pieces].to_vec()))
+    };
+    let files = sources.into_iter().zip(spans).filter_map(file).collect();
+    Ok(Created { bytes, read_len, files })
+}
+
+/// The pieces of a file, if none of them is another's, too.
+struct Span {
+    pieces: Range<usize>,
+    is_last: bool,
+}
+
+/// One for each file of the draft. Pieces of v1 alone can be of several files: then no file has
+/// pieces that are known to be its own.
+fn spans(draft: &Draft) -> Vec<Span> {
+    let piece_len = u64::from(draft.geometry().piece_len());
+    let span = |file: &torrent::metainfo::File| {
+        let first = file.start() / piece_len;
+        let count = file.len().div_ceil(piece_len);
+        let own = draft.is_aligned();
+        let pieces = if own { first as usize..(first + count) as usize } else { 0..0 };
+        Span { is_last: pieces.end == draft.geometry().piece_count() as usize, pieces }
+    };
+    draft.layout().files().iter().map(span).collect()
+}
+
+/// Pieces to be hashed, in portions of at least [`READ_LEN_MIN`] where that many follow each other.
+fn runs(draft: &Draft, hashes: &[Option<PieceHash>]) -> Vec<Range<u32>> {
+    let count_max = (READ_LEN_MIN / draft.geometry().piece_len()).max(1);
+    let mut runs: Vec<Range<u32>> = vec![];
+    for (index, _) in (0..).zip(hashes).filter(|(_, hash)| hash.is_none()) {
+        match runs.last_mut() {
+            Some(run) if run.end == index && run.end - run.start < count_max => run.end += 1,
+            _ => runs.push(index..index + 1),
+        }
+    }
+    runs
 }
 
 /// The name of the torrent: the last part of the path, or of what `.` stands for.
@@ -141,6 +255,11 @@ impl Stamp {
 }
 
 impl Source {
+    fn state(&self, piece_len: u32, is_last: bool) -> FileState<'_> {
+        let Stamp { inode, len, modified, .. } = self.stamp;
+        FileState { path: &self.path, inode, len, modified, piece_len, is_last }
+    }
+
     fn check(&self, now: &Metadata) -> Result<(), CreateError> {
         if Stamp::new(now) == self.stamp {
             Ok(())
@@ -150,7 +269,7 @@ impl Source {
     }
 }
 
-fn walk(top_path: &Path) -> Result<Found, CreateError> {
+fn walk(top_path: &Path, takes: &dyn Fn(&str) -> bool) -> Result<Found, CreateError> {
     let top = metadata(top_path)?;
     if top.is_file() {
         let content = Content::File { len: top.len(), executable: is_executable(&top) };
@@ -166,10 +285,14 @@ fn walk(top_path: &Path) -> Result<Found, CreateError> {
         let mut is_empty = true;
         for entry in fs::read_dir(&folder).map_err(|source| io_error(&folder, source))? {
             let path = entry.map_err(|source| io_error(&folder, source))?.path();
+            let name = name_of(&path)?;
+            if parts.is_empty() && !takes(&name) {
+                continue;
+            }
             is_empty = false;
             let metadata = metadata(&path)?;
             let mut parts: Vec<String> = parts.clone();
-            parts.push(name_of(&path)?);
+            parts.push(name);
             if !metadata.is_file() {
                 refuse_kind(&path, &metadata)?;
                 folders.push((path, parts));
@@ -220,64 +343,77 @@ fn io_error(path: &Path, source: io::Error) -> CreateError {
 }
 
 /// Threads that each take the next few pieces until there are none.
-struct Hashing<'a, P> {
+struct Hashing<'a> {
     draft: &'a Draft,
     /// In the order of the draft's files.
     sources: &'a [Source],
-    progress: &'a P,
-    next_piece: AtomicU32,
+    progress: &'a (dyn Fn(u64, u64) + Sync),
+    runs: Vec<Range<u32>>,
+    next_run: AtomicUsize,
     done: AtomicU64,
     failed: AtomicBool,
 }
 
-impl<P: Fn(u64, u64) + Sync> Hashing<'_, P> {
-    fn run(&self, threads: NonZeroUsize) -> Result<Vec<PieceHash>, CreateError> {
+impl Hashing<'_> {
+    /// Puts each hash in its place, and returns how many bytes were read.
+    fn run(
+        &self,
+        threads: NonZeroUsize,
+        hashes: &mut [Option<PieceHash>],
+    ) -> Result<u64, CreateError> {
+        let total = self.runs.iter().cloned().map(|run| self.len(run)).sum();
         let work = || {
-            let result = self.work();
+            let result = self.work(total);
             if result.is_err() {
                 // The others need not go on.
                 self.failed.store(true, Ordering::Relaxed);
             }
             result
         };
+        let threads = threads.get().min(self.runs.len());
         let results = thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads.get()).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
             threads.into_iter().map(join).collect::<Vec<_>>()
         });
-        let mut hashes = vec![];
         for result in results {
-            hashes.extend(result?);
+            for (piece, hash) in result? {
+                hashes[piece.get() as usize] = Some(hash);
+            }
         }
-        hashes.sort_unstable_by_key(|&(piece, _)| piece);
-        Ok(hashes.into_iter().map(|(_, hash)| hash).collect())
+        Ok(self.done.load(Ordering::Relaxed))
     }
 
-    fn work(&self) -> Result<Vec<(PieceIndex, PieceHash)>, CreateError> {
+    /// The bytes of data in these pieces.
+    fn len(&self, run: Range<u32>) -> u64 {
         let geometry = self.draft.geometry();
-        let piece_len = geometry.piece_len();
-        let count = (READ_LEN_MIN / piece_len).max(1);
-        let mut buffer = vec![0; (count * piece_len) as usize];
+        let pieces = run.map_while(|index| geometry.piece(index));
+        pieces.map(|piece| u64::from(geometry.piece_data_len(piece))).sum()
+    }
+
+    fn work(&self, total: u64) -> Result<Vec<(PieceIndex, PieceHash)>, CreateError> {
+        let geometry = self.draft.geometry();
+        let piece_len = geometry.piece_len() as usize;
+        let mut buffer = vec![];
         let mut open = None;
         let mut hashes = vec![];
         while !self.failed.load(Ordering::Relaxed) {
-            let first = self.next_piece.fetch_add(count, Ordering::Relaxed);
-            if first >= geometry.piece_count() {
+            let Some(run) = self.runs.get(self.next_run.fetch_add(1, Ordering::Relaxed)) else {
                 break;
-            }
-            self.read(first, &mut buffer, &mut open)?;
-            let mut len = 0;
-            let pieces = (first..first + count).map_while(|index| geometry.piece(index));
-            for (piece, data) in pieces.zip(buffer.chunks(piece_len as usize)) {
+            };
+            buffer.resize(run.len() * piece_len, 0);
+            self.read(run.start, &mut buffer, &mut open)?;
+            let pieces = run.clone().map_while(|index| geometry.piece(index));
+            for (piece, data) in pieces.zip(buffer.chunks(piece_len)) {
                 let data = &data[..geometry.piece_data_len(piece) as usize];
                 hashes.push((piece, self.draft.hash_piece(piece, data)));
-                len += data.len() as u64;
             }
+            let len = self.len(run.clone());
             let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
-            (self.progress)(done, geometry.data_len());
+            (self.progress)(done, total);
         }
         Ok(hashes)
     }

@@ -221,6 +221,15 @@ impl Client {
         }
     }
 
+    /// The address that is being probed.
+    #[must_use]
+    pub fn probing(&self) -> Option<Ipv4Addr> {
+        match &self.state {
+            State::Probing { held, .. } => Some(held.lease.address),
+            _ => None,
+        }
+    }
+
     /// Takes note of something that happened, and does what is due.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
         match input {

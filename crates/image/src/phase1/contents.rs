@@ -174,9 +174,22 @@ pub(super) struct Contents<'a> {
     pub(super) firmware: Firmware,
 }
 
+/// The two archives that the kernel unpacks over one another.
+#[derive(Debug)]
+pub(super) struct Archives {
+    /// What only a new kernel changes, and what is long: drivers, firmware, busybox.
+    pub(super) base: Archive,
+    /// The agent and the lab's key.
+    pub(super) lab: Archive,
+}
+
 impl Contents<'_> {
-    /// The archive.
-    pub(super) fn pack(self) -> Result<Archive, Phase1Error> {
+    /// Puts everything in its place.
+    pub(super) fn pack(self) -> Result<Archives, Phase1Error> {
+        let mut lab = Archive::new();
+        lab.add("init", Entry::File { bytes: self.agent, executable: true })?;
+        lab.add_file("etc/boottorrent/lab.pub", self.key.to_string())?;
+
         let mut archive = Archive::new();
         for folder in FOLDERS {
             archive.add(folder, Entry::Directory)?;
@@ -184,8 +197,6 @@ impl Contents<'_> {
         // The kernel opens it for init before anything is mounted.
         archive.add("dev/console", Entry::CharDevice { major: 5, minor: 1, permissions: 0o600 })?;
         archive.add("dev/null", Entry::CharDevice { major: 1, minor: 3, permissions: 0o666 })?;
-        archive.add("init", Entry::File { bytes: self.agent, executable: true })?;
-        archive.add_file("etc/boottorrent/lab.pub", self.key.to_string())?;
         add_busybox(&mut archive, self.busybox)?;
 
         let dir = format!("lib/modules/{}", self.version);
@@ -199,7 +210,7 @@ impl Contents<'_> {
         for (name, bytes) in self.firmware.files {
             archive.add_file(&format!("lib/firmware/{name}"), bytes)?;
         }
-        Ok(archive)
+        Ok(Archives { base: archive, lab })
     }
 }
 
@@ -219,7 +230,7 @@ mod tests {
     use super::*;
     use crate::phase1::library::Module;
 
-    fn archive() -> Archive {
+    fn archives() -> Archives {
         let module = |path: &str| Module {
             path: path.to_owned(),
             bytes: path.as_bytes().to_vec(),
@@ -255,9 +266,9 @@ mod tests {
 
     #[test]
     fn everything_is_where_agent_and_kernel_look_for_it() {
-        let archive = archive();
+        let Archives { base: archive, lab } = archives();
         let agent = Entry::File { bytes: b"agent".to_vec(), executable: true };
-        assert_eq!(*find(&archive, "init"), agent);
+        assert_eq!(*find(&lab, "init"), agent);
         assert_eq!(
             *find(&archive, "dev/console"),
             Entry::CharDevice { major: 5, minor: 1, permissions: 0o600 }
@@ -272,7 +283,7 @@ mod tests {
             "kernel/net/e1000.ko"
         );
         assert_eq!(text(&archive, "lib/firmware/bnx2/a.fw"), "fw");
-        assert!(text(&archive, "etc/boottorrent/lab.pub").starts_with("boottorrent-public-key "),);
+        assert!(text(&lab, "etc/boottorrent/lab.pub").starts_with("boottorrent-public-key "),);
         for folder in ["proc", "sys", "run", "tmp", "boottorrent"] {
             assert_eq!(*find(&archive, folder), Entry::Directory, "{folder}");
         }

@@ -6,6 +6,7 @@
 //! without any other program. The same inputs make the same bytes.
 
 pub mod build;
+pub mod cache;
 mod contents;
 pub mod drivers;
 pub mod record;
@@ -29,7 +30,8 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
-pub use build::{Inputs, Phase1, build, ensure, list, open};
+pub use build::{Inputs, build};
+pub use cache::{Phase1, ensure, list, open};
 pub use error::Phase1Error;
 pub use kernel::KernelChoice;
 pub use name::{KernelVersion, ModuleName};

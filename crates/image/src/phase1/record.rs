@@ -33,6 +33,8 @@ pub struct Record {
     pub initramfs: File,
     /// How it is compressed.
     pub compression: Compression,
+    /// Its first part, which does not depend on the lab.
+    pub base: Base,
     /// Its bytes when unpacked.
     pub unpacked_len: u64,
     /// The agent in it.
@@ -51,6 +53,16 @@ pub struct Record {
     pub firmware_missing: BTreeMap<ModuleName, Vec<String>>,
     /// What will not work with this kernel.
     pub warnings: Vec<String>,
+}
+
+/// The part of an initramfs that holds drivers and firmware. It takes longest to compress, so it is
+/// taken from what was built before if it is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Two with the same key are the same.
+    pub key: String,
+    /// Its bytes, compressed.
+    pub len: u64,
 }
 
 /// A file, by its content.

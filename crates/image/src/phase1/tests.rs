@@ -8,7 +8,7 @@ use boot::LabKey;
 use super::deb::tests::package;
 use super::program::tests::{elf, kernel};
 use super::*;
-use crate::phase1::build::KEPT_MAX;
+use crate::phase1::cache::KEPT_MAX;
 
 const VERSION: &str = "6.1.0-40-amd64";
 const X86_64: u16 = 62;
@@ -284,6 +284,22 @@ fn what_is_in_the_cache_is_not_built_again() {
     system.write("lib/firmware/rtl_nic/a.fw", b"firmware");
     let (fourth, built) = system.ensure(&inputs);
     assert!(built && fourth.record.firmware_missing.is_empty());
+}
+
+#[test]
+fn drivers_are_compressed_once_for_all_agents_and_keys() {
+    let system = System::new();
+    let (first, _) = system.ensure(&system.inputs());
+    system.write("agent", &[elf(X86_64, &[LOAD]), b"newer".to_vec()].concat());
+    let inputs = Inputs { key: LabKey::from_seed([2; 32]).public(), ..system.inputs() };
+    let mut steps = vec![];
+    let (second, built) =
+        ensure(&inputs, &system.path("cache"), &mut |progress| steps.push(progress.done)).unwrap();
+    assert!(built && second.record.base == first.record.base);
+    // Only the end was compressed.
+    assert_eq!(steps, [second.record.unpacked_len]);
+    let fresh = system.build(&inputs, "fresh").unwrap();
+    assert_eq!(fresh.record, second.record);
 }
 
 #[test]

@@ -175,3 +175,64 @@ fn progress_ends_with_all() {
     assert_eq!(seen.len(), 3, "1 MiB at a time");
     assert_eq!(seen.last(), Some(&3_000_000));
 }
+
+/// Hashes by file name, as somebody keeps them between two runs.
+type Kept = std::collections::BTreeMap<(String, bool), Vec<PieceHash>>;
+
+fn make_again(path: &Path, format: Format, kept: &Kept) -> (Created, Kept) {
+    let name = |state: &FileState<'_>| {
+        (state.path.file_name().unwrap().to_str().unwrap().to_owned(), state.is_last)
+    };
+    let known = |state: &FileState<'_>| kept.get(&name(state)).cloned();
+    let options = Options {
+        threads: NonZeroUsize::new(2).unwrap(),
+        progress: &|_, _| {},
+        takes: &|name| name != "left-out",
+        known: &known,
+    };
+    let created = create_with(path, spec(format, 1 << 14), &options).unwrap();
+    let kept = created.files().map(|(state, hashes)| (name(&state), hashes.to_vec())).collect();
+    (created, kept)
+}
+
+#[test]
+fn files_whose_hashes_are_known_are_not_read() {
+    let folder = TempDir::new().unwrap();
+    let top = folder.path().join("top");
+    for (name, len) in [("a", 100_000), ("b", 0), ("c", 16_384), ("d", 50_000), ("left-out", 9)] {
+        put(&folder, &format!("top/{name}"), len);
+    }
+    for format in [Format::Hybrid, Format::V2] {
+        let (first, kept) = make_again(&top, format, &Kept::new());
+        assert_eq!(first.read_len, 166_384);
+        let (second, again) = make_again(&top, format, &kept);
+        assert!(second.bytes == first.bytes && again == kept);
+        assert_eq!(second.read_len, 0);
+        // One that is forgotten is read alone.
+        let mut kept = kept;
+        kept.retain(|(name, _), _| name != "a");
+        let (third, _) = make_again(&top, format, &kept);
+        assert!(third.bytes == first.bytes);
+        assert_eq!(third.read_len, 100_000);
+    }
+}
+
+#[test]
+fn hashes_that_cannot_be_are_not_taken() {
+    let folder = TempDir::new().unwrap();
+    let top = folder.path().join("top");
+    put(&folder, "top/a", 100_000);
+    put(&folder, "top/b", 50_000);
+    let (hybrid, kept) = make_again(&top, Format::Hybrid, &Kept::new());
+    let (v2, _) = make_again(&top, Format::V2, &kept);
+    assert_eq!(v2.read_len, 150_000, "made for another format");
+    let mut short = kept;
+    short.values_mut().for_each(|hashes| hashes.truncate(hashes.len() - 1));
+    let (again, _) = make_again(&top, Format::Hybrid, &short);
+    assert_eq!(again.read_len, 150_000, "of another length");
+    assert!(again.bytes == hybrid.bytes);
+    // Pieces of v1 alone cross the ends of files: nothing is known of them.
+    let (v1, kept) = make_again(&top, Format::V1, &Kept::new());
+    assert!(kept.is_empty());
+    assert_eq!(v1.read_len, 150_000);
+}

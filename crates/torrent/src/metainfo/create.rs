@@ -140,6 +140,27 @@ pub struct PieceHash {
     v2: Option<Hash>,
 }
 
+impl PieceHash {
+    /// Hashes that were computed before: SHA-1 of the piece with its padding, and the root of its
+    /// tree. Which of them a torrent needs is for [`Draft::takes`] to say.
+    #[must_use]
+    pub const fn new(v1: Option<PieceSha1>, v2: Option<Hash>) -> Self {
+        Self { v1, v2 }
+    }
+
+    /// SHA-1 of the piece, padding included (BEP 3, 47).
+    #[must_use]
+    pub const fn v1(&self) -> Option<&PieceSha1> {
+        self.v1.as_ref()
+    }
+
+    /// The root of the piece's tree (BEP 52).
+    #[must_use]
+    pub const fn v2(&self) -> Option<&Hash> {
+        self.v2.as_ref()
+    }
+}
+
 /// A torrent whose hashes are still to be computed.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -199,6 +220,19 @@ impl Draft {
     #[must_use]
     pub const fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// Whether each file begins with a piece of its own, as v2 has it.
+    #[must_use]
+    pub const fn is_aligned(&self) -> bool {
+        self.spec.format.has_v2()
+    }
+
+    /// Whether a hash has what the format needs, no more and no less.
+    #[must_use]
+    pub const fn takes(&self, hash: &PieceHash) -> bool {
+        let format = self.spec.format;
+        hash.v1.is_some() == format.has_v1() && hash.v2.is_some() == format.has_v2()
     }
 
     /// Hashes the data of a piece, without the padding behind it.

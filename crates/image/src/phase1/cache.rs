@@ -1,0 +1,149 @@
+//! The phases 1 that a lab has built, so that a start builds only what has changed.
+
+use std::cmp::Reverse;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::build::{INITRAMFS_FILE, Inputs, KERNEL_FILE, NEW, Parts, RECORD_FILE, package_key};
+use super::error::Phase1Error;
+use super::firmware;
+use super::kernel::KernelChoice;
+use super::name::KernelVersion;
+use super::progress::Progress;
+use super::record::{self, File, Record};
+
+/// How many are kept in a lab: that of the running server, the one before it, to go back to, and
+/// two that were tried out. Each has about 16 MB.
+pub const KEPT_MAX: usize = 4;
+
+/// A phase 1 that nodes can boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase1 {
+    /// The folder of its files.
+    pub dir: PathBuf,
+    /// `vmlinuz`, unmodified.
+    pub kernel: PathBuf,
+    /// `initramfs.img`.
+    pub initramfs: PathBuf,
+    /// The kernel's version.
+    pub version: KernelVersion,
+    /// What is in it.
+    pub record: Record,
+}
+
+/// Makes sure that the phase 1 of these inputs is in `cache`, a folder of a lab, and builds it only
+/// if it is not. Says whether it was built now.
+///
+/// # Errors
+/// If an input is missing or of no use, or something cannot be written. The cache is then as before.
+pub fn ensure(
+    inputs: &Inputs,
+    cache: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Phase1, bool), Phase1Error> {
+    fs::create_dir_all(cache).map_err(Phase1Error::write(cache))?;
+    // A package takes seconds to unpack, so what was made of it is found by its hash.
+    if let KernelChoice::Package(package) = &inputs.kernel
+        && let Some(phase1) = open(&cache.join(package_key(inputs, package)?))
+        && firmware::is_unchanged(&inputs.root, &phase1.record)
+    {
+        return Ok((phase1, false));
+    }
+    let parts = Parts::gather(inputs, cache, progress)?;
+    let dir = cache.join(parts.key());
+    if let Some(phase1) = open(&dir)
+        && parts.are_in(&phase1)
+    {
+        return Ok((phase1, false));
+    }
+    let built = parts.compress(&list(cache), progress)?;
+    let new = tempfile::Builder::new()
+        .prefix(NEW)
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir_in(cache)
+        .map_err(Phase1Error::write(cache))?;
+    built.write(new.path())?;
+    // One that is there and cannot be opened is damaged.
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Phase1Error::Write { file: dir, source: error });
+        }
+        _ => {}
+    }
+    if let Err(source) = fs::rename(new.path(), &dir) {
+        // Somebody else may have built the same meanwhile.
+        return match open(&dir) {
+            Some(phase1) => Ok((phase1, true)),
+            None => Err(Phase1Error::Write { file: dir, source }),
+        };
+    }
+    forget_old(cache, &dir);
+    Ok((Phase1::new(&dir, built.record), true))
+}
+
+/// The phase 1 in a folder, if it is whole and unaltered.
+pub fn open(dir: &Path) -> Option<Phase1> {
+    let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD_FILE)).ok()?).ok()?;
+    let same = |file: &str, expect: &File| {
+        fs::read(dir.join(file)).is_ok_and(|bytes| File::of(&bytes) == *expect)
+    };
+    let whole = record.format == record::FORMAT
+        && same(KERNEL_FILE, &record.kernel)
+        && same(INITRAMFS_FILE, &record.initramfs);
+    whole.then(|| Phase1::new(dir, record))
+}
+
+/// All whole ones of a cache, the one that was built last at the front.
+pub fn list(cache: &Path) -> Vec<Phase1> {
+    let mut found: Vec<_> =
+        dirs(cache).filter_map(|(time, dir)| Some((time, open(&dir)?))).collect();
+    found.sort_by_key(|(time, _)| Reverse(*time));
+    found.into_iter().map(|(_, phase1)| phase1).collect()
+}
+
+impl Phase1 {
+    pub(super) fn new(dir: &Path, record: Record) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            kernel: dir.join(KERNEL_FILE),
+            initramfs: dir.join(INITRAMFS_FILE),
+            version: record.version.clone(),
+            record,
+        }
+    }
+
+    /// The first part of its initramfs, if that has this key.
+    pub(super) fn base(&self, key: &str) -> Option<Vec<u8>> {
+        if self.record.base.key != key {
+            return None;
+        }
+        let mut bytes = fs::read(&self.initramfs).ok()?;
+        // It may have been replaced since it was opened.
+        if File::of(&bytes) != self.record.initramfs {
+            return None;
+        }
+        bytes.truncate(usize::try_from(self.record.base.len).ok()?);
+        Some(bytes)
+    }
+}
+
+/// Removes all but the newest. That one stays behind is no reason to fail.
+fn forget_old(cache: &Path, current: &Path) {
+    let mut old: Vec<_> = dirs(cache).filter(|(_, dir)| dir != current).collect();
+    old.sort_by_key(|(time, _)| Reverse(*time));
+    for (_, dir) in old.into_iter().skip(KEPT_MAX - 1) {
+        let _ = fs::remove_dir_all(dir);
+    }
+}
+
+/// The folders of a cache, and when they were made.
+fn dirs(cache: &Path) -> impl Iterator<Item = (std::time::SystemTime, PathBuf)> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let hidden = entry.file_name().to_str().is_none_or(|name| name.starts_with('.'));
+        let metadata = entry.metadata().ok().filter(|it| it.is_dir() && !hidden)?;
+        Some((metadata.modified().ok()?, entry.path()))
+    })
+}

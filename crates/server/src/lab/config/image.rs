@@ -1,0 +1,204 @@
+//! `oss/NAME/config.yaml`: what an image is called and how it is run.
+
+use std::collections::BTreeMap;
+
+use boot::{ImageName, ImagePath, Loader};
+
+use super::keys;
+use super::reader::Reader;
+use super::value::{Cmdline, Found, nearest};
+use crate::lab::problem::Problems;
+use crate::lab::yaml::Node;
+
+/// An image as its folder's `config.yaml` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageConfig {
+    /// The folder's name.
+    pub(crate) name: ImageName,
+    /// `dispname`, unique in the lab.
+    pub(crate) title: String,
+    pub(crate) loader: Loader,
+    /// Files that the loader needs, and the lines that name them.
+    files: Vec<Found<ImagePath>>,
+    title_line: Option<usize>,
+}
+
+const METHODS: [&str; 3] = ["kexec", "bin", "bin-qemu-x86_64"];
+
+/// Reads the file; nothing if it cannot be used.
+pub(super) fn read(
+    file: &str,
+    name: &ImageName,
+    root: &Node,
+    problems: &mut Problems,
+) -> Option<ImageConfig> {
+    let mut reader = Reader::new(file, String::new(), root, keys::IMAGE, problems);
+    let title = reader.value::<String>("dispname");
+    let mut files = vec![];
+    let loader = match reader.value::<String>("method") {
+        None => None,
+        Some(method) => match method.value.as_str() {
+            "kexec" => kexec(&mut reader, &mut files),
+            "bin" => exec(&mut reader, &mut files),
+            "bin-qemu-x86_64" => qemu(&mut reader),
+            other => {
+                let hint = match other {
+                    "qemu-iso" => Some("bin-qemu-x86_64"),
+                    _ => nearest(other, METHODS),
+                };
+                let hint = hint.map(|near| format!("; is {near} meant?")).unwrap_or_default();
+                let known = METHODS.join(", ");
+                reader.error(method.line, format!("method: `{other}` is none of {known}{hint}"));
+                None
+            }
+        },
+    };
+    let title = title.filter(|title| {
+        if title.value.is_empty() {
+            reader.error(title.line, "dispname is empty: write what the menu shall show");
+        }
+        !title.value.is_empty()
+    })?;
+    let loader = loader?;
+    Some(ImageConfig {
+        name: name.clone(),
+        title: title.value,
+        loader,
+        files,
+        title_line: title.line,
+    })
+}
+
+fn kexec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
+    idle(reader, "kexec", &["bin", "binargs", "args"]);
+    let kernel = required::<Found<ImagePath>>(reader, "kernel", "vmlinuz");
+    let initrds = required::<Vec<Found<ImagePath>>>(reader, "initrd", "initrd.img");
+    let cmdline = match reader.has("cmdline") {
+        true => reader.bare("cmdline").map(|Cmdline(text)| text),
+        false => Some(String::new()),
+    };
+    let (kernel, initrds) = (kernel?, initrds?);
+    let loader = Loader::Kexec {
+        kernel: kernel.value.clone(),
+        initrds: initrds.iter().map(|initrd| initrd.value.clone()).collect(),
+        cmdline: cmdline?,
+    };
+    files.push(kernel);
+    files.extend(initrds);
+    Some(loader)
+}
+
+fn exec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
+    idle(reader, "bin", &["kernel", "initrd", "cmdline", "args"]);
+    let bin = required::<Found<ImagePath>>(reader, "bin", "program");
+    let args = arguments(reader, "binargs");
+    let bin = bin?;
+    let loader = Loader::Exec { bin: bin.value.clone(), args: args? };
+    files.push(bin);
+    Some(loader)
+}
+
+fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
+    idle(reader, "bin-qemu-x86_64", &["kernel", "initrd", "cmdline", "bin", "binargs"]);
+    if !reader.has("args") {
+        reader.missing("args", "-cdrom disc.iso");
+        return None;
+    }
+    arguments(reader, "args").map(|args| Loader::Qemu { args })
+}
+
+/// Keys of other methods are left alone, as the original does, but not in silence.
+fn idle(reader: &mut Reader<'_, '_>, method: &str, keys: &[&'static str]) {
+    for key in keys.iter().filter(|key| reader.has(key)).copied().collect::<Vec<_>>() {
+        let line = reader.line(key);
+        reader.warn(line, format!("{key} means nothing with method {method}: remove it"));
+    }
+}
+
+fn required<T: super::value::FromYaml>(
+    reader: &mut Reader<'_, '_>,
+    key: &'static str,
+    example: &str,
+) -> Option<T> {
+    if !reader.has(key) {
+        reader.missing(key, example);
+        return None;
+    }
+    reader.bare(key)
+}
+
+/// Arguments that can be split as a shell splits them: each quote is closed.
+fn arguments(reader: &mut Reader<'_, '_>, key: &'static str) -> Option<String> {
+    if !reader.has(key) {
+        return Some(String::new());
+    }
+    let text = reader.value::<String>(key)?;
+    if let Some(quote) = open_quote(&text.value) {
+        reader.error(text.line, format!("{key}: the quote {quote} is not closed"));
+        return None;
+    }
+    Some(text.value)
+}
+
+/// The quote that is still open at the end, by the rules of a POSIX shell (section 2.2): a backslash
+/// takes the meaning of the next character, except within single quotes.
+fn open_quote(text: &str) -> Option<char> {
+    let mut open = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, open) {
+            ('\\', None | Some('"')) => drop(chars.next()),
+            ('\'' | '"', None) => open = Some(c),
+            (c, Some(quote)) if c == quote => open = None,
+            _ => {}
+        }
+    }
+    open
+}
+
+/// Two images with one title could not be told apart in the menu.
+pub(super) fn check_titles(images: &[ImageConfig], problems: &mut Problems) {
+    let mut titles: BTreeMap<&str, &ImageName> = BTreeMap::new();
+    for image in images {
+        if let Some(other) = titles.insert(&image.title, &image.name) {
+            let message = format!(
+                "dispname: `{}` is also what oss/{other} is called: the menu needs two names",
+                image.title
+            );
+            problems.error(&super::image_file(image.name.as_str()), image.title_line, message);
+        }
+    }
+}
+
+impl ImageConfig {
+    /// Checks that the files that it names are among those that its folder has.
+    pub(crate) fn check_files<'a>(
+        &self,
+        has: impl Fn(&str) -> bool,
+        paths: impl Iterator<Item = &'a str> + Clone,
+        problems: &mut Problems,
+    ) {
+        for file in self.files.iter().filter(|file| !has(file.value.as_str())) {
+            let near = nearest(file.value.as_str(), paths.clone());
+            let hint = near.map(|near| format!("; is {near} meant?")).unwrap_or_default();
+            let message = format!("there is no file `{}` in oss/{}{hint}", file.value, self.name);
+            problems.error(&super::image_file(self.name.as_str()), file.line, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_found() {
+        let check = |text, expect| assert_eq!(open_quote(text), expect, "{text}");
+        check("-cdrom disc.iso", None);
+        check("-append 'a b' -m \"1 G\"", None);
+        check("-append 'a b", Some('\''));
+        check(r#"a "b\" c"#, Some('"'));
+        check(r"a \' b", None);
+        check(r"'a \' b", None);
+    }
+}

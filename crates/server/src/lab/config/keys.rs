@@ -1,0 +1,338 @@
+//! Every key of every file: the one table that reading, its errors and `docs/configuration.md` are
+//! made from.
+
+/// A key of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    /// `section.key`, or `key` where a file has no sections.
+    pub(crate) path: &'static str,
+    /// What its value is, in the documentation.
+    pub(crate) kind: &'static str,
+    pub(crate) presence: Presence,
+    /// For the documentation: a sentence or two.
+    pub(crate) meaning: &'static str,
+}
+
+/// What is, if the key is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// An error, which shows this as an example.
+    Required(&'static str),
+    /// As if this were written.
+    Default(&'static str),
+    /// Nothing is; said so in the documentation.
+    Optional(&'static str),
+    /// It meant something once: a warning if it is there, with what to do.
+    Obsolete(&'static str),
+}
+
+use Presence::{Default, Obsolete, Optional, Required};
+
+const fn key(
+    path: &'static str,
+    kind: &'static str,
+    presence: Presence,
+    meaning: &'static str,
+) -> Key {
+    Key { path, kind, presence, meaning }
+}
+
+/// `Boottorrent.yaml`, version 1.
+pub(crate) const SERVER: &[Key] = &[
+    key("version", "1", Required("1"), "The format of this file."),
+    key(
+        "server.interface",
+        "name",
+        Required("eth0"),
+        "The network interface that nodes are on; `ip link` shows their names.",
+    ),
+    key(
+        "server.address",
+        "IPv4 address",
+        Required("192.168.1.1"),
+        "The server's address on that interface, as nodes reach it.",
+    ),
+    key(
+        "boot.default",
+        "image",
+        Optional("the only image"),
+        "What a node boots if nobody chooses: the name of a folder in `oss/`. Needed if there are \
+         several.",
+    ),
+    key(
+        "boot.timeout",
+        "time or `never`",
+        Default("30s"),
+        "How long the menu waits before the default image is booted. `0` boots it at once, without \
+         a menu; `never` (or a number below zero) waits for somebody to choose.",
+    ),
+    key(
+        "boot.seed_time",
+        "time",
+        Default("30s"),
+        "How long a node goes on sending to others after its image is whole, before it loads it. A \
+         good value is the time that the image takes over a node's link, plus the time between the \
+         first node's start and the last one's. `0` loads at once.",
+    ),
+    key(
+        "dhcp.mode",
+        "`auto`, `server`, `proxy` or `off`",
+        Default("auto"),
+        "`server` leases addresses. `proxy` adds the boot options to what another DHCP server \
+         leases. `auto` asks the network at start: `proxy` if another server answers, else \
+         `server`. `off` leaves it to a server that is told so by hand.",
+    ),
+    key(
+        "dhcp.ranges",
+        "range or list of them",
+        Default("[]"),
+        "The addresses to lease, such as `192.168.1.50-192.168.1.150`. They must not overlap or hold \
+         the server's.",
+    ),
+    key("dhcp.lease_time", "time", Default("12h"), "How long a lease holds."),
+    key("dhcp.router", "IPv4 address", Optional("none is told"), "The gateway told to nodes."),
+    key(
+        "dhcp.dns",
+        "IPv4 address or list of them",
+        Default("[]"),
+        "The name servers told to nodes. This server is none.",
+    ),
+    key("dhcp.domain", "domain", Optional("none is told"), "The domain told to nodes."),
+    key(
+        "dhcp.force",
+        "bool",
+        Default("false"),
+        "Lease addresses though another DHCP server on the network does, too. Nodes may then get \
+         either's.",
+    ),
+    key(
+        "tftp.enabled",
+        "bool",
+        Default("true"),
+        "Whether the first boot programs are served over TFTP, which most firmware needs.",
+    ),
+    key("tftp.port", "port", Default("69"), "UDP. Firmware asks only on 69."),
+    key(
+        "http.port",
+        "port",
+        Default("8080"),
+        "TCP: scripts, phase 1, manifest, images, reports, status.",
+    ),
+    key(
+        "swarm.tracker",
+        "bool",
+        Default("true"),
+        "Whether this server runs a BitTorrent tracker. Of `tracker`, `trackers` and `lsd` at least \
+         one is needed, else peers could not find each other.",
+    ),
+    key("swarm.tracker_port", "port", Default("10001"), "TCP and UDP of that tracker."),
+    key(
+        "swarm.trackers",
+        "URL or list of them",
+        Default("[]"),
+        "Other trackers, `http://…/announce` or `udp://…`, that peers announce to as well.",
+    ),
+    key(
+        "swarm.lsd",
+        "bool",
+        Default("false"),
+        "Local service discovery (BEP 14) by multicast, on the server and on nodes. Alone it is \
+         slow.",
+    ),
+    key(
+        "swarm.pex",
+        "bool",
+        Default("true"),
+        "Peer exchange (BEP 11) on the server and on nodes: peers tell each other of peers.",
+    ),
+    key("swarm.port", "port", Default("6881"), "TCP: the server's own peer."),
+    key(
+        "swarm.upload_limit",
+        "bytes per second",
+        Optional("no limit"),
+        "The most that the server's own peer sends, such as `50MB/s` or `10MiB`.",
+    ),
+    key(
+        "phase1.kernel",
+        "version or path",
+        Optional("the newest that is installed"),
+        "The kernel of phase 1: one that is installed, such as `6.1.0-28-amd64`, or the `.deb` of one, \
+         by its path from this file.",
+    ),
+    key(
+        "phase1.cmdline",
+        "text",
+        Default(""),
+        "Added to the kernel command line of phase 1, such as `console=ttyS0`.",
+    ),
+    key(
+        "phase1.modules",
+        "name or list of them",
+        Default("[]"),
+        "Kernel modules for phase 1 beside those that the usual network cards need.",
+    ),
+    key(
+        "phase1.loader",
+        "`ipxe` or `pxelinux`",
+        Default("ipxe"),
+        "What loads phase 1. PXELINUX knows only BIOS and TFTP.",
+    ),
+    key(
+        "log.level",
+        "`error`, `warn`, `info`, `debug` or `trace`",
+        Default("info"),
+        "How much is logged.",
+    ),
+];
+
+/// What a key of the years before version 0 was settled gets.
+const GONE: &str = "remove it";
+
+/// `Boottorrent.yaml`, version 0: that of the original.
+pub(crate) const ORIGINAL: &[Key] = &[
+    key("boottorrent.version", "0", Required("0"), "The format of this file."),
+    key(
+        "boottorrent.timeout",
+        "number",
+        Required("30"),
+        "`boot.timeout` in seconds; `0` boots at once, below zero waits for ever.",
+    ),
+    key("boottorrent.default_os", "image", Required("NAME"), "`boot.default`."),
+    key(
+        "boottorrent.seed_time",
+        "number",
+        Required("30"),
+        "`boot.seed_time` in seconds; below zero is zero.",
+    ),
+    key("boottorrent.host_ip", "IPv4 address", Required("192.168.1.1"), "`server.address`."),
+    key(
+        "boottorrent.display_oss",
+        "list",
+        Obsolete("remove it, every folder in oss/ is shown"),
+        "Which images the menu shows.",
+    ),
+    key(
+        "dnsmasq.enable_dhcp",
+        "bool",
+        Required("True"),
+        "`dhcp.mode`: `server` if true, `off` if false.",
+    ),
+    key(
+        "dnsmasq.user",
+        "text",
+        Obsolete("the service's unit says as whom it runs; remove it"),
+        "The user that dnsmasq became.",
+    ),
+    key("dnsmasq.interface", "name", Required("eth0"), "`server.interface`."),
+    key(
+        "dnsmasq.bind_interfaces",
+        "bool",
+        Obsolete("only the one interface is ever served; remove it"),
+        "Whether dnsmasq served the one interface alone.",
+    ),
+    key(
+        "dnsmasq.dhcp_range",
+        "text",
+        Required("192.168.1.50,192.168.1.150,12h"),
+        "`dhcp.ranges` and `dhcp.lease_time`: first address, last address, perhaps a netmask, \
+         perhaps how long a lease holds (`1h` if not).",
+    ),
+    key("dnsmasq.enable_tftp", "bool", Required("True"), "`tftp.enabled`."),
+    key("opentracker.enable", "bool", Required("True"), "`swarm.tracker`."),
+    key(
+        "opentracker.port",
+        "port",
+        Default("10001"),
+        "`swarm.tracker_port`; required if the tracker is enabled.",
+    ),
+    key("aria2.bt_enable_lpd", "bool", Required("False"), "`swarm.lsd`."),
+    key("aria2.enable_peer_exchange", "bool", Default("True"), "`swarm.pex`."),
+    key(
+        "aria2.console_log_level",
+        "`debug`, `info`, `notice`, `warn` or `error`",
+        Required("error"),
+        "`log.level`.",
+    ),
+    key("aria2.enable_dht", "bool", Obsolete(GONE), "There is no DHT in a lab."),
+    key(
+        "aria2.check_integrity",
+        "bool",
+        Obsolete("every byte is always verified; remove it"),
+        "Whether the image was verified.",
+    ),
+    key("hefur.enable", "bool", Obsolete(GONE), "A tracker before opentracker."),
+    key("hefur.port", "port", Obsolete(GONE), "Its port."),
+    key("transmission.rpc_port", "port", Obsolete(GONE), "The seeder before aria2."),
+    key("transmission.dht_enabled", "bool", Obsolete(GONE), "There is no DHT in a lab."),
+    key("transmission.lpd_enabled", "bool", Obsolete(GONE), "`aria2.bt_enable_lpd`."),
+];
+
+/// `oss/NAME/config.yaml`.
+pub(crate) const IMAGE: &[Key] = &[
+    key(
+        "dispname",
+        "text",
+        Required("Debian 12"),
+        "What the menu shows; no two images may have the same.",
+    ),
+    key(
+        "method",
+        "`kexec`, `bin` or `bin-qemu-x86_64`",
+        Required("kexec"),
+        "How the image is run: its kernel in place of phase 1's, a program of it in place of the \
+         agent, or a virtual machine.",
+    ),
+    key("kernel", "path", Optional("required by `kexec`"), "The kernel, within the folder."),
+    key(
+        "initrd",
+        "path or list of them",
+        Optional("required by `kexec`"),
+        "The initrd within the folder, or several, which are joined in this order. `[]` for a kernel \
+         that needs none.",
+    ),
+    key(
+        "cmdline",
+        "text",
+        Optional("`kexec`: empty"),
+        "The kernel command line, as the kernel shall see it, without quotes around it.",
+    ),
+    key("bin", "path", Optional("required by `bin`"), "The program, within the folder."),
+    key("binargs", "text", Optional("`bin`: none"), "Its arguments, split as a shell splits them."),
+    key(
+        "args",
+        "text",
+        Optional("required by `bin-qemu-x86_64`"),
+        "The arguments of qemu-system-x86_64, run in the folder, such as `-cdrom disc.iso`.",
+    ),
+];
+
+/// `nodes.yaml`, at the top.
+pub(crate) const NODES: &[Key] = &[
+    key("groups", "map", Optional("none"), "Groups by name, each with the keys of a group."),
+    key("nodes", "map", Optional("none"), "Nodes by name, each with the keys of a node."),
+];
+
+/// `nodes.yaml`, a group.
+pub(crate) const GROUP: &[Key] = &[
+    key("image", "image", Optional("none"), "What its nodes boot, without a menu."),
+    key(
+        "cmdline",
+        "text",
+        Default(""),
+        "Added to the image's command line on its nodes, before their own.",
+    ),
+];
+
+/// `nodes.yaml`, a node.
+pub(crate) const NODE: &[Key] = &[
+    key(
+        "mac",
+        "Ethernet address",
+        Required("52:54:00:12:34:56"),
+        "That of the interface it boots from. No two nodes may have the same.",
+    ),
+    key("address", "IPv4 address", Optional("any of the ranges"), "Leased to it and to no other."),
+    key("group", "group", Optional("none"), "The group whose image and cmdline it has."),
+    key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
+    key("cmdline", "text", Default(""), "Added to the image's command line on this node."),
+];

@@ -1,0 +1,80 @@
+//! `Boottorrent.yaml`, version 1.
+
+use std::time::Duration;
+
+use boot::ImageName;
+
+use super::draft::Draft;
+use super::keys;
+use super::reader::Reader;
+use super::value::{Cmdline, Domain, Interface, Rate, Timeout, TrackerUrl};
+use crate::lab::problem::Problems;
+use crate::lab::settings::{BootProgram, DhcpMode, LogLevel};
+use crate::lab::yaml::Node;
+
+/// Reads the file; what is wrong with it has a stand-in in the draft, and is a problem.
+pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
+    let mut reader = Reader::new(file, String::new(), root, keys::SERVER, problems);
+    let mut draft = Draft::empty(["dhcp.ranges", "boot.default"]);
+    let settings = &mut draft.settings;
+    let _ = reader.bare::<String>("version");
+    settings.interface = reader.bare("server.interface").map_or_else(String::new, |Interface(n)| n);
+    draft.address = reader.value("server.address");
+
+    draft.default = reader.value::<ImageName>("boot.default");
+    settings.menu.timeout = reader.bare("boot.timeout").and_then(|Timeout(time)| time);
+    settings.seed_time = time(&mut reader, "boot.seed_time");
+
+    let dhcp = &mut settings.dhcp;
+    dhcp.mode = reader.bare("dhcp.mode").unwrap_or(DhcpMode::Auto);
+    let ranges = reader.bare("dhcp.ranges");
+    draft.has_wrong_ranges = ranges.is_none();
+    draft.ranges = ranges.unwrap_or_default();
+    dhcp.lease_time = time(&mut reader, "dhcp.lease_time");
+    dhcp.router = reader.bare("dhcp.router");
+    dhcp.dns = reader.bare("dhcp.dns").unwrap_or_default();
+    dhcp.domain = reader.bare("dhcp.domain").map(|Domain(domain)| domain);
+    dhcp.force = reader.bare("dhcp.force").unwrap_or_default();
+    if dhcp.lease_time < LEASE_TIME_MIN && reader.has("dhcp.lease_time") {
+        let line = reader.line("dhcp.lease_time");
+        reader.error(
+            line,
+            "dhcp.lease_time is less than a minute: nodes would only renew; 12h is usual",
+        );
+    }
+
+    settings.tftp.enabled = reader.bare("tftp.enabled").unwrap_or_default();
+    settings.tftp.port = reader.bare("tftp.port").unwrap_or_default();
+    settings.http.port = reader.bare("http.port").unwrap_or_default();
+
+    settings.tracker.enabled = reader.bare("swarm.tracker").unwrap_or(true);
+    settings.tracker.port = reader.bare("swarm.tracker_port").unwrap_or_default();
+    let external: Vec<TrackerUrl> = reader.bare("swarm.trackers").unwrap_or_default();
+    settings.tracker.external = external.into_iter().map(|TrackerUrl(url)| url).collect();
+    settings.seeding.lsd = reader.bare("swarm.lsd").unwrap_or_default();
+    settings.seeding.pex = reader.bare("swarm.pex").unwrap_or_default();
+    settings.seeding.port = reader.bare("swarm.port").unwrap_or_default();
+    settings.seeding.upload_limit_bytes_per_s =
+        reader.bare("swarm.upload_limit").map(|Rate(rate)| rate);
+
+    settings.phase1.kernel = reader.bare("phase1.kernel");
+    settings.phase1.cmdline =
+        reader.bare("phase1.cmdline").map_or_else(String::new, |Cmdline(text)| text);
+    settings.phase1.modules = reader.bare("phase1.modules").unwrap_or_default();
+    settings.phase1.loader = reader.bare("phase1.loader").unwrap_or(BootProgram::Ipxe);
+    settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
+
+    draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
+    draft.note_line("discovery", reader.line("swarm.tracker"));
+    draft.note_line("dhcp", reader.line("dhcp.mode").or_else(|| reader.line("dhcp.ranges")));
+    draft.note_line("tftp", reader.line("tftp.enabled"));
+    draft
+}
+
+/// A lease that is renewed (at half its time, RFC 2131 section 4.4.5) more than twice a minute is a
+/// mistake in the unit.
+const LEASE_TIME_MIN: Duration = Duration::from_secs(60);
+
+fn time(reader: &mut Reader<'_, '_>, path: &'static str) -> Duration {
+    reader.bare(path).unwrap_or_default()
+}

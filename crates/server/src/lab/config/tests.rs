@@ -1,0 +1,495 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use boot::Loader;
+
+use super::keys::{Key, Presence};
+use super::*;
+use crate::lab::problem::{Problem, Severity};
+use crate::lab::settings::{DhcpMode, LogLevel};
+
+const SERVER: &str = "version: 1
+server:
+  interface: eth0
+  address: 10.0.0.1
+dhcp:
+  ranges: 10.0.0.10-10.0.0.99
+";
+
+const ORIGINAL: &str = "boottorrent:
+  version: 0
+  timeout: 30
+  default_os: debian
+  seed_time: 30
+  host_ip: 192.168.1.1
+dnsmasq:
+  enable_dhcp: True
+  interface: eth0
+  dhcp_range: \"192.168.1.50,192.168.1.150,12h\"
+  enable_tftp: True
+opentracker:
+  enable: True
+  port: 10001
+aria2:
+  bt_enable_lpd: False
+  enable_peer_exchange: True
+  console_log_level: error
+";
+
+const IMAGE: &str = "dispname: Debian 12
+method: kexec
+kernel: vmlinuz
+initrd: initrd.img
+cmdline: quiet root=\"/dev/ram0\"
+";
+
+fn texts(server: &str) -> Texts {
+    let images = vec![("debian".to_owned(), Some(IMAGE.to_owned()))];
+    Texts { server: server.to_owned(), nodes: None, images }
+}
+
+fn found(texts: &Texts) -> (Configuration, Vec<Problem>) {
+    let mut problems = Problems::default();
+    let configuration = check(Path::new("/lab"), texts, &mut problems);
+    (configuration, problems.sorted().iter().cloned().collect())
+}
+
+/// Expects these problems: where, and a part of the message.
+#[track_caller]
+fn expect(texts: &Texts, expect: &[(&str, &str)]) -> Configuration {
+    let (configuration, problems) = found(texts);
+    let list = problems.iter().map(|problem| format!("{problem}\n")).collect::<String>();
+    assert_eq!(problems.len(), expect.len(), "{list}");
+    for (problem, (place, part)) in problems.iter().zip(expect) {
+        let found = problem.to_string();
+        assert!(found.starts_with(&format!("{place}: ")), "{found:?} is not at {place:?}");
+        assert!(found.contains(part), "{found:?} without {part:?}");
+    }
+    configuration
+}
+
+#[track_caller]
+fn server(text: &str, problems: &[(&str, &str)]) -> Configuration {
+    expect(&texts(text), problems)
+}
+
+/// The file with another line in place of the first that begins so.
+fn with(text: &str, line: &str, other: &str) -> String {
+    assert!(text.contains(line), "{line}");
+    text.replacen(line, other, 1)
+}
+
+#[test]
+fn a_short_file_is_enough() {
+    let configuration = server(SERVER, &[]);
+    let settings = &configuration.settings;
+    assert_eq!(settings.dir, Path::new("/lab"));
+    assert_eq!(settings.interface, "eth0");
+    assert_eq!(settings.address, Ipv4Addr::new(10, 0, 0, 1));
+    assert_eq!(settings.dhcp.mode, DhcpMode::Auto);
+    assert_eq!(settings.dhcp.ranges[0].to_string(), "10.0.0.10-10.0.0.99");
+    assert_eq!(settings.dhcp.lease_time, Duration::from_secs(43_200));
+    assert_eq!(settings.menu.default.as_str(), "debian");
+    assert_eq!(settings.menu.timeout, Some(Duration::from_secs(30)));
+    assert_eq!((settings.http.port, settings.tracker.port, settings.tftp.port), (8080, 10001, 69));
+    assert!(settings.tracker.enabled && settings.seeding.pex && !settings.seeding.lsd);
+    assert_eq!(settings.log_level, LogLevel::Info);
+}
+
+#[test]
+fn every_default_is_a_value_of_its_key() {
+    // A default that does not parse is seen as a problem or as a stand-in; each has to be looked at.
+    for key in [keys::SERVER, keys::ORIGINAL, keys::IMAGE, keys::NODE, keys::GROUP].concat() {
+        let Key { path, presence: Presence::Default(text), .. } = key else { continue };
+        let good = match key.kind {
+            "bool" => reader::default::<bool>(text).is_some(),
+            "port" => reader::default::<u16>(text).is_some(),
+            "time" => reader::default::<Duration>(text).is_some(),
+            "time or `never`" => reader::default::<value::Timeout>(text).is_some(),
+            kind if kind.ends_with("list of them") => text == "[]",
+            "text" => text.is_empty(),
+            _ => match path {
+                "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
+                "log.level" => reader::default::<LogLevel>(text).is_some(),
+                "phase1.loader" => {
+                    reader::default::<crate::lab::settings::BootProgram>(text).is_some()
+                }
+                _ => false,
+            },
+        };
+        assert!(good, "{path}: {text}");
+    }
+}
+
+#[test]
+fn every_problem_of_every_file_is_told_at_once() {
+    let texts = Texts {
+        server: "version: 1
+server:
+  interface: eth0
+  address: 10.0.0.256
+boot:
+  default: debain
+  timout: 10s
+dhcp:
+  mode: sever
+http:
+  port: 0
+"
+        .to_owned(),
+        nodes: Some("nodes:\n  c1: {mac: 12, image: arch}\n  c_2: {}\n".to_owned()),
+        images: vec![
+            ("debian".to_owned(), Some("dispname: A\nmethod: kexek\n".to_owned())),
+            ("with space".to_owned(), None),
+        ],
+    };
+    expect(
+        &texts,
+        &[
+            ("Boottorrent.yaml:4", "`10.0.0.256` is no IPv4 address"),
+            ("Boottorrent.yaml:6", "there is no oss/debain; is debian meant?"),
+            ("Boottorrent.yaml:7", "there is no key `boot.timout`; is `boot.timeout` meant?"),
+            ("Boottorrent.yaml:9", "`sever` is none of auto, server, proxy, off; is server meant?"),
+            ("Boottorrent.yaml:9", "warning: dhcp.ranges is empty"),
+            ("Boottorrent.yaml:11", "`0` is no port"),
+            ("nodes.yaml:2", "image: there is no oss/arch"),
+            ("nodes.yaml:2", "`12` is not an Ethernet address"),
+            ("nodes.yaml:3", "`c_2` cannot name a node"),
+            ("oss/debian/config.yaml:2", "is kexec meant?"),
+            ("oss/with space", "cannot name an image"),
+        ],
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_told_the_right_one() {
+    let text = format!("{SERVER}tftp:\n  lease_time: 1h\n");
+    server(&text, &[("Boottorrent.yaml:8", "is `dhcp.lease_time` meant?")]);
+    let text = format!("{SERVER}hologram:\n  beams: 3\n");
+    server(&text, &[("Boottorrent.yaml:7", "known here: version, server, boot, dhcp")]);
+    let text = format!("{SERVER}  hologram: 3\n");
+    server(&text, &[("Boottorrent.yaml:7", "known here: mode, ranges, lease_time")]);
+}
+
+#[test]
+fn what_is_missing_is_told_with_an_example() {
+    server(
+        "version: 1\nserver:\n",
+        &[
+            ("Boottorrent.yaml", "warning: dhcp.ranges is empty"),
+            ("Boottorrent.yaml:2", "write `address: 192.168.1.1` in the section server"),
+            ("Boottorrent.yaml:2", "write `interface: eth0` in the section server"),
+        ],
+    );
+}
+
+#[test]
+fn the_format_is_said_in_the_file() {
+    let without = with(SERVER, "version: 1\n", "");
+    server(&without, &[("Boottorrent.yaml:1", "write `version: 1` at the top")]);
+    server(&with(SERVER, "version: 1", "version: 2"), &[("Boottorrent.yaml:1", "update this")]);
+    let other = with(ORIGINAL, "version: 0", "version: 3");
+    server(&other, &[("Boottorrent.yaml:2", "there is no format 3")]);
+}
+
+#[test]
+fn a_section_that_is_no_map_is_told() {
+    server(
+        "version: 1\nserver: eth0\ndhcp: [a]\n",
+        &[
+            ("Boottorrent.yaml", "warning"),
+            ("Boottorrent.yaml:2", "expected `key: value` lines here, not a value"),
+            ("Boottorrent.yaml:2", "server.address is missing"),
+            ("Boottorrent.yaml:2", "server.interface is missing"),
+            ("Boottorrent.yaml:3", "not a list"),
+        ],
+    );
+}
+
+#[test]
+fn ranges_leave_out_the_server_and_each_other() {
+    let ranges = |list: &str| with(SERVER, "10.0.0.10-10.0.0.99", list);
+    server(&ranges("10.0.0.1-10.0.0.9"), &[("Boottorrent.yaml:6", "the server's own address")]);
+    server(&ranges("10.0.0.9-10.0.0.5"), &[("Boottorrent.yaml:6", "ends before it begins")]);
+    let list = "\n  - 10.0.0.5-10.0.0.9\n  - 10.0.0.9-10.0.0.20";
+    server(&ranges(list), &[("Boottorrent.yaml:8", "overlap")]);
+}
+
+#[test]
+fn a_server_without_addresses_is_refused_and_a_proxy_is_not() {
+    let mode = |mode| with(SERVER, "ranges: 10.0.0.10-10.0.0.99", &format!("mode: {mode}"));
+    server(&mode("server"), &[("Boottorrent.yaml:6", "write `ranges: FIRST-LAST`")]);
+    server(&mode("auto"), &[("Boottorrent.yaml:6", "warning: dhcp.ranges is empty")]);
+    server(&mode("proxy"), &[]);
+    server(&mode("off"), &[]);
+    let mut texts = texts(&mode("server"));
+    texts.nodes = Some("nodes: {c1: {mac: 525400123456, address: 10.0.0.7}}".to_owned());
+    let configuration = expect(&texts, &[]);
+    assert_eq!(configuration.settings.dhcp.reservations.len(), 1);
+}
+
+#[test]
+fn peers_have_a_way_to_find_each_other() {
+    let swarm = |swarm: &str| format!("{SERVER}swarm:\n  tracker: false\n{swarm}");
+    server(&swarm(""), &[("Boottorrent.yaml:8", "no way to find each other")]);
+    server(&swarm("  lsd: true"), &[("Boottorrent.yaml:8", "warning: no tracker")]);
+    let configuration = server(&swarm("  trackers: http://10.0.0.2:6969/announce"), &[]);
+    assert_eq!(configuration.settings.tracker.external, ["http://10.0.0.2:6969/announce"]);
+}
+
+#[test]
+fn ports_are_different() {
+    let text = format!("{SERVER}http:\n  port: 10001\n");
+    server(&text, &[("Boottorrent.yaml:8", "both have TCP port 10001")]);
+}
+
+#[test]
+fn a_timeout_of_zero_is_at_once_and_one_below_is_never() {
+    let check = |timeout: &str, expect: Option<u64>| {
+        let text = format!("{SERVER}boot:\n  timeout: {timeout}\n");
+        let found = server(&text, &[]).settings.menu.timeout;
+        assert_eq!(found.map(|time| time.as_secs()), expect, "{timeout}");
+        let text = with(ORIGINAL, "timeout: 30", &format!("timeout: {timeout}"));
+        let found = server(&text, &[]).settings.menu.timeout;
+        assert_eq!(found.map(|time| time.as_secs()), expect, "{timeout} in version 0");
+    };
+    check("0", Some(0));
+    check("45", Some(45));
+    check("-1", None);
+}
+
+#[test]
+fn several_images_need_a_default() {
+    let mut texts = texts(SERVER);
+    texts.images.push(("arch".to_owned(), Some(with(IMAGE, "Debian 12", "Arch"))));
+    expect(&texts, &[("Boottorrent.yaml", "choose one of debian, arch")]);
+    texts.server.push_str("boot:\n  default: arch\n");
+    let configuration = expect(&texts, &[]);
+    assert_eq!(configuration.settings.menu.default.as_str(), "arch");
+    let titles: Vec<&str> = configuration.images.iter().map(|i| i.title.as_str()).collect();
+    assert_eq!(titles, ["Arch", "Debian 12"]);
+}
+
+#[test]
+fn a_lab_without_images_is_refused() {
+    let texts = Texts { images: vec![], ..texts(SERVER) };
+    expect(&texts, &[("oss", "there is no image")]);
+}
+
+#[test]
+fn titles_are_unique() {
+    let mut texts = texts(&format!("{SERVER}boot: {{default: debian}}"));
+    texts.images.push(("other".to_owned(), Some(IMAGE.to_owned())));
+    expect(&texts, &[("oss/other/config.yaml:1", "is also what oss/debian is called")]);
+}
+
+#[test]
+fn the_original_is_translated() {
+    let settings = server(ORIGINAL, &[]).settings;
+    assert_eq!(settings.interface, "eth0");
+    assert_eq!(settings.address, Ipv4Addr::new(192, 168, 1, 1));
+    assert_eq!(settings.dhcp.mode, DhcpMode::Server);
+    assert_eq!(settings.dhcp.ranges[0].to_string(), "192.168.1.50-192.168.1.150");
+    assert_eq!(settings.dhcp.lease_time, Duration::from_secs(43_200));
+    assert_eq!(settings.seed_time, Duration::from_secs(30));
+    assert_eq!(settings.log_level, LogLevel::Error);
+    assert_eq!(settings.tracker.port, 10001);
+    assert!(settings.tftp.enabled && settings.seeding.pex && !settings.seeding.lsd);
+}
+
+#[test]
+fn every_key_of_the_original_has_its_effect() {
+    let changed = |line: &str, other: &str| server(&with(ORIGINAL, line, other), &[]).settings;
+    assert_eq!(changed("seed_time: 30", "seed_time: -5").seed_time, Duration::ZERO);
+    assert_eq!(changed("seed_time: 30", "seed_time: 90").seed_time, Duration::from_secs(90));
+    assert!(!changed("exchange: True", "exchange: False").seeding.pex);
+    assert!(changed("lpd: False", "lpd: True").seeding.lsd);
+    assert_eq!(changed("port: 10001", "port: 6969").tracker.port, 6969);
+    assert_eq!(changed("level: error", "level: notice").log_level, LogLevel::Info);
+    assert_eq!(
+        changed("host_ip: 192.168.1.1", "host_ip: 10.9.8.7").address.octets(),
+        [10, 9, 8, 7]
+    );
+    let off = with(ORIGINAL, "enable_dhcp: True", "enable_dhcp: False");
+    let off = server(&off, &[("Boottorrent.yaml:8", "warning: dnsmasq.enable_dhcp is false")]);
+    assert_eq!(off.settings.dhcp.mode, DhcpMode::Off);
+    let off = with(ORIGINAL, "enable_tftp: True", "enable_tftp: False");
+    let off = server(&off, &[("Boottorrent.yaml:11", "warning: TFTP is off")]);
+    assert!(!off.settings.tftp.enabled);
+}
+
+#[test]
+fn what_the_original_demands_is_demanded() {
+    server(
+        &with(ORIGINAL, "  default_os: debian\n", ""),
+        &[("Boottorrent.yaml:1", "boottorrent.default_os is missing")],
+    );
+    server(
+        &with(ORIGINAL, "  port: 10001\n", ""),
+        &[("Boottorrent.yaml:12", "opentracker.port is missing")],
+    );
+    let text = with(ORIGINAL, "  enable: True\n  port: 10001\n", "  enable: False\n");
+    server(&text, &[("Boottorrent.yaml:13", "no way to find each other")]);
+    let text = text.replace("lpd: False", "lpd: True");
+    server(&text, &[("Boottorrent.yaml:13", "warning: no tracker")]);
+}
+
+#[test]
+fn what_no_longer_means_anything_is_a_warning() {
+    let text =
+        with(ORIGINAL, "  interface:", "  user: nobody\n  bind_interfaces: True\n  interface:");
+    let text = format!("{text}  enable_dht: False\nhefur:\n  port: 6969\n");
+    server(
+        &text,
+        &[
+            ("Boottorrent.yaml:9", "warning: dnsmasq.user no longer means anything"),
+            ("Boottorrent.yaml:10", "warning: dnsmasq.bind_interfaces"),
+            ("Boottorrent.yaml:21", "warning: aria2.enable_dht"),
+            ("Boottorrent.yaml:23", "warning: hefur.port"),
+        ],
+    );
+}
+
+#[track_caller]
+fn image(text: &str, problems: &[(usize, &str)]) -> Option<Loader> {
+    let images = vec![("debian".to_owned(), Some(text.to_owned()))];
+    let texts = Texts { images, ..texts(SERVER) };
+    let places: Vec<String> = problems
+        .iter()
+        .map(|(line, _)| match line {
+            0 => "oss/debian/config.yaml".to_owned(),
+            line => format!("oss/debian/config.yaml:{line}"),
+        })
+        .collect();
+    let problems: Vec<(&str, &str)> =
+        places.iter().map(String::as_str).zip(problems.iter().map(|(_, part)| *part)).collect();
+    let mut images = expect(&texts, &problems).images;
+    images.pop().map(|image| image.loader)
+}
+
+#[test]
+fn a_kernel_is_run_with_its_initrds_and_its_unquoted_command_line() {
+    let path = |text: &str| text.parse().unwrap();
+    let expect = |initrds| Loader::Kexec {
+        kernel: path("vmlinuz"),
+        initrds,
+        cmdline: "quiet root=\"/dev/ram0\"".to_owned(),
+    };
+    assert_eq!(image(IMAGE, &[]), Some(expect(vec![path("initrd.img")])));
+    let two = with(IMAGE, "initrd.img", "[a.img, b/c.img]");
+    assert_eq!(image(&two, &[]), Some(expect(vec![path("a.img"), path("b/c.img")])));
+    assert_eq!(image(&with(IMAGE, "initrd.img", "[]"), &[]), Some(expect(vec![])));
+}
+
+#[test]
+fn a_kernel_needs_a_name_and_an_initrd() {
+    let problems = [(0, "write `initrd: initrd.img`"), (0, "write `kernel: vmlinuz`")];
+    image("dispname: A\nmethod: kexec\n", &problems);
+    image("method: kexec\nkernel: a\ninitrd: b\n", &[(0, "dispname is missing")]);
+    image(&with(IMAGE, "vmlinuz", "../vmlinuz"), &[(3, "without `.` or `..`")]);
+}
+
+#[test]
+fn programs_and_machines_have_their_arguments() {
+    let loader = image("dispname: T\nmethod: bin\nbin: run\nbinargs: -a 'b c'\n", &[]);
+    assert_eq!(
+        loader,
+        Some(Loader::Exec { bin: "run".parse().unwrap(), args: "-a 'b c'".to_owned() })
+    );
+    let loader = image("dispname: D\nmethod: bin-qemu-x86_64\nargs: -fda odin.img\n", &[]);
+    assert_eq!(loader, Some(Loader::Qemu { args: "-fda odin.img".to_owned() }));
+    image("dispname: D\nmethod: bin-qemu-x86_64\n", &[(0, "write `args: -cdrom disc.iso`")]);
+    image("dispname: D\nmethod: bin\n", &[(0, "write `bin: program`")]);
+    image("dispname: D\nmethod: bin\nbin: a\nbinargs: \"'x\"\n", &[(4, "is not closed")]);
+    image("dispname: D\nmethod: qemu-iso\n", &[(2, "is bin-qemu-x86_64 meant?")]);
+}
+
+#[test]
+fn keys_of_other_methods_are_warned_of() {
+    image(
+        &format!("{IMAGE}args: -m 1G\n"),
+        &[(6, "warning: args means nothing with method kexec")],
+    );
+}
+
+#[test]
+fn files_that_are_not_there_are_told_with_the_nearest() {
+    let configuration = server(SERVER, &[]);
+    let paths = ["vmlinuz-6.1", "initrd.img"];
+    let mut problems = Problems::default();
+    let image = &configuration.images[0];
+    image.check_files(|path| paths.contains(&path), paths.into_iter(), &mut problems);
+    let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(list, ["oss/debian/config.yaml:3: there is no file `vmlinuz` in oss/debian"]);
+    let paths = ["vmlinux", "initrd.img"];
+    let mut problems = Problems::default();
+    image.check_files(|path| paths.contains(&path), paths.into_iter(), &mut problems);
+    assert!(problems.to_string().ends_with("is vmlinux meant?"), "{problems}");
+}
+
+#[track_caller]
+fn nodes(text: &str, problems: &[(&str, &str)]) -> Settings {
+    let texts = Texts { nodes: Some(text.to_owned()), ..texts(SERVER) };
+    expect(&texts, problems).settings
+}
+
+#[test]
+fn nodes_have_what_their_group_has() {
+    let settings = nodes(
+        "groups:
+  row-a: {image: debian, cmdline: console=ttyS0}
+nodes:
+  c001:
+    mac: 52:54:00:12:34:01
+    address: 10.0.0.7
+    group: row-a
+    cmdline: debug
+  c002: {mac: 52-54-00-12-34-02}
+",
+        &[],
+    );
+    let [first, second] = settings.nodes.as_slice() else { panic!("{:?}", settings.nodes) };
+    assert_eq!((first.name.as_str(), first.cmdline.as_str()), ("c001", "console=ttyS0 debug"));
+    assert_eq!(first.image.as_ref().unwrap().as_str(), "debian");
+    assert_eq!((second.image.as_ref(), second.cmdline.as_str()), (None, ""));
+    let reservation = &settings.dhcp.reservations[0];
+    assert_eq!(reservation.address, Ipv4Addr::new(10, 0, 0, 7));
+    assert_eq!(reservation.hostname.as_deref(), Some("c001"));
+}
+
+#[test]
+fn nodes_have_different_addresses() {
+    nodes(
+        "nodes:
+  a: {mac: 525400123401, address: 10.0.0.7}
+  b: {mac: 52:54:00:12:34:01, address: 10.0.0.7}
+  c: {mac: 525400123403, address: 10.0.0.1}
+  d: {}
+",
+        &[
+            ("nodes.yaml:3", "nodes.b.address: 10.0.0.7 is also a's"),
+            ("nodes.yaml:3", "nodes.b.mac: 52:54:00:12:34:01 is also a's"),
+            ("nodes.yaml:4", "the server's own address"),
+            ("nodes.yaml:5", "nodes.d.mac is missing"),
+        ],
+    );
+}
+
+#[test]
+fn groups_and_keys_of_nodes_must_be_known() {
+    nodes(
+        "groups: {rack: {}}\nnodes:\n  a: {mac: 525400123401, group: rakc, imge: debian}\n",
+        &[
+            ("nodes.yaml:3", "there is no group `rakc`; is rack meant?"),
+            ("nodes.yaml:3", "there is no key `imge`; is `image` meant?"),
+        ],
+    );
+    nodes("nodes: [a, b]\n", &[("nodes.yaml:1", "write a line `NAME:` for each")]);
+    nodes("", &[]);
+}
+
+#[test]
+fn warnings_stop_nothing() {
+    let (_, problems) = found(&texts(&with(SERVER, "ranges: 10.0.0.10-10.0.0.99", "mode: auto")));
+    assert_eq!(problems[0].severity, Severity::Warning);
+}

@@ -1,0 +1,407 @@
+//! Values of the configuration: what may be written for each type, and what to write instead.
+//!
+//! [`FromYaml`] never says where it is or for which key: the reader adds that.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use boot::image::CMDLINE_LEN_MAX;
+use boot::{ImageName, ImagePath, Mac};
+
+use crate::lab::settings::{BootProgram, DhcpMode, LogLevel, Range};
+use crate::lab::yaml::{Node, Value};
+use crate::quantity;
+
+/// The longest time that can be said, in seconds: ten years, which fits every protocol's 32 bits.
+pub(crate) const DURATION_S_MAX: u64 = 10 * 365 * 24 * 3600;
+
+/// A type that a value of the configuration can have.
+pub(crate) trait FromYaml: Sized {
+    /// The value, or what is wrong with it and what to write instead.
+    fn from_yaml(node: &Node) -> Result<Self, String>;
+}
+
+/// A value and its line; a default has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found<T> {
+    pub(crate) value: T,
+    pub(crate) line: Option<usize>,
+}
+
+impl<T: FromYaml> FromYaml for Found<T> {
+    fn from_yaml(node: &Node) -> Result<Self, String> {
+        Ok(Self { value: T::from_yaml(node)?, line: Some(node.line) })
+    }
+}
+
+/// The text of a scalar; `what` is the kind of value that is expected.
+fn text<'a>(node: &'a Node, what: &str) -> Result<&'a str, String> {
+    match &node.value {
+        Value::Scalar(text) => Ok(text),
+        _ => Err(format!("is {}, not {what}", node.kind())),
+    }
+}
+
+/// A value that some text stands for.
+macro_rules! from_text {
+    ($type:ty, $what:literal, $parse:expr) => {
+        impl FromYaml for $type {
+            fn from_yaml(node: &Node) -> Result<Self, String> {
+                let parse: fn(&str) -> Result<Self, String> = $parse;
+                parse(text(node, $what)?.trim())
+            }
+        }
+    };
+}
+
+from_text!(String, "a text", parse_line);
+from_text!(bool, "true or false", parse_bool);
+from_text!(u16, "a port", parse_port);
+from_text!(Duration, "a length of time", parse_duration);
+from_text!(Ipv4Addr, "an IPv4 address", parse_address);
+from_text!(Range, "a range of addresses", parse_range);
+from_text!(Mac, "an Ethernet address", |text| text.parse().map_err(said));
+from_text!(ImageName, "the name of an image", |text| text.parse().map_err(said));
+from_text!(ImagePath, "a path", |text| text.parse().map_err(said));
+
+fn said(error: impl std::error::Error) -> String {
+    error.to_string()
+}
+
+/// One, or a list of them.
+impl<T: FromYaml> FromYaml for Vec<T> {
+    fn from_yaml(node: &Node) -> Result<Self, String> {
+        match &node.value {
+            Value::List(nodes) => nodes.iter().map(T::from_yaml).collect(),
+            _ => Ok(vec![T::from_yaml(node)?]),
+        }
+    }
+}
+
+/// Text of one line.
+fn parse_line(text: &str) -> Result<String, String> {
+    match text.contains(|c: char| c.is_control()) {
+        true => Err("has a line break or another control character: write it in one line".into()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// As people and YAML 1.1 write it.
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Ok(true),
+        "false" | "no" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("`{text}` is no port: write a number from 1 to 65535")),
+    }
+}
+
+/// `30s`, `10min`, `12h`, `7d`, `1h 30min`; a bare number is seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let refuse =
+        || format!("`{text}` is no length of time: write it like 30s, 10min, 12h, 7d or 1h 30min");
+    let mut rest = text.trim();
+    let mut total: u64 = 0;
+    if rest.is_empty() {
+        return Err(refuse());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "" if after.is_empty() => 1,
+            "s" | "sec" | "second" | "seconds" => 1,
+            "m" | "min" | "minute" | "minutes" => 60,
+            "h" | "hour" | "hours" => 3600,
+            "d" | "day" | "days" => 24 * 3600,
+            "w" | "week" | "weeks" => 7 * 24 * 3600,
+            _ => return Err(refuse()),
+        };
+        let number: u64 = number.parse().map_err(|_| refuse())?;
+        total = number.checked_mul(factor).and_then(|s| s.checked_add(total)).ok_or_else(refuse)?;
+        rest = after.trim_start();
+    }
+    match total > DURATION_S_MAX {
+        true => Err(format!("`{text}` is longer than ten years")),
+        false => Ok(Duration::from_secs(total)),
+    }
+}
+
+/// When the menu chooses by itself: none is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+from_text!(Timeout, "a length of time", |text| match text {
+    "never" => Ok(Self(None)),
+    // As the original has it.
+    text if text.starts_with('-') && text[1..].parse::<u64>().is_ok() => Ok(Self(None)),
+    text => parse_duration(text)
+        .map(|time| Self(Some(time)))
+        .map_err(|error| format!("{error}, 0 for at once, or never")),
+});
+
+/// Whole seconds as the original has them; below zero is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) i64);
+
+from_text!(Seconds, "a number of seconds", |text| {
+    let number: Result<i64, _> = text.parse();
+    match number {
+        Ok(number) if number <= DURATION_S_MAX as i64 => Ok(Self(number)),
+        _ => Err(format!("`{text}` is no number of seconds: write one such as 30")),
+    }
+});
+
+/// A limit in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) u64);
+
+from_text!(Rate, "a number of bytes per second", |text| quantity::parse_rate(text).map(Self));
+
+fn parse_address(text: &str) -> Result<Ipv4Addr, String> {
+    let refuse = || format!("`{text}` is no IPv4 address: write it like 192.168.1.1");
+    let address: Ipv4Addr = text.parse().map_err(|_| refuse())?;
+    let special = [address.is_unspecified(), address.is_multicast(), address.is_broadcast()];
+    match special.contains(&true) {
+        true => Err(format!("`{text}` is an IPv4 address that no one computer can have")),
+        false => Ok(address),
+    }
+}
+
+/// `FIRST-LAST`, with spaces around the dash or not, or `FIRST,LAST`.
+fn parse_range(text: &str) -> Result<Range, String> {
+    let refuse =
+        || format!("`{text}` is no range of addresses: write it like 192.168.1.50-192.168.1.150");
+    let (first, last) = text.split_once(['-', ',']).ok_or_else(refuse)?;
+    let (first, last) = (parse_address(first.trim())?, parse_address(last.trim())?);
+    ordered(first, last)
+}
+
+/// The range between two addresses.
+pub(crate) fn ordered(first: Ipv4Addr, last: Ipv4Addr) -> Result<Range, String> {
+    match first <= last {
+        true => Ok(Range { first, last }),
+        false => Err(format!("`{first}-{last}` ends before it begins: write {last}-{first}")),
+    }
+}
+
+/// One of a few words; another is told which is nearest.
+fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let hint = nearest(text, names.iter().copied()).map(|near| format!("; is {near} meant?"));
+    Err(format!("`{text}` is none of {}{}", names.join(", "), hint.unwrap_or_default()))
+}
+
+from_text!(DhcpMode, "a word", |text| word(
+    text,
+    &[("auto", Self::Auto), ("server", Self::Server), ("proxy", Self::Proxy), ("off", Self::Off)]
+));
+
+from_text!(BootProgram, "a word", |text| word(
+    text,
+    &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
+));
+
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+from_text!(LogLevel, "a word", |text| match text {
+    // Of aria2, whose levels the original's are.
+    "notice" => Ok(Self::Info),
+    text => word(text, &LEVELS),
+});
+
+/// The name of a network interface, as Linux has them: at most 15 bytes (`IFNAMSIZ` less the NUL).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Interface(pub(crate) String);
+
+from_text!(Interface, "the name of an interface", |text| {
+    let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    match text.is_empty() || text.len() > 15 || text.contains(bad) || text == "." || text == ".." {
+        true => Err(format!("`{text}` cannot name an interface: `ip link` shows their names")),
+        false => Ok(Self(text.to_owned())),
+    }
+});
+
+/// The URL of a tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrackerUrl(pub(crate) String);
+
+from_text!(TrackerUrl, "a URL", |text| {
+    let rest = ["http://", "udp://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let good = |rest: &str| {
+        !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace)
+    };
+    match rest.is_some_and(good) {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!(
+            "`{text}` is no tracker: write its URL like http://10.0.0.2:6969/announce or \
+             udp://10.0.0.2:6969"
+        )),
+    }
+});
+
+/// A kernel command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cmdline(pub(crate) String);
+
+from_text!(Cmdline, "a command line", |text| match text.len() > CMDLINE_LEN_MAX {
+    true => Err(format!("has {} bytes, the kernel takes {CMDLINE_LEN_MAX}", text.len())),
+    false => parse_line(text).map(Self),
+});
+
+/// A name that a computer can have: a label of RFC 1123 section 2.1.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Label(pub(crate) String);
+
+from_text!(Label, "a name", |text| {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let edges = ends(text.chars().next()) && ends(text.chars().next_back());
+    match edges && text.len() <= 63 && text.chars().all(good) {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!(
+            "`{text}` cannot name a node: use letters, digits and -, begin and end with a letter \
+             or digit, 63 at most"
+        )),
+    }
+});
+
+/// A domain: labels joined by dots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Domain(pub(crate) String);
+
+from_text!(Domain, "a domain", |text| {
+    let node = |label: &str| Node { line: 1, value: Value::Scalar(label.to_owned()) };
+    let good = text.split('.').all(|label| Label::from_yaml(&node(label)).is_ok());
+    match good && text.len() <= 253 {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!("`{text}` is no domain: write it like lab.example.org")),
+    }
+});
+
+/// The word that was probably meant: at most a third of its letters are others.
+pub(crate) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |word: &str| strsim::damerau_levenshtein(text, word);
+    let near = words.into_iter().min_by_key(|word| distance(word))?;
+    (distance(near) <= near.len().max(3) / 3).then_some(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T: FromYaml + PartialEq + std::fmt::Debug>(text: &str, expect: Result<T, &str>) {
+        let node = crate::lab::yaml::parse(text).0.unwrap();
+        match (T::from_yaml(&node), expect) {
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error:?} without {part:?}"),
+            (found, expect) => assert_eq!(found, expect.map_err(str::to_owned), "{text}"),
+        }
+    }
+
+    #[test]
+    fn times_are_written_with_their_unit() {
+        let s = Duration::from_secs;
+        check("30s", Ok(s(30)));
+        check("30", Ok(s(30)));
+        check("10 min", Ok(s(600)));
+        check("12h", Ok(s(43_200)));
+        check("1h 30min", Ok(s(5400)));
+        check("7d", Ok(s(604_800)));
+        check("1w", Ok(s(604_800)));
+        check::<Duration>("12x", Err("like 30s"));
+        check::<Duration>("h", Err("like 30s"));
+        check::<Duration>("-5s", Err("like 30s"));
+        check::<Duration>("1h 30", Ok(s(3630)));
+        check::<Duration>("99999999999999999999d", Err("like 30s"));
+        check::<Duration>("4000d", Err("ten years"));
+        check::<Duration>("[30s]", Err("a list, not a length of time"));
+    }
+
+    #[test]
+    fn a_timeout_is_a_time_or_never() {
+        check("30s", Ok(Timeout(Some(Duration::from_secs(30)))));
+        check("0", Ok(Timeout(Some(Duration::ZERO))));
+        check("never", Ok(Timeout(None)));
+        check("-1", Ok(Timeout(None)));
+        check::<Timeout>("-x", Err("or never"));
+        check::<Timeout>("soon", Err("or never"));
+    }
+
+    #[test]
+    fn ranges_run_upwards() {
+        let range =
+            |first: [u8; 4], last: [u8; 4]| Range { first: first.into(), last: last.into() };
+        check("10.0.0.5-10.0.0.9", Ok(range([10, 0, 0, 5], [10, 0, 0, 9])));
+        check("10.0.0.5 - 10.0.0.9", Ok(range([10, 0, 0, 5], [10, 0, 0, 9])));
+        check("10.0.0.5,10.0.0.5", Ok(range([10, 0, 0, 5], [10, 0, 0, 5])));
+        check::<Range>("10.0.0.9-10.0.0.5", Err("write 10.0.0.5-10.0.0.9"));
+        check::<Range>("10.0.0.9", Err("write it like"));
+        check::<Range>("10.0.0.9-300.0.0.1", Err("`300.0.0.1` is no IPv4 address"));
+    }
+
+    #[test]
+    fn addresses_are_those_of_one_computer() {
+        check("192.168.1.1", Ok(Ipv4Addr::new(192, 168, 1, 1)));
+        for text in ["192.168.1", "192.168.1.256", "::1", "0.0.0.0", "224.0.0.1", "host"] {
+            check::<Ipv4Addr>(text, Err("IPv4 address"));
+        }
+    }
+
+    #[test]
+    fn one_is_a_list_of_one() {
+        check("true", Ok(vec![true]));
+        check("[true, no]", Ok(vec![true, false]));
+        check::<Vec<bool>>("[true, 2]", Err("`2` is neither"));
+        check::<Vec<bool>>("{a: b}", Err("a map"));
+    }
+
+    #[test]
+    fn a_wrong_word_is_told_the_nearest() {
+        check("proxy", Ok(DhcpMode::Proxy));
+        check::<DhcpMode>("proxi", Err("is proxy meant?"));
+        check::<DhcpMode>("hologram", Err("none of auto, server, proxy, off"));
+        check("notice", Ok(LogLevel::Info));
+    }
+
+    #[test]
+    fn ports_are_numbers_above_zero() {
+        check("69", Ok(69_u16));
+        for text in ["0", "65536", "-1", "http"] {
+            check::<u16>(text, Err("1 to 65535"));
+        }
+    }
+
+    #[test]
+    fn names_urls_and_command_lines_are_checked() {
+        check("c001", Ok(Label("c001".to_owned())));
+        check::<Label>("c_1", Err("cannot name a node"));
+        check::<Label>("-c", Err("cannot name a node"));
+        check("lab.example.org", Ok(Domain("lab.example.org".to_owned())));
+        check::<Domain>("lab..org", Err("no domain"));
+        check("udp://10.0.0.2:6969", Ok(TrackerUrl("udp://10.0.0.2:6969".to_owned())));
+        check::<TrackerUrl>("10.0.0.2:6969", Err("no tracker"));
+        check::<Cmdline>(&format!("'{}'", "x".repeat(2048)), Err("takes 2047"));
+        check::<Cmdline>("\"a\\nb\"", Err("line break"));
+        check("eth0", Ok(Interface("eth0".to_owned())));
+        check::<Interface>("a/b", Err("cannot name an interface"));
+    }
+}

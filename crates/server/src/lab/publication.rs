@@ -1,0 +1,136 @@
+//! What nodes get: the signed manifest, the torrents it names, and the archive of both for the
+//! initramfs. Made whole, never changed, replaced by the next.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use boot::manifest::{Assignment, Discovery, ManifestError, Menu};
+use boot::{Image, ImageName, LabKey, Manifest};
+
+use super::Lab;
+use super::settings::Settings;
+
+/// What is published of a lab at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// What it was made of.
+    pub(crate) settings: Settings,
+    pub(crate) manifest: Manifest,
+    /// The bytes that are signed.
+    pub(crate) manifest_bytes: Vec<u8>,
+    /// The line of the signature.
+    pub(crate) signature: String,
+    /// The archive for the initramfs (newc): manifest, signature and torrents.
+    pub(crate) archive: Vec<u8>,
+    /// The .torrent file of each image, in the order of the manifest.
+    pub(crate) torrents: Vec<(ImageName, Vec<u8>)>,
+}
+
+/// Why nothing can be published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AssembleError {
+    /// The manifest would be refused.
+    #[error("no manifest can be made of the lab")]
+    Manifest(#[from] ManifestError),
+    /// The archive cannot be made.
+    #[error("no archive can be made for the initramfs")]
+    Archive(#[from] io::Error),
+}
+
+/// The manifest of a lab with these images.
+pub(crate) fn manifest(settings: &Settings, images: Vec<Image>, serial: u64) -> Manifest {
+    let assigned = settings.nodes.iter().filter_map(|node| {
+        let default = || settings.menu.default.clone();
+        // A command line alone is for whatever it boots: without a menu, that is the default.
+        let image = match (&node.image, node.cmdline.is_empty()) {
+            (Some(image), _) => image.clone(),
+            (None, false) => default(),
+            (None, true) => return None,
+        };
+        Some(Assignment { mac: node.mac, image, cmdline: node.cmdline.clone() })
+    });
+    Manifest {
+        version: boot::manifest::VERSION,
+        serial,
+        menu: Menu {
+            default: settings.menu.default.clone(),
+            timeout_s: settings.menu.timeout.map(|time| time.as_secs()),
+        },
+        seed_time_s: settings.seed_time.as_secs(),
+        discovery: Discovery { lsd: settings.seeding.lsd, pex: settings.seeding.pex },
+        images,
+        assignments: assigned.collect(),
+    }
+}
+
+/// Signs `manifest` and puts all together.
+pub(crate) fn assemble(
+    lab: &Lab,
+    manifest: Manifest,
+    torrents: Vec<(ImageName, Vec<u8>)>,
+    key: &LabKey,
+) -> Result<Publication, AssembleError> {
+    let (manifest_bytes, signature) = manifest.sign(key)?;
+    let signature = signature.to_string();
+    let archive = archive(&manifest_bytes, &signature, &torrents)?;
+    let settings = lab.settings.clone();
+    Ok(Publication { settings, manifest, manifest_bytes, signature, archive, torrents })
+}
+
+/// Where the agent looks for it in its initramfs.
+const ARCHIVE_DIR: &str = "boottorrent";
+
+fn archive(
+    manifest: &[u8],
+    signature: &str,
+    torrents: &[(ImageName, Vec<u8>)],
+) -> io::Result<Vec<u8>> {
+    let mut archive = image::cpio::Archive::new();
+    let mut add = |path: &str, bytes: &[u8]| {
+        archive.add_file(&format!("{ARCHIVE_DIR}/{path}"), bytes).map_err(io::Error::other)
+    };
+    add("manifest.json", manifest)?;
+    add("manifest.sig", signature.as_bytes())?;
+    for (name, bytes) in torrents {
+        add(&format!("torrents/{name}.torrent"), bytes)?;
+    }
+    archive.encode()
+}
+
+impl Publication {
+    /// Writes it to the folder `out`, for people and for other peers: `manifest.json`,
+    /// `manifest.sig`, `lab.cpio`, `torrents/NAME.torrent`. Each file is the old or the new one at
+    /// any moment; torrents of images that are gone are removed.
+    pub(crate) fn write(&self, out: &Path) -> io::Result<()> {
+        let torrents = out.join("torrents");
+        fs::create_dir_all(&torrents)?;
+        for entry in fs::read_dir(&torrents)?.flatten() {
+            let is_known = |(name, _): &(ImageName, _)| {
+                entry.file_name().to_str() == Some(&format!("{name}.torrent"))
+            };
+            if !self.torrents.iter().any(is_known) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        for (name, bytes) in &self.torrents {
+            replace(&torrents.join(format!("{name}.torrent")), bytes)?;
+        }
+        replace(&out.join("manifest.json"), &self.manifest_bytes)?;
+        replace(&out.join("manifest.sig"), self.signature.as_bytes())?;
+        replace(&out.join("lab.cpio"), &self.archive)
+    }
+}
+
+/// Whoever reads the file meanwhile sees the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().permissions(readable()).tempfile_in(folder)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn readable() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
