@@ -12,7 +12,7 @@ use clap::Args;
 use self::cases::CASES;
 use self::parts::Room;
 use crate::lab::Lab;
-use crate::{artifact, setup, target_dir};
+use crate::{artifact, build_release, setup, target_dir};
 
 const TOOLS: &[setup::Tool] = &[setup::IP, setup::DNSMASQ];
 
@@ -29,6 +29,7 @@ pub(crate) struct AgentNetworkArgs {
 pub(crate) fn run(args: &AgentNetworkArgs) -> Result<()> {
     setup::install(TOOLS)?;
     setup::require(TOOLS)?;
+    build_release()?;
     let agent = artifact::build_agent()?;
     let logs = target_dir().join("agent-network");
     let is_wanted =

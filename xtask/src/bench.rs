@@ -6,6 +6,7 @@
 
 mod case;
 pub(crate) mod contender;
+mod dhcp;
 pub(crate) mod image;
 mod machine;
 mod outcome;
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
 pub(crate) use case::Case;
+pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
 pub(crate) use tftp::{TftpArgs, run as tftp};
 

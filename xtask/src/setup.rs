@@ -49,6 +49,8 @@ pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
 pub(crate) const SYSLINUX: Tool =
     tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
+/// Kea's load generator for DHCP.
+pub(crate) const PERFDHCP: Tool = tool("perfdhcp", "kea-admin");
 /// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
 pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
@@ -73,6 +75,7 @@ const ALL: &[Tool] = &[
     MKTORRENT,
     NGINX,
     OPENTRACKER,
+    PERFDHCP,
     PYTHON,
     LIBTORRENT,
     TFTP,

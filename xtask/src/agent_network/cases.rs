@@ -22,6 +22,7 @@ pub(super) const CASES: &[(&str, usize, Case)] = &[
     ("no server", 1, no_server),
     ("the boot server is preferred", 2, the_boot_server_is_preferred),
     ("a room at once", ROOM_NODES, a_room_at_once),
+    ("our own server", ROOM_NODES, our_own_server),
 ];
 
 /// Nodes that are switched on together: fewer than there are addresses.
@@ -160,5 +161,30 @@ fn a_room_at_once(room: &Room<'_>) -> Result<()> {
     }
     println!("       {ROOM_NODES} leases in {:.2} s", start.elapsed().as_secs_f64());
     ensure!(addresses.len() == ROOM_NODES, "shared addresses: {addresses:?}");
+    Ok(())
+}
+
+/// Our server leases to our agents, renews, and knows them again when it was killed in between.
+fn our_own_server(room: &Room<'_>) -> Result<()> {
+    let server = room.boottorrent_dhcp(Slot::SERVER, 101, "--lease-time 10")?;
+    let nodes = (1..=ROOM_NODES).map(|n| room.bare_node(n)).collect::<Result<Vec<Slot>>>()?;
+    let start = Instant::now();
+    let agents = nodes.iter().map(|&node| room.agent(node, "")).collect::<Result<Vec<_>>>()?;
+    let mut addresses = BTreeSet::new();
+    for agent in &agents {
+        addresses.insert(text_of(&agent.lease(SOON, any)?["address"]).to_owned());
+    }
+    println!("       {ROOM_NODES} leases in {:.2} s", start.elapsed().as_secs_f64());
+    ensure!(addresses.len() == ROOM_NODES, "shared addresses: {addresses:?}");
+    server.signal(libc::SIGKILL);
+    drop(server);
+    let _server = room.boottorrent_dhcp(Slot::SERVER, 101, "--lease-time 10")?;
+    // Longer than a lease: whoever was not renewed has lost its address by then.
+    thread::sleep(Duration::from_secs(11));
+    for (&node, agent) in nodes.iter().zip(&agents) {
+        let expect = format!("{}/16", text_of(&agent.lease(SOON, any)?["address"]));
+        ensure!(room.addresses(node)? == [expect], "{}", agent.process.log_tail());
+        ensure!(!agent.process.log().contains("lease lost"), "{}", agent.process.log_tail());
+    }
     Ok(())
 }

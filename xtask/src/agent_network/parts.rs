@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::{Lab, Process, Slot, Spawn, wait_until};
-use crate::setup;
+use crate::{release_binary, setup};
 
 /// A lab and the agent's program.
 pub(crate) struct Room<'a> {
@@ -88,6 +88,22 @@ impl Room<'_> {
         let started = || process.exit().is_some() || process.log_tail().contains("DHCP, IP range");
         wait_until(super::SOON, started);
         ensure!(process.exit().is_none(), "dnsmasq ended:\n{}", process.log_tail());
+        Ok(process)
+    }
+
+    /// Starts our own for the same addresses. Leases are kept in the slot's folder.
+    pub(crate) fn boottorrent_dhcp(&self, slot: Slot, range: u8, args: &str) -> Result<Process> {
+        let spawn = Spawn::new("boottorrent-dhcp", release_binary()?)
+            .args(["dhcp", "--interface", "eth0", "--mode", "server", "--force", "--keep", "."])
+            .arg("--address")
+            .arg(slot.address().to_string())
+            .arg("--range")
+            .arg(format!("10.77.{range}.50-10.77.{range}.99"))
+            .args(args.split_whitespace());
+        let process = self.lab.spawn(slot, spawn)?;
+        let started = || process.exit().is_some() || process.log().contains("10.77.");
+        wait_until(super::SOON, started);
+        ensure!(process.exit().is_none(), "boottorrent dhcp ended:\n{}", process.log_tail());
         Ok(process)
     }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::{Lease, Network, NetworkConfig};
+use crate::log::{Log, Tracer};
 
 /// How often a change of the lease is looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: boottorrent-agent network --interface NAME [--once] 
 /// the lease, and prints a line whenever it has become another one. The steps go to standard error.
 pub(crate) fn run_alone(args: &[String]) -> anyhow::Result<()> {
     let (config, once) = parse(args)?;
+    Tracer::install(Log::default(), Some(Box::new(|line| eprintln!("{line}"))));
     let network =
         Network::bring_up(&config, &mut |event| eprintln!("{event:?}")).map_err(|error| {
             anyhow::anyhow!("{} {:#}", error.failure().code(), anyhow::Error::from(error))
