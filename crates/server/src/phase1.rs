@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::cli::OutputFormat;
 use crate::lab::settings::Settings;
+use crate::lab::{self, OpenError};
 use crate::progress::{self, Console};
 use crate::quantity;
 
@@ -37,7 +38,8 @@ pub(crate) struct BuildArgs {
     /// else the newest that is installed.
     #[arg(long, value_name = "VERSION|FILE.deb")]
     kernel: Option<String>,
-    /// A kernel module to be in it, beside the usual ones. Can be repeated.
+    /// A kernel module to be in it, beside the usual ones and those of Boottorrent.yaml. Can be
+    /// repeated.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
     /// All drivers for wired networks that the kernel has: twice the size.
@@ -90,33 +92,64 @@ pub(crate) fn ensure(
     key: LabPublicKey,
     progress: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Phase1> {
-    let inputs = Inputs {
-        kernel: kernel_choice(settings.phase1.kernel.as_deref(), &settings.dir)?,
-        root: "/".into(),
-        agent: agent(),
-        busybox: BUSYBOX.into(),
-        key,
-        modules: settings.phase1.modules.clone(),
-        all_net: false,
-    };
+    let inputs = lab_inputs(settings, key)?;
     let (phase1, _) = phase1::ensure(&inputs, &cache(&settings.dir), progress)?;
     Ok(phase1)
 }
 
-fn build(args: &BuildArgs, dir: &Path) -> anyhow::Result<()> {
-    let key = args.key.clone().unwrap_or_else(|| dir.join("keys/lab.pub"));
-    let inputs = Inputs {
-        // A path is meant from where the person is, not from the lab.
-        kernel: kernel_choice(args.kernel.as_deref(), Path::new("."))?,
+/// What `start` takes, too, so that both build the same.
+fn lab_inputs(settings: &Settings, key: LabPublicKey) -> anyhow::Result<Inputs> {
+    Ok(Inputs {
+        kernel: kernel_choice(settings.phase1.kernel.as_deref(), &settings.dir)?,
+        modules: settings.phase1.modules.clone(),
+        ..plain_inputs(key)
+    })
+}
+
+/// What is taken where nothing is said.
+fn plain_inputs(key: LabPublicKey) -> Inputs {
+    Inputs {
+        kernel: KernelChoice::Newest,
         root: "/".into(),
-        agent: args.agent.clone().unwrap_or_else(agent),
-        busybox: args.busybox.clone(),
-        key: read_key(&key)?,
-        modules: args.modules.clone(),
-        all_net: args.all_net,
+        agent: agent(),
+        busybox: BUSYBOX.into(),
+        key,
+        modules: vec![],
+        all_net: false,
+    }
+}
+
+/// What the lab's settings say, and the arguments beyond them.
+fn inputs(args: &BuildArgs, dir: &Path, console: &Console) -> anyhow::Result<Inputs> {
+    let key = read_key(&args.key.clone().unwrap_or_else(|| dir.join("keys/lab.pub")))?;
+    let mut inputs = match lab::check(dir) {
+        Ok((configuration, problems)) => {
+            // Images and nodes may be unfinished: phase 1 needs none of them.
+            if problems.has_errors() {
+                console.warn("the lab's files have problems, which `boottorrent check` shows");
+            }
+            lab_inputs(&configuration.settings, key)?
+        }
+        Err(OpenError::NoLab(_)) => plain_inputs(key),
+        Err(error) => return Err(error.into()),
     };
+    if args.kernel.is_some() {
+        // A path is meant from where the person is, not from the lab.
+        inputs.kernel = kernel_choice(args.kernel.as_deref(), Path::new(""))?;
+    }
+    inputs.modules.extend(args.modules.iter().cloned());
+    inputs.all_net = args.all_net;
+    inputs.busybox.clone_from(&args.busybox);
+    if let Some(agent) = &args.agent {
+        inputs.agent.clone_from(agent);
+    }
+    Ok(inputs)
+}
+
+fn build(args: &BuildArgs, dir: &Path) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut console = Console::new(args.format);
+    let inputs = inputs(args, dir, &console)?;
     let mut tell = |Progress { step, done, total }| {
         console.hashing(step.as_str(), "phase 1", done, total);
     };
@@ -238,4 +271,49 @@ fn details(record: &Record) -> String {
         text.push_str(&format!("\n  firmware missing for {driver}: {}", files.join(", ")));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> LabPublicKey {
+        boot::LabKey::from_seed([1; 32]).public()
+    }
+
+    #[test]
+    fn settings_of_the_lab_are_taken() {
+        let mut settings = Settings::for_tests(Path::new("/lab"));
+        settings.phase1.modules = vec!["nfs".to_owned()];
+        settings.phase1.kernel = Some("6.1.0-9-amd64".to_owned());
+        let inputs = lab_inputs(&settings, key()).unwrap();
+        assert_eq!(inputs.modules, ["nfs"]);
+        assert_eq!(inputs.kernel, KernelChoice::Installed("6.1.0-9-amd64".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_package_is_named_from_the_lab() {
+        let check = |path: &str, expect: &str| {
+            let mut settings = Settings::for_tests(Path::new("/lab"));
+            settings.phase1.kernel = Some(path.to_owned());
+            let kernel = lab_inputs(&settings, key()).unwrap().kernel;
+            assert_eq!(kernel, KernelChoice::Package(expect.into()));
+        };
+        check("linux.deb", "/lab/linux.deb");
+        check("/srv/linux.deb", "/srv/linux.deb");
+    }
+
+    #[test]
+    fn what_is_no_kernel_is_refused() {
+        let mut settings = Settings::for_tests(Path::new("/lab"));
+        settings.phase1.kernel = Some("newest".to_owned());
+        let text = lab_inputs(&settings, key()).unwrap_err().to_string();
+        assert!(text.starts_with("`newest` is no kernel's version"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_key_says_where_to_go() {
+        let text = read_key(Path::new("nowhere/lab.pub")).unwrap_err().to_string();
+        assert!(text.contains("run this in a lab, or name it with --key"), "{text}");
+    }
 }
