@@ -12,6 +12,7 @@ mod machine;
 mod outcome;
 mod report;
 mod run;
+mod tftp;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use clap::{Args, ValueEnum};
 pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
+pub(crate) use tftp::{TftpArgs, run as tftp};
 
 use crate::lab::Rate;
 use crate::setup;

@@ -72,6 +72,8 @@ enum Bench {
     Swarm(bench::SwarmArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
+    /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
+    Tftp(bench::TftpArgs),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +99,7 @@ fn run() -> Result<()> {
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
+        Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),
     }

@@ -3,7 +3,7 @@
 mod cli;
 mod commands;
 
-// Until the services read all of it.
+// The table of its keys is for the documentation, too.
 #[allow(dead_code)]
 mod lab;
 mod phase1;

@@ -28,7 +28,7 @@ use crate::lab::watch::{self, Watcher};
 use crate::lab::{self, Lab, OpenError, wipe_out};
 use crate::phase1;
 use crate::progress::{Console, print};
-use crate::services::edition::BootFiles;
+use crate::services::edition::{BootFiles, NamedProgram};
 use crate::services::lock::Lock;
 use crate::services::log::{self, Sink};
 use crate::services::run::{self, News, Prepared};
@@ -66,8 +66,8 @@ pub(crate) struct StartArgs {
 
 /// Serves the lab in `lab`.
 pub(crate) fn run(args: &StartArgs, lab: &Path) -> anyhow::Result<ExitCode> {
-    let lab = fs::canonicalize(lab)
-        .with_context(|| format!("there is no folder {}", lab.display()))?;
+    let lab =
+        fs::canonicalize(lab).with_context(|| format!("there is no folder {}", lab.display()))?;
     if !lab.join(SERVER_FILE).is_file() {
         return Err(OpenError::NoLab(lab).into());
     }
@@ -157,7 +157,7 @@ fn boot_files(
 
 /// The boot programs that firmware asks for. Without TFTP they are for firmware that boots by HTTP,
 /// of which there may be none.
-fn programs(settings: &Settings) -> anyhow::Result<Vec<(&'static str, Arc<[u8]>)>> {
+fn programs(settings: &Settings) -> anyhow::Result<Vec<NamedProgram>> {
     let mut families = vec![Family::Ipxe];
     if settings.phase1.loader == BootProgram::Pxelinux {
         families.push(Family::Pxelinux);

@@ -22,8 +22,11 @@ pub(crate) struct BootFiles {
     /// What they are for.
     pub(crate) arch: Arch,
     /// Network boot programs by name.
-    pub(crate) programs: Vec<(&'static str, Arc<[u8]>)>,
+    pub(crate) programs: Vec<NamedProgram>,
 }
+
+/// A network boot program and the name that firmware asks for it by.
+pub(crate) type NamedProgram = (&'static str, Arc<[u8]>);
 
 /// An image to be served and seeded.
 pub(crate) type ImageSource = (ImageName, Metainfo, ImageFiles);
