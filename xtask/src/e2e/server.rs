@@ -220,6 +220,13 @@ impl<'a> Server<'a> {
         self.wait_node(mac, stage, timeout, |node| node["stage"] == stage)
     }
 
+    /// Deletes its folder.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.kill();
+        std::fs::remove_dir_all(&self.dir)
+            .with_context(|| format!("removing {}", self.dir.display()))
+    }
+
     /// Keeps the status beside the consoles.
     pub(crate) fn keep_status(&self, evidence: &Path) -> Result<()> {
         let text = self.run(&["status", "-o", "json"])?;
