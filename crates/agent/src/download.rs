@@ -204,10 +204,14 @@ impl Download {
         let place = Place::Download(folder.0.clone(), Allocation::Sparse);
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let console = node.console.clone();
+        let mut shown = 0;
         let mut checking = |progress: torrent_io::check::Progress| {
-            let percent =
-                u64::from(progress.checked) * 100 / u64::from(progress.piece_count.max(1));
-            console.progress(&format!("checking what is there: {percent} %"));
+            let tenths = u64::from(progress.checked) * 10 / u64::from(progress.piece_count.max(1));
+            // A serial line takes its time.
+            if tenths > shown {
+                shown = tenths;
+                console.progress(&format!("checking what is there: {tenths}0 %"));
+            }
         };
         let never = AtomicBool::new(false);
         let mut prepared = Prepared::open(metainfo, &place, threads, &never, &mut checking)?;
