@@ -214,6 +214,18 @@ fn modules_can_be_added_by_name_or_service() {
 }
 
 #[test]
+fn drivers_that_were_added_go_before_the_kernels_own() {
+    let system = System::new();
+    let before = system.build(&system.inputs(), "before").unwrap().record.modules;
+    let added = module(&["alias=pci:v8086d9999sv*", "version=newer"]);
+    system.write(&format!("lib/modules/{VERSION}/updates/dkms/e1000.ko"), &added);
+    let after = system.build(&system.inputs(), "after").unwrap().record.modules;
+    let name = "e1000".parse().unwrap();
+    assert_eq!((after.len(), after[&name]), (before.len(), added.len() as u64));
+    assert!(before[&name] < after[&name]);
+}
+
+#[test]
 fn a_needed_module_that_is_missing_is_an_error() {
     let system = System::new();
     fs::remove_file(
