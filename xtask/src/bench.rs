@@ -6,11 +6,13 @@
 
 mod case;
 pub(crate) mod contender;
+mod dhcp;
 pub(crate) mod image;
 mod machine;
 mod outcome;
 mod report;
 mod run;
+mod tftp;
 
 use std::path::PathBuf;
 
@@ -18,7 +20,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
 pub(crate) use case::Case;
+pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
+pub(crate) use tftp::{TftpArgs, run as tftp};
 
 use crate::lab::Rate;
 use crate::setup;

@@ -1,13 +1,14 @@
 //! `cargo xtask interop`: our program against other people's, both ways, in network namespaces.
 //!
 //! A case is a torrent, a tracker (or none), a seed and some nodes; it passes when every node says
-//! that it is complete and every byte of every file is right. What the programs are told is what
+//! that it is complete and every byte of every file is right. Cases of TFTP are in `tftp.rs`. What the programs are told is what
 //! their users tell them: encryption and µTP stay as their authors set them.
 
 mod cases;
 mod content;
 mod program;
 mod run;
+mod tftp;
 mod torrent;
 mod tracker;
 
@@ -55,8 +56,9 @@ struct Row {
 
 /// Runs the cases; fails if one does.
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
-    setup::install(TOOLS)?;
-    setup::require(TOOLS)?;
+    let tools = [TOOLS, tftp::TOOLS].concat();
+    setup::install(&tools)?;
+    setup::require(&tools)?;
     build_release()?;
     let dir = target_dir().join("interop");
     let contents = Contents::create(&dir.join("content"))?;
@@ -64,9 +66,10 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     if !args.filters.is_empty() {
         cases.retain(|case| args.filters.iter().any(|filter| case.name().contains(filter)));
     }
-    ensure!(!cases.is_empty(), "no case is called so");
     let start = Instant::now();
-    let rows = run_all(&cases, &contents, &dir);
+    let mut rows = run_all(&cases, &contents, &dir);
+    rows.extend(tftp::run(&args.filters, &dir)?);
+    ensure!(!rows.is_empty(), "no case is called so");
     let failed: Vec<&Row> = rows.iter().filter(|row| row.error.is_some()).collect();
     for row in &failed {
         let Some(error) = &row.error else { continue };

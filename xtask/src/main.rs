@@ -70,6 +70,10 @@ enum Command {
 enum Bench {
     /// Distribute a file to many nodes on shaped links, beside other programs
     Swarm(bench::SwarmArgs),
+    /// Lease addresses by DHCP, beside dnsmasq
+    Dhcp(bench::DhcpArgs),
+    /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
+    Tftp(bench::TftpArgs),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +98,8 @@ fn run() -> Result<()> {
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
+        Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
+        Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),
     }

@@ -3,6 +3,7 @@
 
 mod blast;
 pub(crate) mod chain;
+mod tftp;
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,8 @@ pub(crate) enum Peer {
     ChainHead(chain::Head),
     /// Receive a file, pass it on while it arrives
     ChainRelay(chain::Relay),
+    /// Fetch a file by TFTP, several times at once
+    TftpFetch(tftp::Fetch),
 }
 
 impl Peer {
@@ -29,6 +32,7 @@ impl Peer {
             Self::BlastSend { to, seconds } => blast::send(*to, *seconds),
             Self::ChainHead(head) => head.run(),
             Self::ChainRelay(relay) => relay.run(),
+            Self::TftpFetch(fetch) => fetch.run(),
         }
     }
 }

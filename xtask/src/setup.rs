@@ -21,6 +21,7 @@ const fn tool(file: &'static str, package: &'static str) -> Tool {
 }
 
 pub(crate) const IP: Tool = tool("ip", "iproute2");
+pub(crate) const ATFTP: Tool = tool("atftp", "atftp");
 pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
 /// Phase 1 needs the static one; another package has the same path without being static.
 pub(crate) const BUSYBOX: Tool = tool("/var/lib/dpkg/info/busybox-static.list", "busybox-static");
@@ -48,11 +49,15 @@ pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
 pub(crate) const SYSLINUX: Tool =
     tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
+/// Kea's load generator for DHCP.
+pub(crate) const PERFDHCP: Tool = tool("perfdhcp", "kea-admin");
 /// Debian's interpreter, as its libtorrent module is not seen by another one in PATH.
 pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
 pub(crate) const LIBTORRENT: Tool =
     tool("/var/lib/dpkg/info/python3-libtorrent.list", "python3-libtorrent");
+pub(crate) const TFTP: Tool = tool("tftp", "tftp-hpa");
+pub(crate) const TFTPD: Tool = tool("in.tftpd", "tftpd-hpa");
 pub(crate) const TRANSMISSION_CREATE: Tool = tool("transmission-create", "transmission-cli");
 pub(crate) const TRANSMISSION_DAEMON: Tool = tool("transmission-daemon", "transmission-daemon");
 pub(crate) const TRANSMISSION_REMOTE: Tool = tool("transmission-remote", "transmission-cli");
@@ -62,6 +67,7 @@ pub(crate) const ZSTD: Tool = tool("zstd", "zstd");
 
 const ALL: &[Tool] = &[
     IP,
+    ATFTP,
     ARIA2,
     CXX,
     CURL,
@@ -69,8 +75,11 @@ const ALL: &[Tool] = &[
     MKTORRENT,
     NGINX,
     OPENTRACKER,
+    PERFDHCP,
     PYTHON,
     LIBTORRENT,
+    TFTP,
+    TFTPD,
     TRANSMISSION_CREATE,
     TRANSMISSION_DAEMON,
     TRANSMISSION_REMOTE,
@@ -132,7 +141,12 @@ pub(crate) fn install(tools: &[Tool]) -> Result<()> {
 
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    // In the runlevel of a single user no service is started: in.tftpd and others would take ports.
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command
 }
 

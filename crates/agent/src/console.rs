@@ -7,6 +7,9 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,16 +38,53 @@ struct Outputs {
 }
 
 struct Output {
-    file: File,
+    terminal: Terminal,
     is_terminal: bool,
 }
 
+/// Something to write to, and mostly also to read keys from.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// By which it can be opened again.
+    path: Option<PathBuf>,
+    /// Open.
+    pub(crate) file: File,
+}
+
+impl Terminal {
+    /// Opens the device `path`; it does not become the terminal that signals us.
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = open(&path)?;
+        Ok(Self { path: Some(path), file })
+    }
+
+    /// Opens it again. When the shell on a terminal ends, the kernel hangs up: what was open of it
+    /// before is dead.
+    pub(crate) fn reopen(&mut self) {
+        if let Some(file) = self.path.as_ref().and_then(|path| open(path).ok()) {
+            self.file = file;
+        }
+    }
+
+    /// Another one of the same device.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { path: self.path.clone(), file: self.file.try_clone()? })
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)
+}
+
 impl Console {
-    /// Writes to all of `files`, and to `log`.
-    pub(crate) fn new(files: Vec<File>, log: Log) -> Self {
-        let outputs = files
+    /// Writes to all of `terminals`, and to `log`.
+    pub(crate) fn new(terminals: Vec<Terminal>, log: Log) -> Self {
+        let outputs = terminals
             .into_iter()
-            .map(|file| Output { is_terminal: file.is_terminal(), file })
+            .map(|terminal| Output { is_terminal: terminal.file.is_terminal(), terminal })
             .collect();
         let outputs = Outputs { outputs, progress: String::new(), plain_at: None };
         Self { outputs: Arc::new(Mutex::new(outputs)), log }
@@ -87,6 +127,11 @@ impl Console {
         }
     }
 
+    /// A shell has ended.
+    pub(crate) fn reopen(&self) {
+        self.outputs().outputs.iter_mut().for_each(|output| output.terminal.reopen());
+    }
+
     fn outputs(&self) -> MutexGuard<'_, Outputs> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +142,7 @@ impl Outputs {
     fn write<'a>(&mut self, text: impl Fn(&Output) -> &'a str) {
         for output in &mut self.outputs {
             let text = text(output);
-            let _ = output.file.write_all(text.as_bytes());
+            let _ = output.terminal.file.write_all(text.as_bytes());
         }
     }
 
@@ -130,28 +175,34 @@ impl Outputs {
 
 /// The consoles of the kernel, as `/sys/class/tty/console/active` names them; the last of them is
 /// `/dev/console`, which is taken alone where nothing else can be opened.
-pub(crate) fn open_kernel_consoles() -> Vec<File> {
-    let open = |path: &str| File::options().read(true).write(true).open(path);
+pub(crate) fn open_kernel_consoles() -> Vec<Terminal> {
     let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-    let found: Vec<File> = active
+    let found: Vec<Terminal> = active
         .split_ascii_whitespace()
         // tty0 is the screen that is in front.
-        .filter_map(|name| open(&format!("/dev/{name}")).ok())
-        .filter(|file| file.is_terminal())
+        .filter_map(|name| Terminal::open(Path::new("/dev").join(name)).ok())
+        .filter(|terminal| terminal.file.is_terminal())
         .collect();
-    if found.is_empty() { open("/dev/console").into_iter().collect() } else { found }
+    if found.is_empty() {
+        return Terminal::open("/dev/console".into()).into_iter().collect();
+    }
+    found
 }
 
 /// Standard output alone, for runs outside PID 1.
-pub(crate) fn standard_output() -> io::Result<Vec<File>> {
-    use std::os::fd::AsFd as _;
-    Ok(vec![File::from(io::stdout().as_fd().try_clone_to_owned()?)])
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn standard_output() -> io::Result<Terminal> {
+    Ok(Terminal { path: None, file: io::stdout().as_fd().try_clone_to_owned()?.into() })
 }
 
 /// Standard input, for runs outside PID 1 that read keys.
-pub(crate) fn standard_input() -> io::Result<File> {
-    use std::os::fd::AsFd as _;
-    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn standard_input() -> io::Result<Terminal> {
+    Ok(Terminal { path: None, file: io::stdin().as_fd().try_clone_to_owned()?.into() })
 }
 
 /// A line for programs: words, and values in quotes where they need them.
@@ -261,7 +312,8 @@ mod tests {
     fn a_file_gets_whole_lines_and_progress_now_and_then() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("console");
-        let console = Console::new(vec![File::create(&path).unwrap()], Log::default());
+        let terminal = Terminal { path: None, file: File::create(&path).unwrap() };
+        let console = Console::new(vec![terminal], Log::default());
         console.progress("1 %");
         console.progress("2 %");
         console.say("hello");

@@ -95,6 +95,14 @@ static WITNESSES: OnceLock<(Console, Reporter)> = OnceLock::new();
 pub(crate) fn survive_panics(node: &Node) {
     let _ = WITNESSES.set((node.console.clone(), node.reporter()));
     std::panic::set_hook(Box::new(|panic| {
+        // First, in case the thread that panics holds what the words below have to wait for.
+        let last = std::thread::Builder::new().name("last".to_owned()).spawn(|| {
+            std::thread::sleep(PANIC_WAIT);
+            restart(RebootCommand::Restart)
+        });
+        if last.is_err() {
+            restart(RebootCommand::Restart);
+        }
         let reason = panic.to_string().replace('\n', " ");
         if let Some((console, reporter)) = WITNESSES.get() {
             let retry_in_s = PANIC_WAIT.as_secs();
@@ -104,8 +112,10 @@ pub(crate) fn survive_panics(node: &Node) {
             console.show("The machine is started anew.");
             reporter.submit(Stage::Failed { failure, reason, retry_in_s });
         }
-        std::thread::sleep(PANIC_WAIT);
-        restart(RebootCommand::Restart);
+        // A panic that goes on ends the process, and the kernel with it, before anybody has read.
+        loop {
+            std::thread::park();
+        }
     }));
 }
 

@@ -1,43 +1,56 @@
 //! The keyboards of a node: every console that can be read from. A node without any boots as well.
 
-use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use crate::console::Terminal;
 use crate::events::{Event, Key};
 
-/// How soon keys are read again after a shell was left.
+/// How long keys are waited for at a time: how long a shell has to wait for the keyboard.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// As long, while a shell has it.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A shell reads the keys.
 static PAUSED: AtomicBool = AtomicBool::new(false);
 
-/// The console where a key was pressed last, by its index in `CONSOLES`.
-static LAST: AtomicUsize = AtomicUsize::new(0);
+/// All keyboards. Process-wide as terminals are: a program that takes the agent's place needs them as
+/// they were.
+static KEYBOARDS: Mutex<Keyboards> = Mutex::new(Keyboards { all: vec![], last: 0 });
 
-/// The consoles that are read, and what their modes were before. Process-wide as terminals are: the
-/// panic hook and the shell need them, wherever they are called.
-static CONSOLES: Mutex<Vec<(OwnedFd, Option<Termios>)>> = Mutex::new(vec![]);
+struct Keyboards {
+    all: Vec<Keyboard>,
+    /// The one where a key was pressed last, by its index.
+    last: usize,
+}
 
-/// Reads keys of `files` from now on.
-pub(crate) fn listen(files: &[File], events: Sender<Event>) {
-    let Ok(fds) = files.iter().map(|file| file.as_fd().try_clone_to_owned()).collect() else {
-        return;
-    };
-    let fds: Vec<OwnedFd> = fds;
-    let copies = fds.iter().filter_map(|fd| Some((fd.try_clone().ok()?, modes(fd))));
-    CONSOLES.lock().unwrap_or_else(PoisonError::into_inner).extend(copies);
-    fds.iter().for_each(by_key);
+struct Keyboard {
+    terminal: Terminal,
+    /// The terminal's modes as they were before.
+    before: Option<Termios>,
+    /// It can be read from.
+    works: bool,
+}
+
+/// Reads keys of `terminals` from now on.
+pub(crate) fn listen(terminals: Vec<Terminal>, events: Sender<Event>) {
+    let keyboards = terminals.into_iter().map(|terminal| {
+        let before = tcgetattr(&terminal.file).ok();
+        by_key(&terminal);
+        Keyboard { terminal, before, works: true }
+    });
+    lock().all.extend(keyboards);
     // Without the thread nobody can choose, and the default is booted.
-    let _ = thread::Builder::new().name("keys".to_owned()).spawn(move || read(fds, &events));
+    let _ = thread::Builder::new().name("keys".to_owned()).spawn(move || read(&events));
 }
 
 /// Keys are for a shell as long as this is held.
@@ -46,10 +59,9 @@ pub(crate) struct Pause(());
 /// Gives the keys to a shell, and the terminals the modes that a shell expects.
 pub(crate) fn pause() -> Pause {
     PAUSED.store(true, Ordering::SeqCst);
-    let consoles = CONSOLES.lock().unwrap_or_else(PoisonError::into_inner);
-    for (fd, modes) in consoles.iter() {
-        if let Some(modes) = modes {
-            let _ = tcsetattr(fd, OptionalActions::Now, modes);
+    for keyboard in &lock().all {
+        if let Some(modes) = &keyboard.before {
+            let _ = tcsetattr(&keyboard.terminal.file, OptionalActions::Now, modes);
         }
     }
     Pause(())
@@ -57,61 +69,76 @@ pub(crate) fn pause() -> Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        let consoles = CONSOLES.lock().unwrap_or_else(PoisonError::into_inner);
-        consoles.iter().for_each(|(fd, _)| by_key(fd));
+        for keyboard in &mut lock().all {
+            keyboard.terminal.reopen();
+            keyboard.works = true;
+            by_key(&keyboard.terminal);
+        }
         PAUSED.store(false, Ordering::SeqCst);
     }
 }
 
 /// Input, output and error output of the console where the person is.
 pub(crate) fn last_used() -> Option<(Stdio, Stdio, Stdio)> {
-    let consoles = CONSOLES.lock().unwrap_or_else(PoisonError::into_inner);
-    let (fd, _) = consoles.get(LAST.load(Ordering::SeqCst)).or(consoles.last())?;
-    let clone = || fd.try_clone().ok().map(Stdio::from);
+    let keyboards = lock();
+    let keyboard = keyboards.all.get(keyboards.last)?;
+    let clone = || keyboard.terminal.file.try_clone().ok().map(Stdio::from);
     Some((clone()?, clone()?, clone()?))
 }
 
-fn modes(fd: &OwnedFd) -> Option<Termios> {
-    tcgetattr(fd).ok()
+fn lock() -> MutexGuard<'static, Keyboards> {
+    KEYBOARDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Each key at once, and not shown by the terminal.
-fn by_key(fd: &OwnedFd) {
-    if let Some(mut modes) = modes(fd) {
+fn by_key(terminal: &Terminal) {
+    if let Ok(mut modes) = tcgetattr(&terminal.file) {
         modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-        let _ = tcsetattr(fd, OptionalActions::Now, &modes);
+        let _ = tcsetattr(&terminal.file, OptionalActions::Now, &modes);
     }
 }
 
-fn read(mut fds: Vec<OwnedFd>, events: &Sender<Event>) {
-    let mut indices: Vec<usize> = (0..fds.len()).collect();
-    while !fds.is_empty() {
+fn read(events: &Sender<Event>) {
+    loop {
         if PAUSED.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(PAUSE);
             continue;
         }
-        let mut polled: Vec<PollFd<'_>> =
-            fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        let ready = poll(&mut polled, Some(&LOOK)).unwrap_or(0);
-        if ready == 0 || PAUSED.load(Ordering::SeqCst) {
-            continue;
+        let Some(keys) = lock().wait() else { return };
+        for key in keys {
+            if events.send(Event::Key(key)).is_err() {
+                return;
+            }
         }
-        let at = polled.iter().position(|fd| !fd.revents().is_empty());
-        let Some(at) = at else { continue };
-        let mut buffer = [0; 64];
-        match rustix::io::read(&fds[at], &mut buffer) {
-            // A terminal that is gone, or a file that has ended.
+    }
+}
+
+impl Keyboards {
+    /// The keys that were pressed, if any were within [`LOOK`]. None if no keyboard works any more.
+    fn wait(&mut self) -> Option<Vec<Key>> {
+        let working: Vec<usize> = (0..self.all.len()).filter(|&at| self.all[at].works).collect();
+        if working.is_empty() {
+            return None;
+        }
+        let polled = |&at: &usize| {
+            PollFd::from_borrowed_fd(self.all[at].terminal.file.as_fd(), PollFlags::IN)
+        };
+        let mut fds: Vec<PollFd<'_>> = working.iter().map(polled).collect();
+        let ready = poll(&mut fds, Some(&LOOK)).unwrap_or(0);
+        let at = fds.iter().position(|fd| !fd.revents().is_empty()).map(|at| working[at]);
+        let Some(at) = at.filter(|_| ready > 0 && !PAUSED.load(Ordering::SeqCst)) else {
+            return Some(vec![]);
+        };
+        let mut bytes = [0; 64];
+        match rustix::io::read(&self.all[at].terminal.file, &mut bytes) {
+            // A terminal that hangs up, or a file that has ended.
             Ok(0) | Err(_) => {
-                fds.remove(at);
-                indices.remove(at);
+                self.all[at].works = false;
+                Some(vec![])
             }
             Ok(len) => {
-                LAST.store(indices[at], Ordering::SeqCst);
-                for key in buffer[..len].iter().filter_map(|&byte| Key::of(byte)) {
-                    if events.send(Event::Key(key)).is_err() {
-                        return;
-                    }
-                }
+                self.last = at;
+                Some(bytes[..len].iter().filter_map(|&byte| Key::of(byte)).collect())
             }
         }
     }

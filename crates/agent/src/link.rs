@@ -52,6 +52,11 @@ impl Link {
         Ok(())
     }
 
+    /// The interfaces were switched off: it has to be brought up anew.
+    pub(crate) fn is_down(&mut self) {
+        self.network = None;
+    }
+
     fn load_drivers(&mut self, node: &Node) {
         node.console.say("Looking for drivers.");
         match modules::coldplug(&node.options.root) {

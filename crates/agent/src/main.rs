@@ -41,7 +41,6 @@ mod http;
 mod node;
 mod run;
 
-use std::fs::File;
 use std::process::ExitCode;
 
 use crate::args::Asked;
@@ -84,9 +83,9 @@ fn as_init() -> ! {
     init::never_stand_still(&line);
     let words = Words::parse(&line);
     let log = Log::default();
-    let files = console::open_kernel_consoles();
-    let keyboards: Vec<File> = files.iter().filter_map(|file| file.try_clone().ok()).collect();
-    let console = Console::new(files, log.clone());
+    let terminals = console::open_kernel_consoles();
+    let keyboards = terminals.iter().filter_map(|terminal| terminal.try_clone().ok()).collect();
+    let console = Console::new(terminals, log.clone());
     // Before there is another thread: each inherits which signals it leaves to this one.
     init::obey_signals(console.clone());
     trace(&console, &log, words.debug);
@@ -95,7 +94,7 @@ fn as_init() -> ! {
         console.say(&format!("  {problem}"));
     }
     let inbox = Inbox::new();
-    keyboard::listen(&keyboards, inbox.sender());
+    keyboard::listen(keyboards, inbox.sender());
     let options = Options {
         server: words.server,
         mac: words.mac,
@@ -114,19 +113,19 @@ fn as_init() -> ! {
 
 /// Anywhere else, for tests.
 fn elsewhere(options: Options, keyboard: bool) -> ExitCode {
-    let files = match console::standard_output() {
-        Ok(files) => files,
+    let output = match console::standard_output() {
+        Ok(output) => output,
         Err(error) => {
             eprintln!("boottorrent-agent: standard output: {error}");
             return ExitCode::FAILURE;
         }
     };
     let log = Log::default();
-    let console = Console::new(files, log.clone());
+    let console = Console::new(vec![output], log.clone());
     trace(&console, &log, options.debug);
     let inbox = Inbox::new();
     if keyboard && let Ok(input) = console::standard_input() {
-        keyboard::listen(&[input], inbox.sender());
+        keyboard::listen(vec![input], inbox.sender());
     }
     let machine = machine::look(std::path::Path::new("/"));
     let mut node = Node::new(options, console, log, inbox, machine);

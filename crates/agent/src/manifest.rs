@@ -63,6 +63,13 @@ pub(crate) enum ManifestFailure {
     },
 }
 
+impl ManifestFailure {
+    /// There is none in the initramfs, and nothing else is wrong.
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Unreachable(errors) if matches!(errors[..], [SourceError::Missing(_)]))
+    }
+}
+
 impl Fails for ManifestFailure {
     fn failure(&self) -> Failure {
         match self {
@@ -138,7 +145,8 @@ impl Manifests {
         }
         match (&self.newest, worst) {
             (Some(newest), worst) => {
-                if let Some(error) = worst {
+                // A boot program need not bring one.
+                if let Some(error) = worst.filter(|error| !error.is_missing()) {
                     refused(&error);
                 }
                 Ok(newest.clone())

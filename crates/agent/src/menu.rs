@@ -31,6 +31,7 @@ pub(crate) struct Menu {
     typed: String,
     /// What is left; none if it waits for ever, or somebody has touched a key.
     left: Option<Duration>,
+    touched: bool,
 }
 
 impl Menu {
@@ -52,7 +53,13 @@ impl Menu {
             default: default.unwrap_or(0),
             typed: String::new(),
             left: timeout_s.map(Duration::from_secs),
+            touched: false,
         }
+    }
+
+    /// Somebody has touched a key, so it has to stay as it is.
+    pub(crate) const fn is_touched(&self) -> bool {
+        self.touched
     }
 
     /// The list, to be shown once.
@@ -83,6 +90,7 @@ impl Menu {
     /// A key was pressed. Any key ends the countdown: somebody is there.
     pub(crate) fn handle(&mut self, key: Key) -> Option<Outcome> {
         self.left = None;
+        self.touched = true;
         match key {
             Key::Char(c) if c.is_ascii_digit() => {
                 if self.typed.len() < TYPED_LEN_MAX {

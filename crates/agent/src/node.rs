@@ -96,7 +96,10 @@ impl Node {
         let boot = fastrand::u64(..);
         let reporter = Reporter::start(boot, machine.clone(), log, inbox.sender());
         let node = Self { options, console, inbox, machine, reporter, stage: "" };
-        node.introduce();
+        // Without a network nobody is reached yet.
+        if !node.options.network {
+            node.introduce();
+        }
         node
     }
 

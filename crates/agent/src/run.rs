@@ -36,6 +36,8 @@ pub(crate) struct Run {
     chosen: Option<(ImageName, By)>,
     /// The server's manifest is to be looked at, whatever the initramfs has.
     ask_server: bool,
+    /// The newest serial that the server was asked for while a menu was shown.
+    looked_for: u64,
     attempt_count: u32,
     backoff: Backoff,
     last: Option<Failure>,
@@ -49,6 +51,7 @@ impl Run {
             manifests: None,
             chosen: None,
             ask_server: false,
+            looked_for: 0,
             attempt_count: 0,
             backoff: Backoff::new(node.options.retry, fastrand::u64(..)),
             last: None,
@@ -76,9 +79,14 @@ impl Run {
     /// One attempt, from the first step that has to be done again.
     fn attempt(&mut self, node: &mut Node) -> Result<(), Failed> {
         self.link.bring_up(node)?;
-        let manifest = self.manifest(node)?;
-        let choice = self.choose(node, &manifest)?;
-        self.boot(node, &manifest, &choice)
+        loop {
+            let manifest = self.manifest(node)?;
+            if let Some(choice) = self.choose(node, &manifest)? {
+                return self.boot(node, &manifest, &choice);
+            }
+            // Somebody may stand before a menu for hours; it is to show what there is now.
+            self.ask_server = true;
+        }
     }
 
     fn manifest(&mut self, node: &mut Node) -> Result<Manifest, Failed> {
@@ -99,12 +107,20 @@ impl Run {
         Ok(manifest)
     }
 
-    fn choose(&mut self, node: &mut Node, manifest: &Manifest) -> Result<Choice, Failed> {
+    /// What to boot; none if the menu was out of date before anything was chosen.
+    fn choose(&mut self, node: &mut Node, manifest: &Manifest) -> Result<Option<Choice>, Failed> {
         let (wanted, mac) = (node.options.image.clone(), node.options.mac);
         let choice = match choose::decide(manifest, wanted.as_ref(), mac, self.chosen.as_ref())? {
             Decision::Boot(choice) => *choice,
             Decision::Ask(timeout_s) => {
-                let (name, by) = ask(node, manifest, timeout_s);
+                let known = manifest.serial.max(self.looked_for);
+                let (name, by) = match ask(node, manifest, timeout_s, known) {
+                    Ok(chosen) => chosen,
+                    Err(Outdated(serial)) => {
+                        self.looked_for = serial;
+                        return Ok(None);
+                    }
+                };
                 let image = manifest.image(&name).ok_or_else(|| {
                     Failed::new(Failure::NoSuchImage, format!("`{name}` is not offered"))
                 })?;
@@ -114,10 +130,15 @@ impl Run {
         self.chosen = Some((choice.image.name.clone(), choice.by));
         let (title, name) = (&choice.image.title, &choice.image.name);
         node.console.say(&format!("This node boots {title} ({name}, by {}).", choice.by.name()));
-        Ok(choice)
+        Ok(Some(choice))
     }
 
-    fn boot(&self, node: &mut Node, manifest: &Manifest, choice: &Choice) -> Result<(), Failed> {
+    fn boot(
+        &mut self,
+        node: &mut Node,
+        manifest: &Manifest,
+        choice: &Choice,
+    ) -> Result<(), Failed> {
         let image = &choice.image;
         let console = node.console.clone();
         let metainfo = torrent::find(&self.sources, image, &mut |refused| {
@@ -142,7 +163,37 @@ impl Run {
         let plan = Plan::new(&verified, &choice.cmdline)?;
         node.console.say(&format!("Verified. {}", plan.describe()));
         download.seed(node, Duration::from_secs(manifest.seed_time_s));
-        hand_over(node, plan, download, &image.name)
+        self.hand_over(node, plan, download, &image.name)
+    }
+
+    /// The last step. It comes back only if it was not to be done, or to say why it failed.
+    fn hand_over(
+        &mut self,
+        node: &mut Node,
+        plan: Plan,
+        download: Download,
+        image: &ImageName,
+    ) -> Result<(), Failed> {
+        let uploaded = mib(download.uploaded());
+        if node.options.then == Then::Load {
+            // What can be refused is refused here, while this node is still a peer and can say so.
+            plan.load()?;
+        }
+        node.enter(Stage::Loading { image: image.clone() }, &[("image", image.as_str())]);
+        node.console.say(&format!("{uploaded} were sent to other nodes. Goodbye."));
+        node.finish_reports(LAST_REPORT_TIMEOUT);
+        drop(download);
+        match &node.options.then {
+            Then::Load => {
+                let error = plan.start();
+                self.link.is_down();
+                Err(error.into())
+            }
+            Then::Print => Ok(()),
+            Then::Save(folder) => {
+                plan.save(folder).map_err(|error| Failed::internal("cannot save", &error))
+            }
+        }
     }
 
     /// Says what went wrong and waits for the next attempt, or for a reason to begin it at once.
@@ -193,8 +244,17 @@ impl Run {
     }
 }
 
-/// Asks the person at the node.
-fn ask(node: &mut Node, manifest: &Manifest, timeout_s: Option<u64>) -> (ImageName, By) {
+/// The server has a manifest of this serial.
+struct Outdated(u64);
+
+/// Asks the person at the node, unless nobody has touched a key when the server says that it has a
+/// newer manifest than `known`.
+fn ask(
+    node: &mut Node,
+    manifest: &Manifest,
+    timeout_s: Option<u64>,
+    known: u64,
+) -> Result<(ImageName, By), Outdated> {
     let seconds = timeout_s.map_or_else(|| "none".to_owned(), |seconds| seconds.to_string());
     let default = manifest.menu.default.clone();
     node.enter(Stage::Menu, &[("default", default.as_str()), ("timeout_s", &seconds)]);
@@ -206,43 +266,25 @@ fn ask(node: &mut Node, manifest: &Manifest, timeout_s: Option<u64>) -> (ImageNa
         let event = node.next(Instant::now() + Duration::from_millis(250));
         let outcome = match event {
             Some(Event::Key(key)) => menu.handle(key),
+            Some(Event::Answer(answer)) if answer.serial > known && !menu.is_touched() => {
+                node.console.end_progress();
+                node.leave();
+                return Err(Outdated(answer.serial));
+            }
             Some(_) | None => menu.pass(last.elapsed()),
         };
         last = Instant::now();
+        if outcome.is_some() {
+            node.console.end_progress();
+        }
         match outcome {
-            Some(Outcome::Chosen(name)) => return (name, By::Menu),
-            Some(Outcome::TimedOut) => return (default, By::Default),
+            Some(Outcome::Chosen(name)) => return Ok((name, By::Menu)),
+            Some(Outcome::TimedOut) => return Ok((default, By::Default)),
             Some(Outcome::Shell) => {
                 shell::run(node);
                 node.console.show(&menu.list());
             }
             None => {}
-        }
-    }
-}
-
-/// The last step. It comes back only if it was not to be done, or to say why it failed.
-fn hand_over(
-    node: &mut Node,
-    plan: Plan,
-    download: Download,
-    image: &ImageName,
-) -> Result<(), Failed> {
-    let uploaded = mib(download.uploaded());
-    if node.options.then == Then::Load {
-        // What can be refused is refused here, while this node is still a peer and can say so.
-        plan.load()?;
-    }
-    let facts = [("image", image.as_str())];
-    node.enter(Stage::Loading { image: image.clone() }, &facts);
-    node.console.say(&format!("{uploaded} were sent to other nodes. Goodbye."));
-    node.finish_reports(LAST_REPORT_TIMEOUT);
-    drop(download);
-    match &node.options.then {
-        Then::Load => Err(plan.start().into()),
-        Then::Print => Ok(()),
-        Then::Save(folder) => {
-            plan.save(folder).map_err(|error| Failed::internal("cannot save", &error))
         }
     }
 }

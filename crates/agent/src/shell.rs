@@ -14,7 +14,7 @@ pub(crate) fn run(node: &Node) {
     let console = &node.console;
     console.end_progress();
     console.say("A shell. `exit` goes on with the boot, `reboot -f` begins it anew.");
-    let _pause = keyboard::pause();
+    let pause = keyboard::pause();
     let mut command = Command::new(node.options.root.join(BUSYBOX));
     command.arg("sh").env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin").env("PS1", "boottorrent# ");
     // The console where a key was pressed last is where the person is.
@@ -32,7 +32,10 @@ pub(crate) fn run(node: &Node) {
     } else {
         command.stdin(Stdio::null());
     }
-    match command.spawn().and_then(|mut child| child.wait()) {
+    let ended = command.spawn().and_then(|mut child| child.wait());
+    console.reopen();
+    drop(pause);
+    match ended {
         Ok(_) => console.say("The shell is left; the boot goes on."),
         Err(error) => console.say(&format!("There is no shell: {BUSYBOX}: {error}")),
     }

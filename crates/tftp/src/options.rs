@@ -93,12 +93,12 @@ impl Options {
 
     /// What holds of these wishes for a file of `len` bytes, if blocks may have `blksize_max` at
     /// most: smaller blocks and windows than asked for (RFC 2348, RFC 7440), the timeout as it is
-    /// or not at all (RFC 2349).
+    /// or not at all (RFC 2349). The length of an empty file is not told: curl takes it for an error.
     #[must_use]
     pub fn agree(&self, len: u64, blksize_max: u16) -> Self {
         Self {
             blksize: self.blksize.map(|wish| wish.min(blksize_max.max(BLKSIZE_MIN))),
-            tsize: self.tsize.map(|_| len),
+            tsize: self.tsize.map(|_| len).filter(|len| *len > 0),
             timeout: self.timeout.filter(|wish| *wish <= TIMEOUT_S_MAX),
             windowsize: self.windowsize.map(|wish| wish.min(WINDOWSIZE_MAX)),
         }

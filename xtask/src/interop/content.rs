@@ -90,7 +90,7 @@ fn files(shape: Shape) -> impl Iterator<Item = (String, usize)> {
 }
 
 /// xorshift64: no two blocks are the same, and every run has the same.
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

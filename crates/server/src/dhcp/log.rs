@@ -30,6 +30,8 @@ impl Log {
             | Event::OtherLab { .. }
             | Event::Flood { .. }
             | Event::Malformed { .. } => of_network(event),
+            // Who wants to see these wants to see all of them.
+            Event::Seen { .. } | Event::Offered { .. } => detail(event),
             _ if self.has_room(now) => of_machine(event),
             _ => {}
         }
@@ -76,14 +78,10 @@ fn of_network(event: &Event) {
             "the relay agent {relay} asks for addresses of its network, for which there is no range"
         ),
         Event::ForeignServer { address, boot_file } => {
-            let boots = boot_file.as_deref().unwrap_or_default().escape_debug();
-            if boots.to_string().is_empty() {
-                tracing::warn!("another DHCP server, {address}, answers on this network");
-            } else {
-                tracing::warn!(
-                    "another DHCP server, {address}, answers on this network and says to boot {boots}"
-                );
-            }
+            // A stranger's text, for a terminal.
+            let boots =
+                boot_file.as_deref().map(|file| tracing::field::display(file.escape_debug()));
+            tracing::warn!(boots, "another DHCP server, {address}, answers on this network");
         }
         Event::OtherLab { address, lab } => tracing::warn!(
             "another BootTorrent server, {address} (lab {lab}), is on this network: nodes boot what \
@@ -99,7 +97,7 @@ fn of_network(event: &Event) {
     }
 }
 
-fn of_machine(event: &Event) {
+fn detail(event: &Event) {
     match event {
         Event::Seen { mac, asker, machine, relay } => {
             let machine = machine.map(tracing::field::display);
@@ -110,6 +108,12 @@ fn of_machine(event: &Event) {
             tracing::debug!(node = %mac, "offered {address}");
         }
         Event::Offered { mac, address: None } => tracing::debug!(node = %mac, "offered a program"),
+        _ => {}
+    }
+}
+
+fn of_machine(event: &Event) {
+    match event {
         Event::Leased { mac, address, asker } => {
             tracing::info!(node = %mac, "{address} for {asker}");
         }

@@ -96,6 +96,7 @@ impl Driver {
     /// Until it is woken by its [`Waker`].
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut ready = [MaybeUninit::uninit(); 16];
+        let mut datagram = [0; DATAGRAM_LEN_MAX];
         loop {
             let wait = self.wait();
             let ready = match epoll::wait(&self.epoll, &mut ready, wait.as_ref()) {
@@ -106,12 +107,13 @@ impl Driver {
             for event in ready {
                 match event.data.u64() {
                     STOP => return Ok(()),
-                    number => self.receive(number),
+                    number => self.receive(number, &mut datagram),
                 }
             }
-            if self.server.next_timeout() <= self.now() {
-                self.server.handle(self.now(), Input::Tick);
-                self.drain();
+            let now = self.now();
+            if self.server.next_timeout() <= now {
+                self.server.handle(now, Input::Tick);
+                self.drain(now);
             }
         }
     }
@@ -133,12 +135,11 @@ impl Driver {
 
     /// Takes what came to a socket. While there is one transfer, that is one datagram: asking for
     /// another one first would only make its answer late.
-    fn receive(&mut self, number: u64) {
-        let mut datagram = [0; DATAGRAM_LEN_MAX];
+    fn receive(&mut self, number: u64, datagram: &mut [u8]) {
         for _ in 0..DATAGRAMS_AT_ONCE {
             let socket = usize::try_from(number).ok().and_then(|number| self.ports.get(number));
             let socket = socket.unwrap_or(&self.requests);
-            let received = rustix::net::recvfrom(socket, &mut datagram, RecvFlags::DONTWAIT);
+            let received = rustix::net::recvfrom(socket, &mut *datagram, RecvFlags::DONTWAIT);
             // Nothing more, or an error that is not ours: a packet that did not arrive, for example.
             let Ok((len, _, Some(from))) = received else { return };
             let Ok(from) = SocketAddr::try_from(from) else { return };
@@ -156,18 +157,19 @@ impl Driver {
             }
             Err(_) => Input::Request { from, datagram },
         };
-        self.server.handle(self.now(), input);
-        self.drain();
+        let now = self.now();
+        self.server.handle(now, input);
+        self.drain(now);
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Time) {
         while let Some(output) = self.server.poll() {
             match output {
                 Output::Open { transfer, name } => {
                     let file = self.files.open(&self.config.root.borrow(), &name);
-                    self.server.handle(self.now(), Input::Opened { transfer, file });
+                    self.server.handle(now, Input::Opened { transfer, file });
                 }
-                Output::Blocks { transfer, window } => self.send(transfer, window),
+                Output::Blocks { transfer, window } => self.send(now, transfer, window),
                 Output::Packet { transfer, datagram } => {
                     let socket = &self.ports[usize::from(transfer.port.0)];
                     if let Err(error) = socket.send_to(&datagram, transfer.peer) {
@@ -183,7 +185,7 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, transfer: TransferId, window: tftp::Window) {
+    fn send(&mut self, now: Time, transfer: TransferId, window: tftp::Window) {
         // A transfer that ended while its last blocks were waiting here has none.
         let Some(content) = self.server.file(transfer) else { return };
         let socket = &self.ports[usize::from(transfer.port.0)];
@@ -191,7 +193,7 @@ impl Driver {
             Ok(()) => {}
             Err(SendError::Read(error)) => {
                 tracing::error!(%error, "cannot read a file that is served by TFTP");
-                self.server.handle(self.now(), Input::ReadFailed { transfer });
+                self.server.handle(now, Input::ReadFailed { transfer });
             }
             Err(SendError::Send(error)) => {
                 self.log.not_sent(self.started.elapsed(), transfer.peer, &error);

@@ -120,6 +120,7 @@ fn options_that_hold_are_never_more_than_was_asked_for() {
         asked.agree(77, 1_468),
         Options { blksize: Some(1_468), tsize: Some(77), timeout: Some(5), windowsize: Some(64) }
     );
+    assert_eq!(asked.agree(0, 1_468).tsize, None);
     let slow = Options { timeout: Some(200), ..Options::default() };
     assert_eq!(slow.agree(77, 1_468), Options::default());
 }
