@@ -102,7 +102,6 @@ impl System {
             busybox: self.path("busybox"),
             key: LabKey::from_seed([1; 32]).public(),
             modules: vec![],
-            all_net: false,
         }
     }
 
@@ -204,7 +203,9 @@ fn modules_can_be_added_by_name_or_service() {
     let modules = vec!["odd".to_owned(), "crypto-crc32c".to_owned()];
     let phase1 = system.build(&Inputs { modules, ..system.inputs() }, "out").unwrap();
     assert!(module_names(&phase1).contains(&"odd"));
-    let all = system.build(&Inputs { all_net: true, ..system.inputs() }, "all").unwrap();
+    let all = system
+        .build(&Inputs { modules: vec!["all-net".to_owned()], ..system.inputs() }, "all")
+        .unwrap();
     assert!(module_names(&all).contains(&"odd"));
     let modules = vec!["e100O".to_owned()];
     assert_eq!(
