@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 
 /// How often a node that stays where it is says so. The answer tells it of a newer manifest, so this
 /// is also how long a repair takes to be noticed.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const REPEAT: Duration = Duration::from_secs(5);
 
 /// An answer is a few dozen bytes.
 const ANSWER_LEN_MAX: u64 = 16 << 10;
@@ -69,10 +69,10 @@ impl Queue {
     }
 
     /// What to send now, if anything. It counts as told until [`Self::failed`] is called.
-    fn take(&mut self, is_heartbeat: bool) -> Option<(Correspondence, Report)> {
+    fn take(&mut self, is_repeat: bool) -> Option<(Correspondence, Report)> {
         let to = self.to.clone()?;
         let stage = self.stage.clone()?;
-        if !self.is_news && !is_heartbeat {
+        if !self.is_news && !is_repeat {
             return None;
         }
         self.sequence += 1;
@@ -173,15 +173,15 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let mut heartbeat_at = Instant::now() + HEARTBEAT;
+        let mut repeat_at = Instant::now() + REPEAT;
         loop {
-            let Some((to, mut report)) = self.next(heartbeat_at) else { continue };
+            let Some((to, mut report)) = self.next(repeat_at) else { continue };
             report.uptime_ms = machine::uptime_ms();
             if report.machine.is_some() || matches!(report.stage, Stage::Failed { .. }) {
                 report.log = self.log.lines();
             }
             let sent = self.send(&to, &report);
-            heartbeat_at = Instant::now() + HEARTBEAT;
+            repeat_at = Instant::now() + REPEAT;
             let mut queue = self.shared.queue();
             match &sent {
                 Some(answer) => {
@@ -200,15 +200,15 @@ impl Worker {
     }
 
     /// Waits for something to tell. None if there is nothing yet after all.
-    fn next(&self, heartbeat_at: Instant) -> Option<(Correspondence, Report)> {
+    fn next(&self, repeat_at: Instant) -> Option<(Correspondence, Report)> {
         let mut queue = self.shared.queue();
-        let left = heartbeat_at.saturating_duration_since(Instant::now());
+        let left = repeat_at.saturating_duration_since(Instant::now());
         if !queue.is_news || queue.to.is_none() {
-            // Without anybody to tell a heartbeat is never due.
-            let most = if queue.to.is_none() { HEARTBEAT } else { left };
+            // Without anybody to tell a repeat is never due.
+            let most = if queue.to.is_none() { REPEAT } else { left };
             queue = self.shared.wait(queue, most);
         }
-        queue.take(heartbeat_at <= Instant::now())
+        queue.take(repeat_at <= Instant::now())
     }
 
     fn send(&self, to: &Correspondence, report: &Report) -> Option<Answer> {
@@ -258,8 +258,8 @@ mod tests {
         }
     }
 
-    fn told(queue: &mut Queue, is_heartbeat: bool) -> Option<(u64, Stage, bool)> {
-        let (_, report) = queue.take(is_heartbeat)?;
+    fn told(queue: &mut Queue, is_repeat: bool) -> Option<(u64, Stage, bool)> {
+        let (_, report) = queue.take(is_repeat)?;
         let told = (report.sequence, report.stage.clone(), report.machine.is_some());
         queue.delivered(&report);
         Some(told)

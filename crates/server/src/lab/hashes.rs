@@ -112,7 +112,7 @@ impl Hashes {
     /// those of files that the folder no longer has.
     pub(crate) fn keep(&mut self, folder: &Path, created: &Created, now: SystemTime) {
         let result = match self.relative(folder) {
-            Some(relative) => self.write(&relative.to_owned(), created, now),
+            Some(relative) => self.write(relative, created, now),
             None => return,
         };
         if let Err(error) = result {
