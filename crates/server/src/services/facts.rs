@@ -60,7 +60,11 @@ impl Facts {
 
     pub(crate) fn status(&self) -> Status {
         let (manifest_serial, images) = lock(&self.0.published).clone();
-        let services = lock(&self.0.tellers).iter().map(|teller| teller()).collect();
+        let mut services: Vec<ServiceStatus> =
+            lock(&self.0.tellers).iter().map(|teller| teller()).collect();
+        // In the order in which a node meets them.
+        let order = ["dhcp", "tftp", "http", "tracker", "seeder"];
+        services.sort_by_key(|service| order.iter().position(|name| *name == service.name));
         let fleet = self.0.fleet.lock();
         let stages = fleet.stages().into_iter();
         let nodes = NodeCounts {
