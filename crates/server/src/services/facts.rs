@@ -63,7 +63,7 @@ impl Facts {
         let mut services: Vec<ServiceStatus> =
             lock(&self.0.tellers).iter().map(|teller| teller()).collect();
         // In the order in which a node meets them.
-        let order = ["dhcp", "tftp", "http", "tracker", "seeding"];
+        let order = ["dhcp", "tftp", "http", "tracker", "seeder"];
         services.sort_by_key(|service| order.iter().position(|name| *name == service.name));
         let fleet = self.0.fleet.lock();
         let stages = fleet.stages().into_iter();
@@ -139,13 +139,13 @@ pub(crate) fn tracker(tracker: Option<tracker::Shared>) -> Teller {
     })
 }
 
-/// How the seeding is doing.
+/// How the seeder is doing.
 pub(crate) fn seeding(counts: impl Fn() -> Vec<SeedCounts> + Send + Sync + 'static) -> Teller {
     Box::new(move || {
         let images = counts();
         let sum = |of: fn(&SeedCounts) -> u64| images.iter().map(of).sum::<u64>();
         running(
-            "seeding",
+            "seeder",
             json!({
                 "uploaded_bytes": sum(|image| image.uploaded_bytes),
                 "upload_rate_bytes_per_s": sum(|image| image.upload_rate_bytes_per_s),

@@ -318,7 +318,7 @@ impl Server {
     async fn finish(self, signals: &mut Signals) {
         self.save().await;
         let Self { seeding, mut services, .. } = self;
-        // The tracker and the web server run on meanwhile: the seeding says goodbye to the one.
+        // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
         let farewell = tokio::task::spawn_blocking(move || drop(seeding));
         tokio::select! {
             _ = farewell => {}

@@ -49,7 +49,7 @@ impl Sockets {
             true => keep(bind_tcp(at(port), None)),
             false => None,
         };
-        // The seeding's engine listens by itself.
+        // The seeder's engine listens by itself.
         keep(bind_tcp(at(settings.seeding.port), None));
         let mut tracker_udp = None;
         if settings.tracker.enabled {

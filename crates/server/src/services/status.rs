@@ -40,7 +40,7 @@ pub(crate) struct ImageStatus {
 /// A service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServiceStatus {
-    /// `dhcp`, `tftp`, `http`, `tracker`, `seeding`.
+    /// `dhcp`, `tftp`, `http`, `tracker`, `seeder`.
     pub(crate) name: String,
     /// `off`, or how it runs in a word or two.
     pub(crate) state: String,
