@@ -17,6 +17,7 @@ use torrent::swarm::Stats;
 use torrent::wire;
 use torrent_io::engine::EngineConfig;
 use torrent_io::session::{Prepared, Session, SessionConfig, SessionEvent, TorrentKey};
+use torrent_io::storage::Storage;
 
 use crate::http::ImageFiles;
 use crate::lab::settings::SeedingSettings;
@@ -34,6 +35,7 @@ pub(crate) struct Seeding {
 struct Torrent {
     name: ImageName,
     infohash: Vec<u8>,
+    storage: Arc<Storage>,
     stats: Stats,
     /// Not on offer any more; since when nobody has been connected.
     retired: Option<Instant>,
@@ -96,10 +98,7 @@ impl Seeding {
             };
         }
         for ((name, metainfo, files), infohash) in images.iter().zip(wanted) {
-            let is_there = lock(&self.torrents)
-                .values()
-                .any(|torrent| torrent.infohash == infohash && torrent.retired.is_none());
-            if is_there {
+            if self.has(&infohash, &files.storage()) {
                 continue;
             }
             let prepared = Prepared::hashed(metainfo.clone(), files.storage());
@@ -107,6 +106,7 @@ impl Seeding {
             let torrent = Torrent {
                 name: name.clone(),
                 infohash,
+                storage: files.storage(),
                 stats: Stats::default(),
                 retired: None,
                 failed: false,
@@ -114,6 +114,23 @@ impl Seeding {
             lock(&self.torrents).insert(key, torrent);
             tracing::info!(target: "SWARM", "seeds {name}");
         }
+    }
+
+    /// Whether the torrent is seeded from there. One that is seeded from files that were opened
+    /// before, and that were touched since, is ended: it would fail at the next read.
+    fn has(&mut self, infohash: &[u8], storage: &Arc<Storage>) -> bool {
+        let mut has = false;
+        let session = &mut self.session;
+        lock(&self.torrents).retain(|&key, torrent| {
+            let is_other = torrent.infohash == infohash && !Arc::ptr_eq(&torrent.storage, storage);
+            if is_other {
+                session.remove(key);
+            } else {
+                has |= torrent.infohash == infohash && torrent.retired.is_none();
+            }
+            !is_other
+        });
+        has
     }
 
     /// Ends old versions that nobody downloads any more; to be called every few seconds.
