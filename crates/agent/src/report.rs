@@ -60,12 +60,19 @@ struct Queue {
     /// The machine has not been told.
     machine_is_news: bool,
     failed_before: bool,
+    /// This program is about to end: nothing is put off any more.
+    hurry: bool,
 }
 
 impl Queue {
     fn submit(&mut self, stage: Stage) {
         self.stage = Some(stage);
         self.is_news = true;
+    }
+
+    /// As [`Self::submit`], but the next repeat is soon enough.
+    fn amend(&mut self, stage: Stage) {
+        self.stage = Some(stage);
     }
 
     /// What to send now, if anything. It counts as told until [`Self::failed`] is called.
@@ -117,6 +124,7 @@ impl Reporter {
             machine,
             machine_is_news: true,
             failed_before: false,
+            hurry: false,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let worker = Worker { shared: shared.clone(), client: client(), log, events };
@@ -140,10 +148,17 @@ impl Reporter {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all is told, at most `within`.
+    /// What the next report says, without being a reason for one.
+    pub(crate) fn amend(&self, stage: Stage) {
+        self.shared.queue().amend(stage);
+    }
+
+    /// Waits until all is told, at most `within`. To be called when nothing follows.
     pub(crate) fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let mut queue = self.shared.queue();
+        queue.hurry = true;
+        self.shared.changed.notify_all();
         while queue.is_news && queue.to.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -191,11 +206,22 @@ impl Worker {
                 }
                 None => queue.failed(),
             }
-            drop(queue);
             self.shared.changed.notify_all();
             if sent.is_none() {
-                thread::sleep(PAUSE);
+                self.pause(queue);
             }
+        }
+    }
+
+    /// Waits for the server to come back, unless there is no time for that.
+    fn pause(&self, mut queue: MutexGuard<'_, Queue>) {
+        let end = Instant::now() + PAUSE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || std::mem::take(&mut queue.hurry) {
+                return;
+            }
+            queue = self.shared.wait(queue, left);
         }
     }
 
@@ -255,6 +281,7 @@ mod tests {
             machine: machine::look(Path::new("/nonexistent")),
             machine_is_news: true,
             failed_before: false,
+            hurry: false,
         }
     }
 
@@ -272,6 +299,16 @@ mod tests {
         queue.submit(Stage::Link);
         queue.submit(Stage::Lease);
         assert_eq!(told(&mut queue, false), Some((1, Stage::Lease, true)));
+        assert_eq!(told(&mut queue, false), None);
+        assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
+    }
+
+    #[test]
+    fn what_is_amended_is_told_with_the_next_repeat() {
+        let mut queue = queue();
+        queue.submit(Stage::Link);
+        assert!(told(&mut queue, false).is_some());
+        queue.amend(Stage::Lease);
         assert_eq!(told(&mut queue, false), None);
         assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
     }

@@ -7,6 +7,7 @@ pub(crate) struct Key {
     /// `section.key`, or `key` where a file has no sections.
     pub(crate) path: &'static str,
     /// What its value is, in the documentation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test writes the documentation"))]
     pub(crate) kind: &'static str,
     pub(crate) presence: Presence,
     /// For the documentation: a sentence or two.
