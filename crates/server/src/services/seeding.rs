@@ -1,4 +1,4 @@
-//! The server's own peer: seeds every image for ever.
+//! The server's own peer: it seeds every image for ever.
 //!
 //! An image that was changed is another torrent. The version before goes on being seeded while
 //! somebody downloads it, as far as its bytes are still there: a node finishes what it began. Where
@@ -25,8 +25,8 @@ use crate::lab::settings::SeedingSettings;
 /// connections is back within seconds.
 const FAREWELL: Duration = Duration::from_secs(60);
 
-/// The running seeder.
-pub(crate) struct Seeder {
+/// A running one.
+pub(crate) struct Seeding {
     session: Session,
     torrents: Arc<Mutex<BTreeMap<TorrentKey, Torrent>>>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct SeedCounts {
     pub(crate) has_failed: bool,
 }
 
-impl Seeder {
+impl Seeding {
     /// Listens at `listen`.
     ///
     /// # Errors
