@@ -7,6 +7,7 @@ pub(crate) struct Key {
     /// `section.key`, or `key` where a file has no sections.
     pub(crate) path: &'static str,
     /// What its value is, in the documentation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test writes the documentation"))]
     pub(crate) kind: &'static str,
     pub(crate) presence: Presence,
     /// For the documentation: a sentence or two.
@@ -169,7 +170,7 @@ pub(crate) const SERVER: &[Key] = &[
         "phase1.modules",
         "name or list of them",
         Default("[]"),
-        "Kernel modules for phase 1 beside those that the usual network cards need.",
+        "Kernel modules for phase 1 beside those that the usual network cards need; `all-net` is all drivers for wired networks.",
     ),
     key(
         "phase1.loader",
