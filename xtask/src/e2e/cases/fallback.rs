@@ -29,8 +29,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     server.keep_status(&stage.dir)?;
     let status = server.status()?;
     let services = status["status"]["services"].as_array().context("the status has no services")?;
-    let seeder = services.iter().find(|service| service["name"] == "seeder");
-    let uploaded = seeder.map(|seeder| &seeder["counts"]["uploaded_bytes"]);
-    ensure!(uploaded.is_some_and(|uploaded| uploaded == 0), "a peer was found: {seeder:?}");
+    let seed = services.iter().find(|service| service["name"] == "seeder");
+    let uploaded = seed.map(|seed| &seed["counts"]["uploaded_bytes"]);
+    ensure!(uploaded.is_some_and(|uploaded| uploaded == 0), "a peer was found: {seed:?}");
     server.stop()
 }
