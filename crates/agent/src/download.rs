@@ -184,6 +184,8 @@ pub(crate) struct Download {
     total: u64,
     stats: Stats,
     heard: String,
+    /// The person knows that no peer answers.
+    http_said: bool,
     /// This node is a peer for as long as this is there.
     _session: Session,
 }
@@ -204,10 +206,14 @@ impl Download {
         let place = Place::Download(folder.0.clone(), Allocation::Sparse);
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let console = node.console.clone();
+        let mut shown = 0;
         let mut checking = |progress: torrent_io::check::Progress| {
-            let percent =
-                u64::from(progress.checked) * 100 / u64::from(progress.piece_count.max(1));
-            console.progress(&format!("checking what is there: {percent} %"));
+            let tenths = u64::from(progress.checked) * 10 / u64::from(progress.piece_count.max(1));
+            // A serial line takes its time.
+            if tenths > shown {
+                shown = tenths;
+                console.progress(&format!("checking what is there: {tenths}0 %"));
+            }
         };
         let never = AtomicBool::new(false);
         let mut prepared = Prepared::open(metainfo, &place, threads, &never, &mut checking)?;
@@ -224,8 +230,20 @@ impl Download {
         let mut session = session(node, discovery, number)?;
         session.add(prepared, vec![]);
         let (image, stats, heard) = (image.clone(), Stats::default(), String::new());
+        let http_said = false;
         let _session = session;
-        Ok(Self { image, metainfo, folder, storage, number, total, stats, heard, _session })
+        Ok(Self {
+            image,
+            metainfo,
+            folder,
+            storage,
+            number,
+            total,
+            stats,
+            heard,
+            http_said,
+            _session,
+        })
     }
 
     /// Waits until every byte is verified.
@@ -312,6 +330,10 @@ impl Download {
             SessionEvent::Failed(error) => return Err(error.into()),
             SessionEvent::Progress(stats) => {
                 self.stats = stats;
+                if self.by_http() && !self.http_said {
+                    self.http_said = true;
+                    node.console.say("  No peer has anything for this node: it comes over http.");
+                }
                 watch.figures(started.elapsed(), stats.verified, stats.downloaded);
             }
             SessionEvent::Banned(peer) => {

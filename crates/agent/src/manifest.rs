@@ -136,7 +136,12 @@ impl Manifests {
         if worst.is_some() || ask_server {
             let origin = Origin::Http(sources.url(MANIFEST).unwrap_or_default());
             let remote = |path: &str, len_max| sources.remote(path, len_max);
-            if let Err(error) = self.take(origin, remote) {
+            let mut taken = self.take(origin.clone(), remote);
+            // The lab may have published another one between the manifest and its signature.
+            if taken.as_ref().is_err_and(|error| error.failure() == Failure::ManifestAltered) {
+                taken = self.take(origin, remote);
+            }
+            if let Err(error) = taken {
                 worst = Some(match (worst.take(), error) {
                     (None, error) => error,
                     (Some(before), error) => graver(before, error, refused),

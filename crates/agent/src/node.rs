@@ -138,6 +138,11 @@ impl Node {
         self.reporter.submit(stage);
     }
 
+    /// What the next report says of the stage that this node is in.
+    pub(crate) fn amend(&self, stage: Stage) {
+        self.reporter.amend(stage);
+    }
+
     /// For who has to report when this is out of reach.
     pub(crate) fn reporter(&self) -> Reporter {
         self.reporter.clone()

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 
 /// How often a node that stays where it is says so. The answer tells it of a newer manifest, so this
 /// is also how long a repair takes to be noticed.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const REPEAT: Duration = Duration::from_secs(5);
 
 /// An answer is a few dozen bytes.
 const ANSWER_LEN_MAX: u64 = 16 << 10;
@@ -60,6 +60,8 @@ struct Queue {
     /// The machine has not been told.
     machine_is_news: bool,
     failed_before: bool,
+    /// This program is about to end: nothing is put off any more.
+    hurry: bool,
 }
 
 impl Queue {
@@ -68,11 +70,16 @@ impl Queue {
         self.is_news = true;
     }
 
+    /// As [`Self::submit`], but the next repeat is soon enough.
+    fn amend(&mut self, stage: Stage) {
+        self.stage = Some(stage);
+    }
+
     /// What to send now, if anything. It counts as told until [`Self::failed`] is called.
-    fn take(&mut self, is_heartbeat: bool) -> Option<(Correspondence, Report)> {
+    fn take(&mut self, is_repeat: bool) -> Option<(Correspondence, Report)> {
         let to = self.to.clone()?;
         let stage = self.stage.clone()?;
-        if !self.is_news && !is_heartbeat {
+        if !self.is_news && !is_repeat {
             return None;
         }
         self.sequence += 1;
@@ -117,6 +124,7 @@ impl Reporter {
             machine,
             machine_is_news: true,
             failed_before: false,
+            hurry: false,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let worker = Worker { shared: shared.clone(), client: client(), log, events };
@@ -140,10 +148,17 @@ impl Reporter {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all is told, at most `within`.
+    /// What the next report says, without being a reason for one.
+    pub(crate) fn amend(&self, stage: Stage) {
+        self.shared.queue().amend(stage);
+    }
+
+    /// Waits until all is told, at most `within`. To be called when nothing follows.
     pub(crate) fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let mut queue = self.shared.queue();
+        queue.hurry = true;
+        self.shared.changed.notify_all();
         while queue.is_news && queue.to.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -173,15 +188,15 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let mut heartbeat_at = Instant::now() + HEARTBEAT;
+        let mut repeat_at = Instant::now() + REPEAT;
         loop {
-            let Some((to, mut report)) = self.next(heartbeat_at) else { continue };
+            let Some((to, mut report)) = self.next(repeat_at) else { continue };
             report.uptime_ms = machine::uptime_ms();
             if report.machine.is_some() || matches!(report.stage, Stage::Failed { .. }) {
                 report.log = self.log.lines();
             }
             let sent = self.send(&to, &report);
-            heartbeat_at = Instant::now() + HEARTBEAT;
+            repeat_at = Instant::now() + REPEAT;
             let mut queue = self.shared.queue();
             match &sent {
                 Some(answer) => {
@@ -191,24 +206,35 @@ impl Worker {
                 }
                 None => queue.failed(),
             }
-            drop(queue);
             self.shared.changed.notify_all();
             if sent.is_none() {
-                thread::sleep(PAUSE);
+                self.pause(queue);
             }
         }
     }
 
+    /// Waits for the server to come back, unless there is no time for that.
+    fn pause(&self, mut queue: MutexGuard<'_, Queue>) {
+        let end = Instant::now() + PAUSE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || std::mem::take(&mut queue.hurry) {
+                return;
+            }
+            queue = self.shared.wait(queue, left);
+        }
+    }
+
     /// Waits for something to tell. None if there is nothing yet after all.
-    fn next(&self, heartbeat_at: Instant) -> Option<(Correspondence, Report)> {
+    fn next(&self, repeat_at: Instant) -> Option<(Correspondence, Report)> {
         let mut queue = self.shared.queue();
-        let left = heartbeat_at.saturating_duration_since(Instant::now());
+        let left = repeat_at.saturating_duration_since(Instant::now());
         if !queue.is_news || queue.to.is_none() {
-            // Without anybody to tell a heartbeat is never due.
-            let most = if queue.to.is_none() { HEARTBEAT } else { left };
+            // Without anybody to tell a repeat is never due.
+            let most = if queue.to.is_none() { REPEAT } else { left };
             queue = self.shared.wait(queue, most);
         }
-        queue.take(heartbeat_at <= Instant::now())
+        queue.take(repeat_at <= Instant::now())
     }
 
     fn send(&self, to: &Correspondence, report: &Report) -> Option<Answer> {
@@ -255,11 +281,12 @@ mod tests {
             machine: machine::look(Path::new("/nonexistent")),
             machine_is_news: true,
             failed_before: false,
+            hurry: false,
         }
     }
 
-    fn told(queue: &mut Queue, is_heartbeat: bool) -> Option<(u64, Stage, bool)> {
-        let (_, report) = queue.take(is_heartbeat)?;
+    fn told(queue: &mut Queue, is_repeat: bool) -> Option<(u64, Stage, bool)> {
+        let (_, report) = queue.take(is_repeat)?;
         let told = (report.sequence, report.stage.clone(), report.machine.is_some());
         queue.delivered(&report);
         Some(told)
@@ -272,6 +299,16 @@ mod tests {
         queue.submit(Stage::Link);
         queue.submit(Stage::Lease);
         assert_eq!(told(&mut queue, false), Some((1, Stage::Lease, true)));
+        assert_eq!(told(&mut queue, false), None);
+        assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
+    }
+
+    #[test]
+    fn what_is_amended_is_told_with_the_next_repeat() {
+        let mut queue = queue();
+        queue.submit(Stage::Link);
+        assert!(told(&mut queue, false).is_some());
+        queue.amend(Stage::Lease);
         assert_eq!(told(&mut queue, false), None);
         assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
     }

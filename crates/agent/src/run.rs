@@ -209,13 +209,15 @@ impl Run {
         console.show(&failure_screen(failure, &reason));
         console.mark(&Mark::failed(failure, &reason, retry_in_s));
         node.leave();
-        node.report(Stage::Failed { failure, reason, retry_in_s });
+        node.report(Stage::Failed { failure, reason: reason.clone(), retry_in_s });
         let mut end = Instant::now() + wait;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
-            let seconds = duration(left.as_secs_f64().ceil() as u64);
+            let retry_in_s = left.as_secs_f64().ceil() as u64;
             console.progress(&format!(
-                "Next attempt in {seconds}.  Enter: now   m: menu   s: shell   r: restart"
+                "Next attempt in {}.  Enter: now   m: menu   s: shell   r: restart",
+                duration(retry_in_s)
             ));
+            node.amend(Stage::Failed { failure, reason: reason.clone(), retry_in_s });
             let tick = end.min(Instant::now() + Duration::from_secs(1));
             match node.next(tick) {
                 Some(Event::Key(Key::Enter)) => break,

@@ -13,7 +13,11 @@ use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
 use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
+use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
+use crate::start::{self, StartArgs};
+use crate::status::{self, StatusArgs};
+use crate::stop::{self, ReloadArgs, StopArgs};
 use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
@@ -37,6 +41,17 @@ enum Command {
     Check(CheckArgs),
     /// Tell what is wrong with this machine and its network.
     Doctor(DoctorArgs),
+    /// Serve the lab: DHCP, TFTP, HTTP, tracker and seeder, until Ctrl+C or `stop`.
+    Start(StartArgs),
+    /// End the server of the lab.
+    Stop(StopArgs),
+    /// Let the server of the lab read its configuration again.
+    Reload(ReloadArgs),
+    /// Show how services and nodes are doing.
+    Status(StatusArgs),
+    /// List nodes, and show all about one.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Build and show the kernel and initramfs that nodes run first.
     #[command(subcommand)]
     Phase1(Phase1Command),
@@ -79,6 +94,7 @@ pub(crate) enum OutputFormat {
 impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let lab = self.lab.as_path();
         match self.command {
             Command::Init(args) => init::run(&args, &self.lab),
             Command::Check(args) => check::run(&args, &self.lab),
@@ -89,6 +105,11 @@ impl Cli {
                 version::run(&args);
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Start(args) => start::run(&args, lab),
+            Command::Stop(args) => stop::run(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
+            Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),

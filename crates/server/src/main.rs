@@ -3,41 +3,32 @@
 mod cli;
 mod commands;
 
-// Until the services read all of it.
+// The table of its keys is for the documentation, too.
 #[allow(dead_code)]
 mod lab;
-
-// `ensure` is for the services.
-#[allow(dead_code)]
 mod phase1;
 
-// Until all of it is wired.
-#[allow(dead_code, unused_imports)]
-mod fleet;
-#[allow(dead_code, unused_imports)]
-mod http;
-#[allow(dead_code, unused_imports)]
-mod services;
-#[allow(dead_code)]
-mod state;
-// Until the services hand it what is in memory.
-#[allow(dead_code, unused_imports)]
-mod tftp;
+mod start;
 
-// Until `start` runs it.
-#[allow(dead_code, unused_imports)]
+mod node;
+mod status;
+mod stop;
+
+mod services;
+
 mod dhcp;
+mod fleet;
+mod http;
 mod leases;
+mod tftp;
 mod torrent;
-#[allow(dead_code)]
 mod tracker;
 
 mod progress;
 mod quantity;
 mod signals;
-// Until all services take their ports by it.
-#[allow(dead_code)]
 mod sockets;
+mod state;
 
 use std::process::ExitCode;
 

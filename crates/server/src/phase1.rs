@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use boot::LabPublicKey;
 use clap::{Args, Subcommand};
+use image::phase1::drivers::ALL_NET;
 use image::phase1::{self, Inputs, KernelChoice, Phase1, Progress, Record, firmware};
 use serde_json::json;
 
@@ -42,7 +43,7 @@ pub(crate) struct BuildArgs {
     /// repeated.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
-    /// All drivers for wired networks that the kernel has: twice the size.
+    /// All drivers for wired networks that the kernel has: a third more to load.
     #[arg(long)]
     all_net: bool,
     /// A folder for vmlinuz, initramfs.img and phase1.json; by default one below the lab's state/.
@@ -115,7 +116,6 @@ fn plain_inputs(key: LabPublicKey) -> Inputs {
         busybox: BUSYBOX.into(),
         key,
         modules: vec![],
-        all_net: false,
     }
 }
 
@@ -138,7 +138,9 @@ fn inputs(args: &BuildArgs, dir: &Path, console: &Console) -> anyhow::Result<Inp
         inputs.kernel = kernel_choice(args.kernel.as_deref(), Path::new(""))?;
     }
     inputs.modules.extend(args.modules.iter().cloned());
-    inputs.all_net = args.all_net;
+    if args.all_net {
+        inputs.modules.push(ALL_NET.to_owned());
+    }
     inputs.busybox.clone_from(&args.busybox);
     if let Some(agent) = &args.agent {
         inputs.agent.clone_from(agent);

@@ -165,8 +165,8 @@ struct Tracker {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct TrackerCounts {
     pub(crate) peer_count: usize,
-    pub(crate) announce_http_count: u64,
-    pub(crate) announce_udp_count: u64,
+    pub(crate) http_announce_count: u64,
+    pub(crate) udp_announce_count: u64,
 }
 
 impl Shared {
@@ -174,8 +174,8 @@ impl Shared {
         let tracker = self.lock();
         TrackerCounts {
             peer_count: tracker.registry.peer_count(),
-            announce_http_count: tracker.announces_http,
-            announce_udp_count: tracker.announces_udp,
+            http_announce_count: tracker.announces_http,
+            udp_announce_count: tracker.announces_udp,
         }
     }
 

@@ -52,6 +52,9 @@ pub enum CreateError {
     /// The file is not as it was when the folder was walked.
     #[error("{} changed while it was read", .0.display())]
     Changed(PathBuf),
+    /// [`Options::stop`] was set.
+    #[error("stopped before all of {} was read", .0.display())]
+    Stopped(PathBuf),
     /// The files were found, but make no torrent.
     #[error("no torrent can be made of {}", .path.display())]
     Draft {
@@ -75,7 +78,8 @@ pub fn create(
     threads: NonZeroUsize,
     progress: &(impl Fn(u64, u64) + Sync),
 ) -> Result<Vec<u8>, CreateError> {
-    let options = Options { threads, progress, takes: &|_| true, known: &|_| None };
+    let stop = &AtomicBool::new(false);
+    let options = Options { threads, progress, takes: &|_| true, known: &|_| None, stop };
     create_with(path, spec, &options).map(|created| created.bytes)
 }
 
@@ -90,6 +94,8 @@ pub struct Options<'a> {
     pub takes: &'a dyn Fn(&str) -> bool,
     /// The hashes of all pieces of a file, if they are known: then it is not read.
     pub known: &'a dyn Fn(&FileState<'_>) -> Option<Vec<PieceHash>>,
+    /// Ends it within some milliseconds, by an error.
+    pub stop: &'a AtomicBool,
 }
 
 /// What the hashes of a file's pieces depend on, as far as can be told without reading it.
@@ -160,8 +166,12 @@ pub fn create_with(path: &Path, spec: Spec, options: &Options<'_>) -> Result<Cre
         next_run: AtomicUsize::new(0),
         done: AtomicU64::new(0),
         failed: AtomicBool::new(false),
+        stop: options.stop,
     }
     .run(options.threads, &mut hashes)?;
+    if options.stop.load(Ordering::Relaxed) {
+        return Err(CreateError::Stopped(path.to_owned()));
+    }
     for source in &sources {
         source.check(&metadata(&source.path)?)?;
     }
@@ -352,6 +362,7 @@ struct Hashing<'a> {
     next_run: AtomicUsize,
     done: AtomicU64,
     failed: AtomicBool,
+    stop: &'a AtomicBool,
 }
 
 impl Hashing<'_> {
@@ -400,7 +411,7 @@ impl Hashing<'_> {
         let mut buffer = vec![];
         let mut open = None;
         let mut hashes = vec![];
-        while !self.failed.load(Ordering::Relaxed) {
+        while !self.failed.load(Ordering::Relaxed) && !self.stop.load(Ordering::Relaxed) {
             let Some(run) = self.runs.get(self.next_run.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };

@@ -21,6 +21,7 @@ pub(super) const CASES: &[(&str, usize, Case)] = &[
     ("no cable", 1, no_cable),
     ("no server", 1, no_server),
     ("the boot server is preferred", 2, the_boot_server_is_preferred),
+    ("a card on the wrong switch", 1, a_card_on_the_wrong_switch),
     ("a room at once", ROOM_NODES, a_room_at_once),
     ("our own server", ROOM_NODES, our_own_server),
 ];
@@ -144,6 +145,25 @@ fn the_boot_server_is_preferred(room: &Room<'_>) -> Result<()> {
         ensure!(text_of(&lease["server"]) == server, "wanted {server}: {lease}");
         agent.process.succeed(SOON)?;
     }
+    Ok(())
+}
+
+/// The card that the boot program named has a carrier, and nobody there answers: the other one has its
+/// turn.
+fn a_card_on_the_wrong_switch(room: &Room<'_>) -> Result<()> {
+    let node = room.bare_node(1)?;
+    let wrong = "02:b7:00:00:ff:01";
+    room.ip(node, &format!("link add eth1 address {wrong} type veth peer name wall"))?;
+    room.ip(node, "link set wall up")?;
+    let _dnsmasq = room.dnsmasq(Slot::SERVER, 101, &[])?;
+    let agent = room.agent(node, &format!("--interface eth1 --prefer {wrong} --once"))?;
+    let lease = agent.lease(2 * SOON, any)?;
+    ensure!(lease["interface"] == "eth0", "{lease}");
+    let log = agent.process.log();
+    let asked = |name: &str| {
+        log.find(&format!("AskingForLease {{ interface: Interface {{ name: \"{name}\""))
+    };
+    ensure!(asked("eth1").is_some() && asked("eth1") < asked("eth0"), "{log}");
     Ok(())
 }
 

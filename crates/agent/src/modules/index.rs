@@ -37,7 +37,7 @@ impl Name {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Module {
     path: PathBuf,
-    /// All that it needs, those first that need others themselves.
+    /// All that it needs, also by way of others.
     needs: Vec<Name>,
 }
 
@@ -124,8 +124,7 @@ impl Index {
         for alias in soft.into_iter().flat_map(|soft| &soft.before) {
             self.add_alias(alias, open, steps);
         }
-        // modules.dep names the nearest first.
-        for need in module.needs.iter().rev() {
+        for need in &module.needs {
             self.add(need, required, open, steps);
         }
         if let Some(step) = steps.iter_mut().find(|step| step.name == *name) {

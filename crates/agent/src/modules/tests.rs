@@ -124,6 +124,9 @@ fn a_module_without_what_it_needs_is_not_tried() {
     assert_eq!(summary.loaded, ["snd"]);
     assert_eq!(summary.failed, ["module virtio: the kernel refuses it: bad"]);
     assert_eq!(loader.kernel.inserted, ["virtio.ko", "snd.ko"]);
+    let mut later = Summary::default();
+    loader.load_wanted("virtio_net", &mut later);
+    assert!(!loader.kernel.inserted.contains(&"virtio_net.ko".to_owned()));
 }
 
 #[test]

@@ -12,10 +12,10 @@ use crate::log::{Log, Tracer};
 /// How often a change of the lease is looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-const USAGE: &str = "usage: boottorrent-agent network --interface NAME [--once] [--server ADDRESS] \
-                     [--wait SECONDS] [--resolv-conf FILE]";
+const USAGE: &str = "usage: boottorrent-agent network --interface NAME... [--prefer MAC] [--once] \
+                     [--server ADDRESS] [--wait SECONDS] [--resolv-conf FILE]";
 
-/// Brings one interface up and prints its lease as a line of JSON; without `--once` it goes on, keeps
+/// Brings an interface up and prints its lease as a line of JSON; without `--once` it goes on, keeps
 /// the lease, and prints a line whenever it has become another one. The steps go to standard error.
 pub(crate) fn run_alone(args: &[String]) -> anyhow::Result<()> {
     let (config, once) = parse(args)?;
@@ -49,7 +49,8 @@ fn parse(args: &[String]) -> anyhow::Result<(NetworkConfig, bool)> {
         let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
         match arg.as_str() {
             "--once" => once = true,
-            "--interface" => config.only = Some(value()?.clone()),
+            "--interface" => config.only.push(value()?.clone()),
+            "--prefer" => config.preferred = Some(value()?.parse().context("--prefer")?),
             "--server" => config.boot_server = Some(value()?.parse().context("--server")?),
             "--resolv-conf" => config.resolv_conf = Some(value()?.into()),
             "--wait" => {
@@ -61,7 +62,7 @@ fn parse(args: &[String]) -> anyhow::Result<(NetworkConfig, bool)> {
             _ => bail!("{arg} is not known\n{USAGE}"),
         }
     }
-    if config.only.is_none() {
+    if config.only.is_empty() {
         bail!("which interface?\n{USAGE}");
     }
     Ok((config, once))
@@ -98,7 +99,7 @@ mod tests {
         assert!(check("--interface").is_err());
         assert!(check("--interface eth0 --frobnicate").is_err());
         let (config, once) = check("--interface eth0 --once --wait 3").unwrap();
-        assert_eq!((config.only.as_deref(), once), (Some("eth0"), true));
+        assert_eq!((&config.only[..], once), (&["eth0".to_owned()][..], true));
         assert_eq!((config.lease_wait.as_secs(), config.resolv_conf), (3, None));
     }
 }

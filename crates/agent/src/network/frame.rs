@@ -166,6 +166,13 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_zero_is_written_otherwise() {
+        // What brings the sum to zero is the sum itself.
+        let sum = [broadcast(&[0, 0])[26], broadcast(&[0, 0])[27]];
+        assert_eq!(broadcast(&sum)[26..28], [0xff, 0xff]);
+    }
+
+    #[test]
     fn an_answer_is_read_with_what_ethernet_pads() {
         let mut packet = answer(b"abc");
         assert_eq!(dhcp_payload(&packet), Some(&b"abc"[..]));
@@ -230,6 +237,9 @@ mod tests {
         let asks = arp_request(OTHER, Ipv4Addr::new(10, 0, 0, 1), ADDRESS);
         assert_eq!(claimant(&asks, OURS, ADDRESS), None);
         assert_eq!(claimant(&arp_probe(OURS, ADDRESS), OURS, ADDRESS), None, "our own");
+        let mut reply = arp_probe(OTHER, ADDRESS);
+        reply[7] = 2;
+        assert_eq!(claimant(&reply, OURS, ADDRESS), None, "a reply of nobody");
         assert_eq!(claimant(&arp_probe(OTHER, ADDRESS)[..27], OURS, ADDRESS), None);
     }
 

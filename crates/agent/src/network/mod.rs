@@ -46,8 +46,8 @@ const CARRIER_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct NetworkConfig {
     /// The address of the interface that the node was started from (`boottorrent.mac=`).
     pub(crate) preferred: Option<Mac>,
-    /// The only interface to be used, hardware or not. A node leaves it open.
-    pub(crate) only: Option<String>,
+    /// The only interfaces to be used, hardware or not. A node names none, and uses what is hardware.
+    pub(crate) only: Vec<String>,
     /// The server that the node boots from: of several offers its own is taken.
     pub(crate) boot_server: Option<Ipv4Addr>,
     /// The node's name, if it has one already.
@@ -69,7 +69,7 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             preferred: None,
-            only: None,
+            only: vec![],
             boot_server: None,
             hostname: None,
             resolv_conf: Some("/etc/resolv.conf".into()),
@@ -238,8 +238,11 @@ impl BringUp<'_> {
         let mut known = None;
         let mut first_seen = None;
         loop {
-            let interfaces = self.list()?;
-            self.switch_on(&interfaces);
+            let mut interfaces = self.list()?;
+            if self.switch_on(&interfaces) {
+                // Virtual cards have their carrier at once.
+                interfaces = self.list()?;
+            }
             let waited = start.elapsed();
             let found =
                 choice::choose(&interfaces, self.config.preferred, &self.asked, waited).cloned();
@@ -271,16 +274,17 @@ impl BringUp<'_> {
             "{} cannot be read: is sysfs mounted?",
             sys.join("class/net").display()
         )))?;
-        interfaces.retain(|interface| match &self.config.only {
-            Some(only) => interface.name == *only,
-            None => interface.is_hardware,
+        interfaces.retain(|interface| match &self.config.only[..] {
+            [] => interface.is_hardware,
+            only => only.contains(&interface.name),
         });
         Ok(interfaces)
     }
 
     /// Only an interface that is up looks for a carrier. One that cannot be switched on is tried
-    /// again: its firmware may come later.
-    fn switch_on(&mut self, interfaces: &[Interface]) {
+    /// again: its firmware may come later. Whether any was switched on.
+    fn switch_on(&mut self, interfaces: &[Interface]) -> bool {
+        let before = self.up.len();
         for interface in interfaces {
             if self.up.contains(&interface.index) {
                 continue;
@@ -292,6 +296,7 @@ impl BringUp<'_> {
                 }
             }
         }
+        self.up.len() > before
     }
 
     /// Asks for a lease on one interface, until `deadline` or, if others could be asked on, for its

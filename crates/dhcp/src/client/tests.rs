@@ -318,6 +318,13 @@ fn a_lease_is_renewed_at_its_server_by_half_its_time() {
 }
 
 #[test]
+fn renewals_are_spread_over_an_eighth_of_their_time() {
+    let bench = Bench::bound(8_000);
+    let renew_at = bench.client.next_timeout();
+    assert!(renew_at < Time::from_secs(4_000) && renew_at > Time::from_secs(3_500));
+}
+
+#[test]
 fn any_server_is_asked_when_the_own_one_is_silent() {
     let mut bench = Bench::bound(8_000);
     assert_eq!(sent(&bench.wait()).1, Destination::Server(SERVER));

@@ -12,7 +12,7 @@ use super::cache::{self, Phase1};
 use super::closure::Closure;
 use super::compression::Compression;
 use super::contents::{self, Contents};
-use super::drivers;
+use super::drivers::{self, ALL_NET};
 use super::error::Phase1Error;
 use super::firmware::Firmware;
 use super::kernel::{Kernel, KernelChoice};
@@ -44,10 +44,8 @@ pub struct Inputs {
     pub busybox: PathBuf,
     /// The key that nodes trust.
     pub key: LabPublicKey,
-    /// Modules beside the usual ones, by name or alias.
+    /// Modules beside the usual ones, by name or alias; [`ALL_NET`] is all wired network drivers.
     pub modules: Vec<String>,
-    /// Whether all wired network drivers of the kernel are taken.
-    pub all_net: bool,
 }
 
 /// The files of a phase 1, in memory.
@@ -175,8 +173,9 @@ const AGENT_CURE: &str = "install BootTorrent's package, or name the program wit
 const BUSYBOX_CURE: &str = "install it with `apt install busybox-static` (not `busybox`)";
 
 fn closure(kernel: &mut Kernel, inputs: &Inputs) -> Result<Closure, Phase1Error> {
-    let mut required = inputs.modules.clone();
-    if inputs.all_net {
+    let (groups, mut required): (Vec<_>, Vec<_>) =
+        inputs.modules.iter().cloned().partition(|name| name == ALL_NET);
+    if !groups.is_empty() {
         required.extend(drivers::all_net(&kernel.library).into_iter().map(String::from));
     }
     let usual: Vec<&str> = drivers::always().collect();
@@ -232,7 +231,7 @@ pub(super) fn package_key(inputs: &Inputs, package: &Path) -> Result<String, Pha
     let file = |path: &Path| hash_file(path).map_err(Phase1Error::read(path));
     let absent = |path: &Path| hash_file(path).unwrap_or_default();
     let usual: Vec<&str> = drivers::always().chain(contents::applets()).collect();
-    let options = format!("{:?} {:?} {} {}", usual, inputs.modules, inputs.all_net, inputs.key);
+    let options = format!("{usual:?} {:?} {}", inputs.modules, inputs.key);
     Ok(key([
         b"package" as &[u8],
         &file(package)?,

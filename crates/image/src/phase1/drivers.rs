@@ -92,7 +92,11 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("networks with VLANs, bonded ports", &["8021q", "bonding"]),
 ];
 
-/// The folders that `--all-net` takes whole: every wired card, USB card and PHY.
+/// What stands for all wired network drivers in a list of modules. No module can have the name, as
+/// they are written with `_`.
+pub const ALL_NET: &str = "all-net";
+
+/// The folders that [`ALL_NET`] takes whole: every wired card, USB card and PHY.
 const NET_FOLDERS: &[&str] = &[
     "kernel/drivers/net/ethernet/",
     "kernel/drivers/net/usb/",

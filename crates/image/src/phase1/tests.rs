@@ -102,7 +102,6 @@ impl System {
             busybox: self.path("busybox"),
             key: LabKey::from_seed([1; 32]).public(),
             modules: vec![],
-            all_net: false,
         }
     }
 
@@ -204,13 +203,27 @@ fn modules_can_be_added_by_name_or_service() {
     let modules = vec!["odd".to_owned(), "crypto-crc32c".to_owned()];
     let phase1 = system.build(&Inputs { modules, ..system.inputs() }, "out").unwrap();
     assert!(module_names(&phase1).contains(&"odd"));
-    let all = system.build(&Inputs { all_net: true, ..system.inputs() }, "all").unwrap();
+    let all = system
+        .build(&Inputs { modules: vec!["all-net".to_owned()], ..system.inputs() }, "all")
+        .unwrap();
     assert!(module_names(&all).contains(&"odd"));
     let modules = vec!["e100O".to_owned()];
     assert_eq!(
         system.refusal(&Inputs { modules, ..system.inputs() }),
         "kernel 6.1.0-40-amd64 has no module e100O; is e1000 meant?"
     );
+}
+
+#[test]
+fn drivers_that_were_added_go_before_the_kernels_own() {
+    let system = System::new();
+    let before = system.build(&system.inputs(), "before").unwrap().record.modules;
+    let added = module(&["alias=pci:v8086d9999sv*", "version=newer"]);
+    system.write(&format!("lib/modules/{VERSION}/updates/dkms/e1000.ko"), &added);
+    let after = system.build(&system.inputs(), "after").unwrap().record.modules;
+    let name = "e1000".parse().unwrap();
+    assert_eq!((after.len(), after[&name]), (before.len(), added.len() as u64));
+    assert!(before[&name] < after[&name]);
 }
 
 #[test]

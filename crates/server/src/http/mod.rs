@@ -27,8 +27,8 @@ use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
 pub(crate) use files::{SentCount, Served};
-pub(crate) use offer::{ImageFiles, Offer, OfferError};
-pub(crate) use script::ScriptSettings;
+pub(crate) use offer::{ImageFiles, Offer};
+pub(crate) use script::{ScriptSettings, render as render_script};
 pub(crate) use serve::serve;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet};
@@ -66,7 +66,7 @@ struct Counters {
 pub(crate) struct HttpCounts {
     pub(crate) request_count: u64,
     /// Requests that were answered with 4xx or 5xx.
-    pub(crate) refused_count: u64,
+    pub(crate) refusal_count: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) report_count: u64,
 }
@@ -100,7 +100,7 @@ impl Site {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HttpCounts {
             request_count: read(&counters.requests),
-            refused_count: read(&counters.refused),
+            refusal_count: read(&counters.refused),
             sent_bytes: read(&counters.sent),
             report_count: read(&counters.reports),
         }

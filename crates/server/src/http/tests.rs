@@ -183,5 +183,5 @@ async fn requests_are_counted() {
     test.get("/images/debian/boot/vmlinuz").await;
     test.get("/nothing").await;
     let counts = test.site.counts();
-    assert_eq!((counts.request_count, counts.refused_count, counts.sent_bytes), (2, 1, 6));
+    assert_eq!((counts.request_count, counts.refusal_count, counts.sent_bytes), (2, 1, 6));
 }

@@ -5,7 +5,7 @@
 //! the kernel's clock (some milliseconds) could keep its time, so what was changed only just before it
 //! was read is not kept.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -39,18 +39,21 @@ const PART: Part = Part {
 #[derive(Debug)]
 pub(crate) struct Hashes {
     connection: Connection,
+    /// Paths are relative to it, so that a lab can be moved.
+    lab: PathBuf,
 }
 
 impl Hashes {
     /// Those of the lab in `lab`.
     pub(crate) fn open(lab: &Path) -> Result<Self, StateError> {
-        state::open(lab, PART).map(|connection| Self { connection })
+        let connection = state::open(lab, PART)?;
+        Ok(Self { connection, lab: lab.to_owned() })
     }
 
     /// The hashes of a file in this state. Without them it is read, so that a failing database costs
     /// time and nothing else.
     pub(crate) fn find(&self, state: &FileState<'_>) -> Option<Vec<PieceHash>> {
-        let (path, inode) = (state.path.to_str()?, state.inode.cast_signed());
+        let (path, inode) = (self.relative(state.path)?, state.inode.cast_signed());
         let found = self
             .connection
             .query_row(
@@ -78,27 +81,60 @@ impl Hashes {
         decode(&bytes)
     }
 
+    /// The path in the lab.
+    fn relative<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        path.strip_prefix(&self.lab).ok()?.to_str()
+    }
+
+    /// Forgets those of folders that the lab no longer has.
+    pub(crate) fn retain(&mut self, folders: &[PathBuf]) {
+        let folders: Vec<&str> = folders.iter().filter_map(|path| self.relative(path)).collect();
+        let forget = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare("SELECT DISTINCT path FROM hashes")?;
+            let paths = statement.query_map([], |row| row.get::<_, String>(0))?;
+            for path in paths {
+                let path = path?;
+                let is_in = |folder: &&str| {
+                    path.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/'))
+                };
+                if !folders.iter().any(is_in) {
+                    self.connection.execute("DELETE FROM hashes WHERE path = ?1", [&path])?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = forget() {
+            tracing::warn!("cannot forget hashes of images that are gone: {error}");
+        }
+    }
+
     /// Keeps the hashes of a torrent that was made before `now` of files in `folder`, and forgets
     /// those of files that the folder no longer has.
     pub(crate) fn keep(&mut self, folder: &Path, created: &Created, now: SystemTime) {
-        if let Err(error) = self.write(folder, created, now) {
+        let result = match self.relative(folder) {
+            Some(relative) => self.write(relative, created, now),
+            None => return,
+        };
+        if let Err(error) = result {
             tracing::warn!("cannot keep hashes, files are read again: {error}");
         }
     }
 
-    fn write(&mut self, folder: &Path, created: &Created, now: SystemTime) -> rusqlite::Result<()> {
+    fn write(&mut self, folder: &str, created: &Created, now: SystemTime) -> rusqlite::Result<()> {
         let settled = now.checked_sub(SETTLED).unwrap_or(UNIX_EPOCH);
         let settled_s = settled.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let lab = self.lab.clone();
+        let relative = |path: &Path| path.strip_prefix(&lab).ok()?.to_str().map(str::to_owned);
         let transaction = self.connection.transaction()?;
         // Every path below the folder and no other: '0' follows '/' in ASCII.
-        let below = [format!("{}/", folder.display()), format!("{}0", folder.display())];
+        let below = [format!("{folder}/"), format!("{folder}0")];
         transaction.execute(
             "DELETE FROM hashes WHERE path >= ?1 AND path < ?2",
             params![below[0], below[1]],
         )?;
         for (state, hashes) in created.files() {
             let is_settled = state.modified.0 < settled_s.cast_signed();
-            let (true, Some(path)) = (is_settled, state.path.to_str()) else { continue };
+            let (true, Some(path)) = (is_settled, relative(state.path)) else { continue };
             transaction.execute(
                 "INSERT INTO hashes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
@@ -114,6 +150,17 @@ impl Hashes {
             )?;
         }
         transaction.commit()
+    }
+}
+
+#[cfg(test)]
+impl Hashes {
+    /// The files whose hashes are kept.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut statement =
+            self.connection.prepare("SELECT path FROM hashes ORDER BY path").unwrap();
+        let paths = statement.query_map([], |row| row.get(0)).unwrap();
+        paths.map(Result::unwrap).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::SystemTime;
 
@@ -65,13 +66,17 @@ pub(crate) struct Publisher {
     current: Option<Arc<Publication>>,
     /// What lay in the lab when it was read for that.
     seen: Scan,
+    /// Ends hashing.
+    stop: Arc<AtomicBool>,
 }
 
 /// What a change came to.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// The last publication: the same as before if nothing that nodes see was changed.
+    /// The last publication.
     pub(crate) publication: Arc<Publication>,
+    /// It is not the one before: nodes see something else, or files have to be opened anew, since
+    /// they were touched or replaced by the same. In that case its manifest is the one before.
     pub(crate) is_new: bool,
     /// Sections whose change waits for a restart.
     pub(crate) waits: Vec<&'static str>,
@@ -82,7 +87,15 @@ impl Publisher {
     pub(crate) fn new(dir: &Path) -> Result<Self, PublishError> {
         let key = key::load(dir)?;
         let (hashes, serials) = (Hashes::open(dir)?, Serials::open(dir)?);
-        Ok(Self { dir: dir.to_owned(), key, hashes, serials, current: None, seen: Scan::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            key,
+            hashes,
+            serials,
+            current: None,
+            seen: Scan::default(),
+            stop: Arc::default(),
+        })
     }
 
     /// The lab's key.
@@ -93,6 +106,11 @@ impl Publisher {
     /// The lab's directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Set, it ends hashing that is under way and all that would follow, by an error.
+    pub(crate) fn stopper(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// What lay in the lab when it was last published.
@@ -118,6 +136,7 @@ impl Publisher {
         }
         let mut torrents = vec![];
         let mut images = vec![];
+        let is_touched = !self.seen.has_same_images(&lab.scan);
         self.seen = lab.scan.clone();
         for image in &lab.images {
             let (described, bytes) = self.image(&lab.settings, image, on_hashing)?;
@@ -131,10 +150,21 @@ impl Publisher {
                 && torrents == current.torrents
                 && lab.settings == current.settings
             {
-                let publication = Arc::clone(current);
-                return Ok(Outcome { publication, is_new: false, waits });
+                // For nodes nothing is new, but files that were touched have to be opened anew.
+                let publication = match is_touched {
+                    true => Arc::new(Publication::clone(current)),
+                    false => Arc::clone(current),
+                };
+                self.current = Some(Arc::clone(&publication));
+                return Ok(Outcome { publication, is_new: is_touched, waits });
             }
         }
+        let folders: Vec<PathBuf> = lab
+            .images
+            .iter()
+            .map(|image| lab.settings.images_dir().join(image.name.as_str()))
+            .collect();
+        self.hashes.retain(&folders);
         let serial = self.serials.next(SystemTime::now())?;
         let manifest = publication::manifest(&lab.settings, images, serial);
         let publication = publication::assemble(&lab, manifest, torrents, &self.key)?;
@@ -161,6 +191,7 @@ impl Publisher {
             progress: &|done, total| on_hashing(Hashing { image: name, done, total }),
             takes: &is_part_of_image,
             known: &known,
+            stop: &self.stop,
         };
         let refuse = |source| PublishError::Create { image: name.clone(), source };
         let created = create_with(&folder, spec(settings), &options).map_err(refuse)?;

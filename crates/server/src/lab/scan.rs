@@ -106,6 +106,11 @@ impl Scan {
         }
     }
 
+    /// Whether the files of all images are the same, untouched.
+    pub(crate) fn has_same_images(&self, other: &Self) -> bool {
+        self.folders == other.folders
+    }
+
     /// The folders of images, by name.
     pub(crate) fn folders(&self) -> impl Iterator<Item = (&str, &Folder)> {
         self.folders.iter().map(|(name, folder)| (name.as_str(), folder))

@@ -7,6 +7,8 @@
 //! end, is not one that events answer: it has when two looks are equal.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -73,6 +75,7 @@ impl Rest {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     requests: Option<Sender<Sender<()>>>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,11 +87,11 @@ impl Watcher {
         on_hashing: impl Fn(Hashing<'_>) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let settled = publisher.seen().clone();
+        let (settled, stop) = (publisher.seen().clone(), publisher.stopper());
         let thread = thread::Builder::new()
             .name("lab".to_owned())
             .spawn(move || watch(publisher, settled, &inbox, on_event, &on_hashing))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread) })
+        Ok(Self { requests: Some(requests), stop, thread: Some(thread) })
     }
 
     /// Reads everything at once, whether it is at rest or not. Returns when its event was told.
@@ -105,6 +108,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         // The thread ends when nobody can ask it any more.
         self.requests = None;
         if let Some(thread) = self.thread.take() {
@@ -135,7 +139,12 @@ fn watch(
             None if rest.observe(Instant::now(), scan) => {}
             None => continue,
         }
-        on_event(read(&mut publisher, &dir, &mut rest, on_hashing));
+        let event = read(&mut publisher, &dir, &mut rest, on_hashing);
+        if let Event::Refused(PublishError::Create { source: CreateError::Stopped(_), .. }) = event
+        {
+            return;
+        }
+        on_event(event);
         drop(done);
     }
 }

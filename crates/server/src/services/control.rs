@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use super::lock::{Holder, Lock};
 use crate::state::FOLDER;
 
 const FILE: &str = "control.sock";
@@ -75,6 +76,11 @@ pub(crate) enum ControlError {
     )]
     NotRunning { lab: PathBuf },
     #[error(
+        "the server of this lab is starting{}: it hashes images or builds phase 1",
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Starting { pid: Option<u32> },
+    #[error(
         "the server of this lab is another user's: run this as the user that started it, or as root"
     )]
     NotAllowed,
@@ -93,9 +99,10 @@ pub(crate) enum ControlError {
 pub(crate) fn ask(lab: &Path, request: &Request) -> Result<Value, ControlError> {
     let path = lab.join(FOLDER).join(FILE);
     let refuse = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            ControlError::NotRunning { lab: lab.to_owned() }
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match Lock::holder(lab) {
+            Ok(Holder::Somebody(pid)) => ControlError::Starting { pid },
+            _ => ControlError::NotRunning { lab: lab.to_owned() },
+        },
         io::ErrorKind::PermissionDenied => ControlError::NotAllowed,
         _ => ControlError::Io { path: path.clone(), source },
     };
@@ -269,8 +276,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let error = ask_from(temp.path(), Request::Stop).await.unwrap_err();
         assert!(matches!(error, ControlError::NotRunning { .. }));
+        // As one that has not come that far.
+        let lock = Lock::take(temp.path()).unwrap();
+        let error = ask_from(temp.path(), Request::Stop).await.unwrap_err();
+        assert!(matches!(error, ControlError::Starting { pid: Some(_) }));
+        drop(lock);
         // As a server that was killed leaves it.
-        fs::create_dir(temp.path().join(FOLDER)).unwrap();
         drop(UnixListener::bind(temp.path().join(FOLDER).join(FILE)).unwrap());
         let error = ask_from(temp.path(), Request::Stop).await.unwrap_err();
         assert!(matches!(error, ControlError::NotRunning { .. }));

@@ -1,10 +1,24 @@
 //! Everything that runs inside `boottorrent start`.
 //!
-//! Read in this order: how a start goes, what it publishes, how it seeds, how it is controlled.
+//! Read in this order: how a start goes, what it needs first, what it publishes, how it seeds, how it
+//! is watched and controlled.
+
+pub(crate) mod run;
+
+pub(crate) mod lock;
+mod network;
+mod sockets;
+
+mod dhcp;
+pub(crate) mod edition;
+mod seeder;
+mod tftp;
 
 pub(crate) mod control;
-pub(crate) mod lock;
+mod facts;
 pub(crate) mod log;
-pub(crate) mod notify;
-mod seeder;
+mod notify;
 pub(crate) mod status;
+
+#[cfg(test)]
+mod tests;

@@ -137,9 +137,9 @@ impl Seeder {
     }
 
     /// How it is doing, image by image.
-    pub(crate) fn counts(&self) -> Arc<dyn Fn() -> Vec<SeedCounts> + Send + Sync> {
+    pub(crate) fn counts(&self) -> impl Fn() -> Vec<SeedCounts> + Send + Sync + use<> {
         let torrents = Arc::clone(&self.torrents);
-        Arc::new(move || {
+        move || {
             let torrents = lock(&torrents);
             torrents
                 .values()
@@ -152,7 +152,7 @@ impl Seeder {
                     has_failed: torrent.failed,
                 })
                 .collect()
-        })
+        }
     }
 }
 

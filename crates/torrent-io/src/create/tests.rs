@@ -189,6 +189,7 @@ fn make_again(path: &Path, format: Format, kept: &Kept) -> (Created, Kept) {
         progress: &|_, _| {},
         takes: &|name| name != "left-out",
         known: &known,
+        stop: &AtomicBool::new(false),
     };
     let created = create_with(path, spec(format, 1 << 14), &options).unwrap();
     let kept = created.files().map(|(state, hashes)| (name(&state), hashes.to_vec())).collect();
@@ -235,4 +236,20 @@ fn hashes_that_cannot_be_are_not_taken() {
     let (v1, kept) = make_again(&top, Format::V1, &Kept::new());
     assert!(kept.is_empty());
     assert_eq!(v1.read_len, 150_000);
+}
+
+#[test]
+fn whoever_is_told_to_stop_makes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = put(&folder, "file", 3_000_000);
+    let stop = AtomicBool::new(false);
+    let options = Options {
+        threads: NonZeroUsize::MIN,
+        progress: &|_, _| stop.store(true, Ordering::Relaxed),
+        takes: &|_| true,
+        known: &|_| None,
+        stop: &stop,
+    };
+    let error = create_with(&path, Spec::default(), &options).err().unwrap();
+    assert!(matches!(error, CreateError::Stopped(_)), "{error}");
 }

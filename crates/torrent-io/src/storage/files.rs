@@ -86,6 +86,10 @@ impl Files {
     pub(super) fn seed(dir: &Path, layout: &Layout) -> Result<Self, StorageError> {
         let files = Self { dir: Dir::open(dir)?, resume: None, open: Mutex::default() };
         files.lock().stamps = Some(files.stamps(layout)?);
+        // As many as stay open: a file that somebody replaces by another or deletes is still seeded.
+        for index in 0..layout.files().len().min(OPEN_FILES_MAX) {
+            files.handle(layout, index, false)?;
+        }
         Ok(files)
     }
 

@@ -91,7 +91,8 @@ impl Storage {
     }
 
     /// Files in `dir` that are there whole, to verify and to seed; nothing is written. From here on
-    /// a changed file is an error at the next read of it.
+    /// a changed file is an error at the next read of it. The first [`OPEN_FILES_MAX`] are open from
+    /// here on: if they are deleted or others take their names, they still can be read.
     ///
     /// # Errors
     /// If a file is missing, is no file, or has another length.

@@ -169,7 +169,7 @@ pub(crate) const SERVER: &[Key] = &[
         "phase1.modules",
         "name or list of them",
         Default("[]"),
-        "Kernel modules for phase 1 beside those that the usual network cards need.",
+        "Kernel modules for phase 1 beside those that the usual network cards need; `all-net` is all drivers for wired networks.",
     ),
     key(
         "phase1.loader",

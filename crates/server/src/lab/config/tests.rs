@@ -493,3 +493,44 @@ fn warnings_stop_nothing() {
     let (_, problems) = found(&texts(&with(SERVER, "ranges: 10.0.0.10-10.0.0.99", "mode: auto")));
     assert_eq!(problems[0].severity, Severity::Warning);
 }
+
+mod any_text {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Files made of the words of real ones, so that most of them are YAML.
+    fn text() -> impl Strategy<Value = String> {
+        let keys =
+            [keys::SERVER, keys::ORIGINAL, keys::IMAGE, keys::NODES, keys::NODE, keys::GROUP];
+        let mut words: Vec<String> = keys
+            .iter()
+            .flat_map(|keys| keys.iter())
+            .flat_map(|key| key.path.split('.').map(|word| format!("{word}:")))
+            .collect();
+        let other = ["\n", "\n  ", "\n    - ", " ", "{", "}", "[", "]", ",", "&a ", "*a", "|", "'"];
+        let values = ["0", "-1", "debian", "10.0.0.1-10.0.0.9", "1h", "version: 1\n", "ä", "\u{0}"];
+        words.extend(other.iter().chain(&values).map(|word| (*word).to_owned()));
+        prop::collection::vec(prop::sample::select(words), 0..60).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(server in text(), nodes in text(), image in text()) {
+            let images = vec![("debian".to_owned(), Some(image))];
+            let texts = Texts { server, nodes: Some(nodes), images };
+            let (configuration, problems) = found(&texts);
+            let has_errors = problems.iter().any(|problem| problem.severity == Severity::Error);
+            // What has no error can be published: there is an image, and it is the default.
+            if !has_errors {
+                prop_assert_eq!(configuration.settings.menu.default.as_str(), "debian");
+                prop_assert_eq!(configuration.images.len(), 1);
+            }
+        }
+
+        #[test]
+        fn no_characters_are_too_strange(server in "\\PC{0,200}") {
+            let _ = found(&texts(&server));
+        }
+    }
+}

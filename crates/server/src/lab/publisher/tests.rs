@@ -115,6 +115,38 @@ fn without_a_change_nothing_is_published() {
 }
 
 #[test]
+fn files_that_were_touched_are_opened_anew() {
+    let lab = TestLab::new();
+    let mut publisher = publisher(&lab);
+    let (first, _) = publish(&mut publisher);
+    lab.put("oss/debian/vmlinuz", &"k".repeat(100_000));
+    let (second, _) = publish(&mut publisher);
+    assert!(second.is_new);
+    assert_eq!(second.publication, first.publication);
+    assert!(!publish(&mut publisher).0.is_new);
+}
+
+#[test]
+fn a_lab_can_be_moved_and_forgets_images_that_are_gone() {
+    let lab = TestLab::new();
+    lab.put_image("arch");
+    let server = fs::read_to_string(lab.path("Boottorrent.yaml")).unwrap();
+    lab.put("Boottorrent.yaml", &format!("{server}boot: {{default: debian}}\n"));
+    publish(&mut publisher(&lab));
+    let home = tempfile::tempdir().unwrap();
+    let moved = home.path().join("moved");
+    fs::rename(lab.dir(), &moved).unwrap();
+    let (_, read) = publish(&mut Publisher::new(&moved).unwrap());
+    assert_eq!(read, 0);
+    let kept = |hashes: &Hashes| hashes.paths();
+    assert_eq!(kept(&Hashes::open(&moved).unwrap()).len(), 4);
+    fs::remove_dir_all(moved.join("oss/arch")).unwrap();
+    publish(&mut Publisher::new(&moved).unwrap());
+    let paths = kept(&Hashes::open(&moved).unwrap());
+    assert_eq!(paths, ["oss/debian/initrd.img", "oss/debian/vmlinuz"]);
+}
+
+#[test]
 fn images_come_and_go() {
     let lab = TestLab::new();
     let mut publisher = publisher(&lab);

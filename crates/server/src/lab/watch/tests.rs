@@ -77,3 +77,22 @@ fn a_reload_reads_at_once_and_a_dropped_watcher_ends() {
     drop(watcher);
     assert!(events.recv().is_err(), "the thread has ended");
 }
+
+#[test]
+fn hashing_does_not_hold_up_the_end() {
+    let lab = TestLab::new();
+    let mut publisher = Publisher::new(lab.dir()).unwrap();
+    publisher.publish(Lab::open(lab.dir()).unwrap(), &|_| {}).unwrap();
+    // Some 100 MB without taking room, of which the first read says that it has begun.
+    let file = std::fs::File::create(lab.path("oss/debian/large")).unwrap();
+    file.set_len(100 << 20).unwrap();
+    let (sender, hashing) = mpsc::channel();
+    let on_hashing = move |progress: Hashing<'_>| {
+        let _ = sender.send(progress.total - progress.done);
+    };
+    let watcher = Watcher::start(publisher, |event| panic!("{event:?}"), on_hashing).unwrap();
+    hashing.recv_timeout(PATIENCE).unwrap();
+    drop(watcher);
+    let left = hashing.iter().min().unwrap_or(1);
+    assert!(left > 0, "all of it was read");
+}

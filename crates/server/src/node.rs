@@ -1,0 +1,208 @@
+//! `boottorrent node`: nodes one by one.
+
+use std::path::Path;
+
+use anyhow::Context;
+use boot::Stage;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::OutputFormat;
+use crate::fleet::{Node, UnixMs};
+use crate::progress::print;
+use crate::quantity;
+use crate::services::control::{self, Request};
+use crate::status::{self, since};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List the nodes that the configuration names or that have been seen.
+    List(ListArgs),
+    /// Show all that is known of a node: its stage, machine, events, log and past boots.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Its name, or its Ethernet address.
+    #[arg(value_name = "NAME|MAC")]
+    node: String,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+}
+
+/// Does what was asked for, with the server of the lab in `lab`.
+pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
+    match command {
+        NodeCommand::List(args) => list(args, lab),
+        NodeCommand::Show(args) => show(args, lab),
+    }
+}
+
+fn list(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
+    let report = status::ask(lab)?;
+    match args.output {
+        OutputFormat::Json => print(&json!({"nodes": report.nodes}).to_string()),
+        OutputFormat::Text => {
+            print(status::nodes(&report.nodes, UnixMs::now()).trim_end());
+        }
+    }
+    Ok(())
+}
+
+fn show(args: &ShowArgs, lab: &Path) -> anyhow::Result<()> {
+    let value = control::ask(lab, &Request::Node { which: args.node.clone() })?;
+    match args.output {
+        OutputFormat::Json => print(&value.to_string()),
+        OutputFormat::Text => {
+            let node: Node = serde_json::from_value(value)
+                .context("the running server is of another version: restart it after an update")?;
+            print(page(&node, UnixMs::now()).trim_end());
+        }
+    }
+    Ok(())
+}
+
+/// A node as text.
+fn page(node: &Node, now: UnixMs) -> String {
+    let summary = &node.summary;
+    let mut lines = vec![match &summary.name {
+        Some(name) => format!("{name} ({})", summary.mac),
+        None => summary.mac.to_string(),
+    }];
+    let mut field = |name: &str, value: String| lines.push(format!("  {name:<10} {value}"));
+    let age = since(now, summary.since);
+    match &summary.stage {
+        None => field("stage", "never seen".to_owned()),
+        Some(Stage::Failed { failure, reason, retry_in_s }) => {
+            field("stage", format!("failed, for {age}; it tries again in {retry_in_s} s"));
+            field("failure", failure.to_string());
+            field("reason", reason.clone());
+            field("cure", failure.cure().to_owned());
+        }
+        Some(stage) => {
+            let text = summary.stage_text();
+            field("stage", format!("{text}, for {age}"));
+            if let Stage::Downloading(progress) = stage {
+                let (done, total) = (progress.verified_bytes, progress.total_bytes);
+                let rate = quantity::rate(progress.rate_bytes_per_s as f64);
+                let peers = quantity::count(progress.peers as usize, "peer");
+                let (done, total) = (quantity::bytes(done), quantity::bytes(total));
+                field("download", format!("{done} of {total}, {rate}, {peers}"));
+            }
+        }
+    }
+    if let Some(address) = summary.address {
+        field("address", address.to_string());
+    }
+    if let Some(firmware) = summary.firmware {
+        field("firmware", status::firmware(firmware).to_owned());
+    }
+    if let Some(uuid) = &summary.uuid {
+        field("uuid", uuid.clone());
+    }
+    if summary.boot_count > 0 {
+        let seen = since(now, summary.seen);
+        let began = since(now, summary.boot_began);
+        field("seen", format!("{seen} ago; boot {} began {began} ago", summary.boot_count));
+        field("uploads", quantity::bytes(summary.uploads));
+    }
+    machine(node, &mut field);
+    sections(node, now, &mut lines);
+    lines.join("\n") + "\n"
+}
+
+fn machine(node: &Node, field: &mut impl FnMut(&str, String)) {
+    let Some(machine) = &node.summary.machine else {
+        return;
+    };
+    let memory = quantity::bytes(machine.memory_bytes);
+    let processors = quantity::count(machine.processors as usize, "processor");
+    field("machine", format!("{processors}, {memory} of memory"));
+    field("kernel", machine.kernel.clone());
+    field("agent", machine.agent.clone());
+    if let Some(interface) = &machine.interface {
+        let driver = machine.driver.as_deref().unwrap_or("unknown driver");
+        field("interface", format!("{interface} ({driver})"));
+    }
+}
+
+fn sections(node: &Node, now: UnixMs, lines: &mut Vec<String>) {
+    if !node.events.is_empty() {
+        lines.push("events".to_owned());
+    }
+    for entry in &node.events {
+        let times =
+            if entry.count > 1 { format!(" ({} times)", entry.count) } else { String::new() };
+        lines.push(format!("  {:>12} ago  {}{times}", since(now, entry.at), entry.text));
+    }
+    if !node.past.is_empty() {
+        lines.push("boots before".to_owned());
+    }
+    for boot in &node.past {
+        let image = boot.image.as_ref().map(|image| format!(" {image}")).unwrap_or_default();
+        let failure = boot.failure.map(|failure| format!(" {failure}")).unwrap_or_default();
+        let took = boot.took_ms as f64 / 1000.0;
+        let ago = since(now, boot.began);
+        lines.push(format!("  {ago:>12} ago  {}{image}{failure} after {took:.1} s", boot.stage));
+    }
+    if !node.log.is_empty() {
+        lines.push("log of the agent".to_owned());
+    }
+    lines.extend(node.log.iter().map(|line| format!("  {line}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_failed_is_shown_with_the_cure() {
+        let node: Node = serde_json::from_value(json!({
+            "mac": "52:54:00:00:00:01", "name": "c001", "address": "10.0.0.50", "firmware": "uefi",
+            "stage": "failed", "failure": "BT21", "reason": "nobody answered on eth0",
+            "retry_in_s": 4, "since_unix_ms": 1000, "seen_unix_ms": 5000, "boot_unix_ms": 0,
+            "boot_count": 2, "uploads_bytes": 0,
+            "machine": {
+                "arch": "x86_64", "firmware": "uefi", "memory_bytes": 1_000_000_000_u64,
+                "processors": 2, "interface": "eth0", "driver": "e1000e", "agent": "0.1.0",
+                "kernel": "6.1.0-40-amd64"
+            },
+            "events": [{"unix_ms": 1000, "text": "BT21: nobody answered on eth0", "count": 3}],
+            "past": [{"unix_ms": 0, "took_ms": 1500, "stage": "booted", "image": "debian",
+                      "failure": null}],
+            "log": ["a line"]
+        }))
+        .unwrap();
+        let expect = "\
+c001 (52:54:00:00:00:01)
+  stage      failed, for 5 s; it tries again in 4 s
+  failure    BT21 no DHCP server answered
+  reason     nobody answered on eth0
+  cure       check that `boottorrent start` or the network's DHCP server runs, and that its range is not exhausted (`boottorrent status`)
+  address    10.0.0.50
+  firmware   uefi
+  seen       1 s ago; boot 2 began 6 s ago
+  uploads    0 B
+  machine    2 processors, 1.00 GB of memory
+  kernel     6.1.0-40-amd64
+  agent      0.1.0
+  interface  eth0 (e1000e)
+events
+           5 s ago  BT21: nobody answered on eth0 (3 times)
+boots before
+           6 s ago  booted debian after 1.5 s
+log of the agent
+  a line
+";
+        assert_eq!(page(&node, UnixMs(6000)), expect);
+    }
+}

@@ -1,0 +1,490 @@
+//! How a start goes: everything that can be wrong is found before anything is served, then the
+//! services begin in an order in which each finds what it needs, DHCP last, since it is what nodes
+//! hear first. From there on one loop waits for signals, commands, and for a service that ends, which
+//! ends the server.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::dhcp::LabId;
+use anyhow::{Context, anyhow};
+use boot::Mac;
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use super::control::{Answer, Control, Request};
+use super::edition::{self, BootFiles, Edition, ImageSource};
+use super::facts::{self, Facts};
+use super::lock::Lock;
+use super::seeder::Seeder;
+use super::sockets::Sockets;
+use super::{dhcp, notify, tftp};
+use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
+use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
+use crate::http::{self, Site};
+use crate::lab::publication::Publication;
+use crate::lab::publisher::Outcome;
+use crate::lab::settings::Settings;
+use crate::tftp::{Root, Tftp};
+use crate::tracker;
+
+/// How often the nodes that have changed are written to the disk: what a crash may forget.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often old versions of images are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is served, before it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) publication: Arc<Publication>,
+    pub(crate) boot_files: BootFiles,
+    /// The id of the lab's key.
+    pub(crate) lab: LabId,
+}
+
+/// Where a running server gets what is new.
+pub(crate) struct News {
+    /// Reads the lab again at once; when it returns, `events` has what came of it.
+    pub(crate) reload: Arc<dyn Fn() + Send + Sync>,
+    /// What came of a change to the lab.
+    pub(crate) events: mpsc::UnboundedReceiver<anyhow::Result<Outcome>>,
+}
+
+/// What a running server is made of.
+struct Server {
+    publication: Arc<Publication>,
+    boot_files: BootFiles,
+    images: Vec<ImageSource>,
+    facts: Facts,
+    fleet: SharedFleet,
+    site: Site,
+    root: watch::Sender<Arc<Root>>,
+    dhcp: Option<DhcpControl>,
+    lab: LabId,
+    seeder: Seeder,
+    services: JoinSet<anyhow::Error>,
+    commands: mpsc::Receiver<Command>,
+    news: News,
+    /// A reload under way, and who waits for it.
+    reloading: Option<Reloading>,
+    history: Arc<Mutex<History>>,
+}
+
+struct Reloading {
+    /// Reads what there is, on a thread that may take its time.
+    reader: JoinHandle<()>,
+    /// What came of it, if that was told already.
+    answer: Option<Answer>,
+    replies: Vec<oneshot::Sender<Answer>>,
+}
+
+/// What a command wants of the main loop.
+enum Command {
+    Stop(oneshot::Sender<Answer>),
+    Reload(oneshot::Sender<Answer>),
+}
+
+/// Why the main loop is left.
+enum End {
+    Asked,
+    Failed(anyhow::Error),
+}
+
+/// Serves until somebody wants an end. `ready` is called once nodes can boot.
+///
+/// # Errors
+/// If something is in the way at the start, or a service fails later.
+pub(crate) async fn run(
+    prepared: Prepared,
+    news: News,
+    lock: Lock,
+    ready: impl FnOnce(&Settings),
+) -> anyhow::Result<()> {
+    let publication = Arc::clone(&prepared.publication);
+    let settings = &publication.settings;
+    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let edition = edition::make(&publication, &prepared.boot_files, &[])?;
+    let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
+    let sockets = Sockets::bind(settings, roots, prepared.lab)?;
+    let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
+    let history = History::open(settings.dir())?;
+    let nodes = history.load().context("cannot read the history of nodes")?;
+    let fleet = SharedFleet::new(Fleet::restore(nodes));
+    configure(&fleet, settings);
+    let mut server = Server::begin(prepared, edition, sockets, fleet, root, history, news)?;
+    let (sender, commands) = mpsc::channel(1);
+    server.commands = commands;
+    let facts = server.facts.clone();
+    server.services.spawn(async move {
+        control.serve(move |request| answer(facts.clone(), sender.clone(), request)).await;
+        anyhow!("the control socket failed")
+    });
+    ready(settings);
+    notify::tell("READY=1");
+    let end = server.wait(&mut signals).await;
+    notify::tell("STOPPING=1");
+    server.finish(&mut signals).await;
+    drop(lock);
+    match end {
+        End::Asked => Ok(()),
+        End::Failed(error) => Err(error),
+    }
+}
+
+impl Server {
+    fn begin(
+        prepared: Prepared,
+        edition: Edition,
+        sockets: Sockets,
+        fleet: SharedFleet,
+        root: watch::Sender<Arc<Root>>,
+        history: History,
+        news: News,
+    ) -> anyhow::Result<Self> {
+        let Prepared { publication, boot_files, lab } = prepared;
+        let settings = &publication.settings;
+        let mut services = JoinSet::new();
+        let tracker = tracker::Shared::new().context("no randomness from the system")?;
+        let has_tracker = sockets.tracker.is_some();
+        if let Some((tcp, udp)) = sockets.tracker {
+            let tracker = tracker.clone();
+            services.spawn(async move {
+                tracker::serve(tcp, udp, tracker).await;
+                anyhow!("the tracker ended")
+            });
+        }
+        let listen = SocketAddr::from((settings.address, settings.seeding.port));
+        let mut seeder = Seeder::start(listen, &settings.seeding).context("cannot seed")?;
+        seeder.publish(&edition.images);
+        let (address, interface) = (settings.address.to_string(), settings.interface.clone());
+        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
+        facts.publish(&edition);
+        let about = facts.clone();
+        let site = Site::new(edition.live, fleet.clone(), move || json!(about.status()));
+        facts.add(facts::http(site.clone()));
+        facts.add(facts::tracker(has_tracker.then_some(tracker)));
+        facts.add(facts::seeder(seeder.counts()));
+        let router = site.clone().router();
+        services.spawn(async move {
+            http::serve(sockets.http, router).await;
+            anyhow!("the web server ended")
+        });
+        match sockets.tftp {
+            Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
+            None => facts.add(Box::new(|| facts::off("tftp"))),
+        }
+        // Last: from here on nodes come.
+        let dhcp = sockets.dhcp.as_ref().map(Dhcp::control);
+        match sockets.dhcp {
+            Some(dhcp) => serve_dhcp(&mut services, &facts, &fleet, dhcp),
+            None => facts.add(Box::new(|| facts::off("dhcp"))),
+        }
+        Ok(Self {
+            images: edition.images,
+            publication,
+            boot_files,
+            facts,
+            fleet,
+            site,
+            root,
+            dhcp,
+            lab,
+            seeder,
+            services,
+            commands: mpsc::channel(1).1,
+            news,
+            reloading: None,
+            history: Arc::new(Mutex::new(history)),
+        })
+    }
+
+    async fn wait(&mut self, signals: &mut Signals) -> End {
+        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::End => return End::Asked,
+                    Wish::Reload => self.begin_reload(None),
+                },
+                Some(command) = self.commands.recv() => match command {
+                    Command::Stop(reply) => {
+                        let _ = reply.send(Answer::Ok(Value::Null));
+                        return End::Asked;
+                    }
+                    Command::Reload(reply) => self.begin_reload(Some(reply)),
+                },
+                () = reading(&mut self.reloading) => self.reloaded(),
+                Some(told) = self.news.events.recv() => self.changed(told),
+                Some(ended) = self.services.join_next() => {
+                    let error = ended.unwrap_or_else(|error| anyhow!(error));
+                    tracing::error!(target: "START", "{error:#}; the server ends");
+                    return End::Failed(error);
+                }
+                _ = save.tick() => self.save().await,
+                _ = sweep.tick() => self.seeder.sweep(),
+            }
+        }
+    }
+
+    /// Reads the configuration again; whoever wants that meanwhile gets the same answer.
+    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Answer>>) {
+        let reload = Arc::clone(&self.news.reload);
+        let reloading = self.reloading.get_or_insert_with(|| {
+            notify::tell("RELOADING=1");
+            let reader = tokio::task::spawn_blocking(move || reload());
+            Reloading { reader, answer: None, replies: vec![] }
+        });
+        reloading.replies.extend(reply);
+    }
+
+    /// A reload has come to its end.
+    fn reloaded(&mut self) {
+        while let Ok(told) = self.news.events.try_recv() {
+            self.changed(told);
+        }
+        notify::tell("READY=1");
+        if let Some(Reloading { answer, replies, .. }) = self.reloading.take() {
+            let nothing = || Answer::Error("the lab was not read: see the log".to_owned());
+            let answer = answer.unwrap_or_else(nothing);
+            for reply in replies {
+                let _ = reply.send(answer.clone());
+            }
+        }
+    }
+
+    /// The lab was read again: publishes what is new, and says what came of it.
+    fn changed(&mut self, told: anyhow::Result<Outcome>) {
+        let answer = match told.and_then(|outcome| self.publish(&outcome)) {
+            Ok(changes) => {
+                tracing::info!(target: "LAB", "read again: {}", changes.text());
+                Answer::Ok(changes.to_json())
+            }
+            Err(error) => {
+                let text = format!("not reloaded, all stays as it was: {error:#}");
+                tracing::error!(target: "LAB", "{text}");
+                Answer::Error(text)
+            }
+        };
+        if let Some(reloading) = &mut self.reloading {
+            reloading.answer = Some(answer);
+        }
+    }
+
+    fn publish(&mut self, outcome: &Outcome) -> anyhow::Result<Changes> {
+        let changes = Changes::between(&self.publication, outcome);
+        if outcome.is_new {
+            let edition = edition::make(&outcome.publication, &self.boot_files, &self.images)?;
+            self.facts.publish(&edition);
+            self.root.send_replace(edition.tftp);
+            self.site.publish(edition.live);
+            self.seeder.publish(&edition.images);
+            self.images = edition.images;
+            let settings = &outcome.publication.settings;
+            configure(&self.fleet, settings);
+            if let Some(dhcp) = &self.dhcp
+                && let Some(setup) = Setup::of(settings, self.lab)?
+            {
+                dhcp.configure(setup).context("these DHCP settings cannot be followed")?;
+            }
+            self.publication = Arc::clone(&outcome.publication);
+        }
+        Ok(changes)
+    }
+
+    async fn save(&self) {
+        let changed = self.fleet.lock().take_dirty();
+        if changed.is_empty() {
+            return;
+        }
+        let history = Arc::clone(&self.history);
+        let saved = tokio::task::spawn_blocking(move || {
+            history.lock().unwrap_or_else(PoisonError::into_inner).save(&changed)
+        });
+        if let Ok(Err(error)) = saved.await {
+            tracing::error!(target: "NODE", "the history of nodes is not saved: {error}");
+        }
+    }
+
+    /// Ends everything; a second signal ends it at once.
+    async fn finish(self, signals: &mut Signals) {
+        self.save().await;
+        let Self { seeder, mut services, .. } = self;
+        // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
+        let farewell = tokio::task::spawn_blocking(move || drop(seeder));
+        tokio::select! {
+            _ = farewell => {}
+            _ = signals.next() => {}
+        }
+        services.abort_all();
+        while services.join_next().await.is_some() {}
+    }
+}
+
+fn serve_tftp(
+    services: &mut JoinSet<anyhow::Error>,
+    facts: &Facts,
+    fleet: &SharedFleet,
+    server: Tftp,
+) {
+    let counts = Arc::new(tftp::Counts::default());
+    facts.add(tftp::teller(Arc::clone(&counts)));
+    let (sender, mut events) = mpsc::channel(tftp::EVENTS_MAX);
+    let fleet = fleet.clone();
+    services.spawn(async move {
+        // Its thread ends when this task does.
+        let serving = server.run(sender, std::future::pending());
+        let noting = async {
+            while let Some(event) = events.recv().await {
+                tftp::note(&event, &counts, &fleet);
+            }
+        };
+        match tokio::join!(serving, noting).0 {
+            Ok(()) => anyhow!("the TFTP server ended"),
+            Err(error) => error,
+        }
+    });
+}
+
+fn serve_dhcp(
+    services: &mut JoinSet<anyhow::Error>,
+    facts: &Facts,
+    fleet: &SharedFleet,
+    server: Dhcp,
+) {
+    facts.add(dhcp::teller(server.control()));
+    let (sender, mut events) = mpsc::channel(dhcp::EVENTS_MAX);
+    let fleet = fleet.clone();
+    services.spawn(async move {
+        // Its threads end when the process does.
+        let serving = server.run(sender, std::future::pending());
+        let noting = async {
+            while let Some(event) = events.recv().await {
+                if let Some(event) = crate::dhcp::told(&event) {
+                    fleet.tell(&event);
+                }
+            }
+        };
+        match tokio::join!(serving, noting).0 {
+            Ok(()) => anyhow!("the DHCP server ended"),
+            Err(error) => error,
+        }
+    });
+}
+
+/// The end of a reload, if one is under way.
+async fn reading(reloading: &mut Option<Reloading>) {
+    match reloading {
+        // If it panicked there is no answer, which is told as such.
+        Some(reloading) => drop((&mut reloading.reader).await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the fleet which nodes the configuration names.
+fn configure(fleet: &SharedFleet, settings: &Settings) {
+    let reserved = settings.dhcp.reservations.iter().map(|r| (r.mac, r.hostname.clone()));
+    let named = settings.nodes.iter().map(|node| (node.mac, Some(node.name.clone())));
+    let known: BTreeMap<Mac, Option<String>> = reserved.chain(named).collect();
+    fleet.lock().configure(UnixMs::now(), &known);
+}
+
+async fn answer(facts: Facts, commands: mpsc::Sender<Command>, request: Request) -> Answer {
+    let wait = async |command: fn(oneshot::Sender<Answer>) -> Command| {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Answer::Error("the server ends".to_owned());
+        match commands.send(command(reply)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| gone()),
+            Err(_) => gone(),
+        }
+    };
+    match request {
+        Request::Stop => wait(Command::Stop).await,
+        Request::Reload => wait(Command::Reload).await,
+        Request::Status => facts.report(),
+        Request::Node { which } => facts.node(&which),
+    }
+}
+
+/// What a reload changes, and what it cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Changes {
+    applied: Vec<&'static str>,
+    needs_restart: Vec<&'static str>,
+}
+
+impl Changes {
+    fn between(before: &Publication, after: &Outcome) -> Self {
+        let (old, new) = (&before.settings, &after.publication.settings);
+        let (was, is) = (&before.manifest, &after.publication.manifest);
+        let mut applied = vec![];
+        let mut note = |what, is_same: bool| {
+            if !is_same {
+                applied.push(what);
+            }
+        };
+        note("menu", old.menu == new.menu);
+        note("seed_time", old.seed_time == new.seed_time);
+        note("nodes", old.nodes == new.nodes && was.assignments == is.assignments);
+        note("images", was.images == is.images);
+        Self { applied, needs_restart: after.waits.clone() }
+    }
+
+    fn text(&self) -> String {
+        let applied = match self.applied.as_slice() {
+            [] => "nothing changed".to_owned(),
+            applied => format!("changed {}", applied.join(", ")),
+        };
+        match self.needs_restart.as_slice() {
+            [] => applied,
+            restart => format!("{applied}; {} only with a restart", restart.join(", ")),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "applied": self.applied,
+            "needs_restart": self.needs_restart,
+            "text": self.text(),
+        })
+    }
+}
+
+/// The signals that mean something.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+/// What a signal means.
+enum Wish {
+    End,
+    Reload,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+}

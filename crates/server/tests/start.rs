@@ -1,0 +1,301 @@
+//! The built program as a server of a lab, on loopback with high ports, DHCP and TFTP off.
+
+// Clippy knows the tests here, but not what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use boot::{LabKey, Manifest};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const NODE: &str = "52:54:00:00:00:01";
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_boottorrent"))
+}
+
+/// A lab with one image, and a phase 1 that is none.
+struct Lab {
+    temp: tempfile::TempDir,
+    http: u16,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let lab = Self { temp, http: port() };
+        let key = LabKey::from_seed([7; 32]);
+        lab.write("keys/lab.key", &key.to_secret_text());
+        lab.write("keys/lab.pub", &key.public().to_string());
+        fs::set_permissions(
+            lab.path().join("keys/lab.key"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .unwrap();
+        lab.configure("30s");
+        let image = "dispname: Debian\nmethod: kexec\nkernel: vmlinuz\ninitrd: initrd.img\n";
+        lab.write("oss/debian/config.yaml", image);
+        lab.write("oss/debian/vmlinuz", "the kernel");
+        lab.write("oss/debian/initrd.img", &"initrd ".repeat(100_000));
+        lab.write("phase1/vmlinuz", "phase 1's kernel");
+        lab.write("phase1/initramfs.img", "phase 1's initramfs");
+        lab
+    }
+
+    fn configure(&self, timeout: &str) {
+        let text = format!(
+            "version: 1\nserver:\n  interface: lo\n  address: 127.0.0.1\nboot:\n  default: debian\n  \
+             timeout: {timeout}\ndhcp:\n  mode: \"off\"\ntftp:\n  enabled: false\nhttp:\n  port: {}\n\
+             swarm:\n  tracker_port: {}\n  port: {}\n",
+            self.http,
+            port(),
+            port(),
+        );
+        self.write("Boottorrent.yaml", &text);
+    }
+
+    fn path(&self) -> &Path {
+        self.temp.path()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Output {
+        program().arg("-C").arg(self.path()).args(args).output().unwrap()
+    }
+
+    /// What a command prints, which must succeed.
+    fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.run(args)).unwrap()
+    }
+
+    /// Why a command fails.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn start(&self) -> Server {
+        let mut child = program()
+            .arg("-C")
+            .arg(self.path())
+            .args(["start", "-o", "json", "--phase1"])
+            .arg(self.path().join("phase1"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = out.lines();
+        let ready = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| serde_json::from_str::<Value>(line).unwrap()["event"] == "ready");
+        assert!(ready.is_some(), "it ended");
+        // Nobody may be kept from writing.
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { child }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.http);
+        ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    fn report(&self, sequence: u64, stage: Value) {
+        let mut report = json!({"node": NODE, "boot": 7, "sequence": sequence, "uptime_ms": 1});
+        report.as_object_mut().unwrap().extend(stage.as_object().unwrap().clone());
+        let url = format!("http://127.0.0.1:{}/api/v1/reports", self.http);
+        let mut answer = ureq::post(url).send(report.to_string()).unwrap();
+        let answer: Value =
+            serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+        assert!(answer["manifest_serial"].as_u64().unwrap() > 0);
+    }
+}
+
+struct Server {
+    child: Child,
+}
+
+impl Server {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < DEADLINE, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_lab_is_served_and_its_nodes_are_shown() {
+    let lab = Lab::new();
+    let mut server = lab.start();
+    assert_eq!(lab.get("/phase1/vmlinuz"), "phase 1's kernel");
+    assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
+    let key = LabKey::from_seed([7; 32]).public();
+    let signature = lab.get("/manifest.sig").parse().unwrap();
+    let manifest = Manifest::open(lab.get("/manifest.json").as_bytes(), &signature, &key).unwrap();
+    assert_eq!(manifest.images[0].name.as_str(), "debian");
+    let script = lab.get(&format!("/boot.ipxe?mac={NODE}&platform=efi"));
+    assert!(script.contains(&format!("kernel http://127.0.0.1:{}/phase1/vmlinuz", lab.http)));
+
+    lab.report(1, json!({"stage": "agent"}));
+    let failed =
+        json!({"stage": "failed", "failure": "BT21", "reason": "nobody answered", "retry_in_s": 4});
+    lab.report(2, failed);
+    let status = lab.json(&["status", "-o", "json"]);
+    assert_eq!(status["status"]["images"][0]["name"], "debian");
+    assert_eq!(status["nodes"][0]["failure"], "BT21");
+    let text = lab.run(&["status"]);
+    assert!(text.contains("failed BT21  nobody answered; again in 4 s"), "{text}");
+    let text = lab.run(&["node", "show", NODE]);
+    assert!(text.contains("failure    BT21 no DHCP server answered"), "{text}");
+    assert_eq!(lab.json(&["node", "list", "-o", "json"])["nodes"][0]["mac"], NODE);
+    assert!(lab.refused(&["node", "show", "c999"]).contains("no node `c999` is known"));
+
+    assert_eq!(lab.run(&["stop"]), "stopped\n");
+    assert_eq!(server.wait(), Some(0));
+    assert!(lab.refused(&["status"]).contains("no server of this lab runs"));
+}
+
+#[test]
+fn a_file_is_served_in_ranges() {
+    let lab = Lab::new();
+    let _server = lab.start();
+    let url = format!("http://127.0.0.1:{}/images/debian/initrd.img", lab.http);
+    let mut answer = ureq::get(&url).header("Range", "bytes=7-13").call().unwrap();
+    assert_eq!(answer.status(), 206);
+    assert_eq!(answer.headers()["content-range"], "bytes 7-13/700000");
+    assert_eq!(answer.body_mut().read_to_string().unwrap(), "initrd ");
+    let error = ureq::get(&url).header("Range", "bytes=700000-").call().unwrap_err();
+    assert!(matches!(error, ureq::Error::StatusCode(416)), "{error}");
+}
+
+#[test]
+fn signals_end_it_within_two_seconds() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let lab = Lab::new();
+        let mut server = lab.start();
+        let begin = Instant::now();
+        kill_process(server.pid(), signal).unwrap();
+        assert_eq!(server.wait(), Some(0));
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_second_start_is_told_of_the_first() {
+    let lab = Lab::new();
+    let server = lab.start();
+    let error = lab.refused(&["start"]);
+    let pid = server.child.id();
+    let expect = format!("boottorrent: a server of this lab runs already (pid {pid})");
+    assert!(error.starts_with(&expect), "{error}");
+    assert_eq!(lab.get("/phase1/vmlinuz"), "phase 1's kernel");
+}
+
+#[test]
+fn what_was_known_of_nodes_survives_a_kill() {
+    let lab = Lab::new();
+    let mut server = lab.start();
+    lab.report(1, json!({"stage": "agent"}));
+    lab.report(2, json!({"stage": "loading", "image": "debian"}));
+    // Written each second.
+    let begin = Instant::now();
+    let saved = || begin.elapsed() > Duration::from_millis(2500);
+    wait_until("time passes", saved);
+    kill_process(server.pid(), Signal::KILL).unwrap();
+    assert_eq!(server.wait(), None);
+    let _server = lab.start();
+    let node = lab.json(&["node", "show", NODE, "-o", "json"]);
+    assert_eq!((&node["stage"], &node["image"]), (&json!("loading"), &json!("debian")));
+    assert_eq!(node["events"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_reload_publishes_what_is_new_or_says_what_is_wrong() {
+    let lab = Lab::new();
+    let _server = lab.start();
+    let serial = || lab.json(&["status", "-o", "json"])["status"]["manifest_serial"].clone();
+    let before = serial();
+    lab.write("oss/arch/config.yaml", "dispname: Arch\nmethod: kexec\nkernel: k\ninitrd: i\n");
+    lab.write("oss/arch/k", "another kernel");
+    lab.write("oss/arch/i", "another initrd");
+    let text = lab.run(&["reload"]);
+    assert!(text.contains("changed images"), "{text}");
+    assert_ne!(serial(), before);
+    assert_eq!(lab.get("/images/arch/k"), "another kernel");
+    lab.write("oss/arch/config.yaml", "dispname: Arch\nmethod: hologram\n");
+    let error = lab.refused(&["reload"]);
+    assert!(
+        error.contains("all stays as it was") && error.contains("oss/arch/config.yaml"),
+        "{error}"
+    );
+    assert_eq!(lab.get("/images/arch/k"), "another kernel");
+}
+
+#[test]
+fn in_the_background_it_tells_whether_it_has_started() {
+    let lab = Lab::new();
+    let phase1 = lab.path().join("phase1");
+    let phase1 = phase1.to_str().unwrap();
+    let text = lab.run(&["start", "--detach", "--phase1", phase1]);
+    assert!(text.contains("started (pid "), "{text}");
+    assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
+    lab.run(&["stop"]);
+    let log = fs::read_to_string(lab.path().join("state/boottorrent.log")).unwrap();
+    assert!(log.contains("Z START"), "{log}");
+
+    let _taken = TcpListener::bind(("127.0.0.1", lab.http)).unwrap();
+    let error = lab.refused(&["start", "--detach", "--phase1", phase1]);
+    assert!(error.contains(&format!("TCP port {} of 127.0.0.1 is taken", lab.http)), "{error}");
+}
+
+#[test]
+fn where_there_is_no_lab_that_is_said() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = program().arg("-C").arg(temp.path()).arg("start").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let mut error = String::new();
+    output.stderr.as_slice().read_to_string(&mut error).unwrap();
+    assert!(error.contains("no Boottorrent.yaml in"), "{error}");
+}
