@@ -44,6 +44,9 @@ pub(crate) struct E2eArgs {
     /// List the cases
     #[arg(long)]
     list: bool,
+    /// Take the programs in target/release as they are
+    #[arg(long)]
+    no_build: bool,
     /// Write what firmware sends into the test data of the DHCP crate
     #[arg(long)]
     capture: bool,
@@ -52,6 +55,8 @@ pub(crate) struct E2eArgs {
 /// What every case gets.
 pub(crate) struct Stage<'a> {
     pub(crate) testos: &'a TestOs,
+    /// A lab that has a key and a phase 1.
+    pub(crate) lab: &'a Path,
     /// Where it leaves consoles and logs.
     pub(crate) dir: PathBuf,
     /// Whether packets are kept.
@@ -80,17 +85,22 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     }
     setup::install(TOOLS)?;
     interrupt::remember_signals();
-    if cases.iter().any(|case| case.name != cases::HARNESS) {
-        artifact::build_all()?;
-    }
     let dir = target_dir().join("e2e");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let lab = dir.join("lab");
+    if cases.iter().any(|case| case.name != cases::HARNESS) {
+        if !args.no_build {
+            artifact::build_all()?;
+        }
+        server::prepare_phase1(&lab)?;
+    }
     let testos = TestOs::build(&dir)?;
     let start = Instant::now();
     let mut rows = vec![];
     for case in cases {
         eprintln!("=== {}: {}", case.name, case.what);
-        let row = run_one(case, &testos, &dir.join(case.name), args.capture);
+        let dir = dir.join(case.name);
+        let row = run_one(case, Stage { testos: &testos, lab: &lab, dir, capture: args.capture });
         if let Some(error) = &row.error {
             eprintln!("{}: {error:#}", row.name);
         }
@@ -116,10 +126,9 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     Ok(())
 }
 
-fn run_one(case: &Case, testos: &TestOs, dir: &Path, capture: bool) -> Row {
+fn run_one(case: &Case, stage: Stage<'_>) -> Row {
     let start = Instant::now();
-    let error =
-        fresh(dir).and_then(|()| (case.run)(&Stage { testos, dir: dir.to_owned(), capture })).err();
+    let error = fresh(&stage.dir).and_then(|()| (case.run)(&stage)).err();
     Row { name: case.name, time: start.elapsed(), error }
 }
 

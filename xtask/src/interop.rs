@@ -1,11 +1,13 @@
 //! `cargo xtask interop`: our program against other people's, both ways, in network namespaces.
 //!
 //! A case is a torrent, a tracker (or none), a seed and some nodes; it passes when every node says
-//! that it is complete and every byte of every file is right. Cases of TFTP are in `tftp.rs`. What the programs are told is what
-//! their users tell them: encryption and µTP stay as their authors set them.
+//! that it is complete and every byte of every file is right. Cases of TFTP are in `tftp.rs`,
+//! those of DHCP in `dhcp.rs`. What the programs are told is what their users tell them: encryption
+//! and µTP stay as their authors set them.
 
 mod cases;
 mod content;
+mod dhcp;
 mod program;
 mod run;
 mod tftp;
@@ -56,7 +58,7 @@ struct Row {
 
 /// Runs the cases; fails if one does.
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
-    let tools = [TOOLS, tftp::TOOLS].concat();
+    let tools = [TOOLS, dhcp::TOOLS, tftp::TOOLS].concat();
     setup::install(&tools)?;
     setup::require(&tools)?;
     build_release()?;
@@ -69,6 +71,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let start = Instant::now();
     let mut rows = run_all(&cases, &contents, &dir);
     rows.extend(tftp::run(&args.filters, &dir)?);
+    rows.extend(dhcp::run(&args.filters, &dir));
     ensure!(!rows.is_empty(), "no case is called so");
     let failed: Vec<&Row> = rows.iter().filter(|row| row.error.is_some()).collect();
     for row in &failed {

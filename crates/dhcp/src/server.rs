@@ -100,8 +100,8 @@ impl Server {
             Ok(lease) => {
                 self.exhausted = false;
                 turn.out.push_back(Output::Store(lease));
-                turn.answer(MessageType::Ack, Some(address), self.leases.hostname(ask.mac));
                 turn.event(Event::Leased { mac: ask.mac, address, asker: turn.asker });
+                turn.answer(MessageType::Ack, Some(address), self.leases.hostname(ask.mac));
             }
             Err(reason) => turn.refuse(address, reason),
         }

@@ -3,8 +3,6 @@
 mod cli;
 mod commands;
 
-// The table of its keys is for the documentation, too.
-#[allow(dead_code)]
 mod lab;
 mod phase1;
 

@@ -84,7 +84,9 @@ pub(crate) fn run(command: &Phase1Command, dir: &Path) -> anyhow::Result<ExitCod
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// The phase 1 of a lab, built if something that goes into it has changed. May take a minute.
+/// The phase 1 of a lab, built if something that goes into it has changed, which takes half a
+/// minute. Its files are in the lab's `out/`, where they stay as they are while the server runs,
+/// whatever else is built meanwhile.
 ///
 /// # Errors
 /// If something that goes into it is missing or of no use.
@@ -95,7 +97,22 @@ pub(crate) fn ensure(
 ) -> anyhow::Result<Phase1> {
     let inputs = lab_inputs(settings, key)?;
     let (phase1, _) = phase1::ensure(&inputs, &cache(&settings.dir), progress)?;
-    Ok(phase1)
+    let out = settings.out_dir().join("phase1");
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let kernel = place(&phase1.kernel, &out)?;
+    let initramfs = place(&phase1.initramfs, &out)?;
+    Ok(Phase1 { dir: out, kernel, initramfs, ..phase1 })
+}
+
+/// Gives a file a second name in `dir`, or copies it where that cannot be.
+fn place(file: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    let placed = dir.join(file.file_name().unwrap_or_default());
+    // That of an earlier start that could not be removed then is told of here.
+    let _ = fs::remove_file(&placed);
+    fs::hard_link(file, &placed)
+        .or_else(|_| fs::copy(file, &placed).map(|_| ()))
+        .with_context(|| format!("cannot write {}", placed.display()))?;
+    Ok(placed)
 }
 
 /// What `start` takes, too, so that both build the same.
@@ -303,6 +320,21 @@ mod tests {
         };
         check("linux.deb", "/lab/linux.deb");
         check("/srv/linux.deb", "/srv/linux.deb");
+    }
+
+    #[test]
+    fn files_that_are_served_stay_whatever_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let built = dir.path().join("vmlinuz");
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        for content in ["old", "new"] {
+            fs::write(&built, content).unwrap();
+            let placed = place(&built, &out).unwrap();
+            fs::remove_file(&built).unwrap();
+            assert_eq!(fs::read_to_string(placed).unwrap(), content);
+        }
+        assert!(place(&built, &out).is_err());
     }
 
     #[test]

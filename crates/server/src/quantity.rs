@@ -80,7 +80,11 @@ pub(crate) fn duration(time: Duration) -> String {
 
 /// `1 peer`, `2 peers`.
 pub(crate) fn count(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
+    let plural = match count {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
     format!("{count} {noun}{plural}")
 }
 
@@ -149,5 +153,6 @@ mod tests {
     #[test]
     fn one_is_no_plural() {
         assert_eq!([count(0, "peer"), count(1, "peer")], ["0 peers", "1 peer"]);
+        assert_eq!(count(2, "address"), "2 addresses");
     }
 }

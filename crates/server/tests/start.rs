@@ -3,10 +3,11 @@
 // Clippy knows the tests here, but not what they share.
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,7 @@ impl Lab {
     }
 }
 
+/// A process that ends with the test.
 struct Server {
     child: Child,
 }
@@ -271,6 +273,62 @@ fn a_reload_publishes_what_is_new_or_says_what_is_wrong() {
         "{error}"
     );
     assert_eq!(lab.get("/images/arch/k"), "another kernel");
+}
+
+impl Lab {
+    /// The server's torrent without its web seed, so that only peers can give the image: trackers
+    /// and web seeds are not part of what the infohash is of.
+    fn torrent(&self) -> PathBuf {
+        let copy = self.path().join("copy/debian");
+        fs::create_dir_all(&copy).unwrap();
+        for file in ["vmlinuz", "initrd.img"] {
+            fs::copy(self.path().join("oss/debian").join(file), copy.join(file)).unwrap();
+        }
+        let settings = fs::read_to_string(self.path().join("Boottorrent.yaml")).unwrap();
+        let tracker = settings.split("tracker_port: ").nth(1).unwrap().lines().next().unwrap();
+        let announce = format!("http://127.0.0.1:{tracker}/announce");
+        let torrent = self.path().join("copy/debian.torrent");
+        let paths = [copy.to_str().unwrap(), torrent.to_str().unwrap()];
+        self.run(&["torrent", "create", paths[0], "-o", paths[1], "--announce", &announce]);
+        torrent
+    }
+
+    /// Downloads what the torrent says from the server's peer, and returns its kernel.
+    fn download(&self, torrent: &Path) -> String {
+        let dir = tempfile::tempdir_in(self.path()).unwrap();
+        let mut get = program();
+        get.args(["torrent", "get", "--dir"]).arg(dir.path()).arg(torrent).stdout(Stdio::null());
+        let get = RefCell::new(Server { child: get.spawn().unwrap() });
+        wait_until("downloaded", || get.borrow_mut().child.try_wait().unwrap().is_some());
+        assert_eq!(get.into_inner().wait(), Some(0));
+        fs::read_to_string(dir.path().join("debian/vmlinuz")).unwrap()
+    }
+}
+
+#[test]
+fn an_image_that_was_touched_is_still_served_and_seeded() {
+    let lab = Lab::new();
+    let _server = lab.start();
+    assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
+    let file = fs::File::options().write(true).open(lab.path().join("oss/debian/vmlinuz")).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    lab.run(&["reload"]);
+    assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
+    assert_eq!(lab.download(&lab.torrent()), "the kernel");
+}
+
+#[test]
+fn a_node_finishes_the_version_that_it_began() {
+    let lab = Lab::new();
+    let _server = lab.start();
+    let before = lab.torrent();
+    lab.write("oss/debian/.new", "a newer kernel");
+    let folder = lab.path().join("oss/debian");
+    fs::rename(folder.join(".new"), folder.join("vmlinuz")).unwrap();
+    lab.run(&["reload"]);
+    assert_eq!(lab.get("/images/debian/vmlinuz"), "a newer kernel");
+    assert_eq!(lab.download(&before), "the kernel");
+    assert_eq!(lab.download(&lab.torrent()), "a newer kernel");
 }
 
 #[test]

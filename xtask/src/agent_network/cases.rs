@@ -102,7 +102,7 @@ fn a_server_that_comes_late(room: &Room<'_>) -> Result<()> {
     let agent = room.agent(node, "--once")?;
     thread::sleep(Duration::from_secs(3));
     let _dnsmasq = room.dnsmasq(Slot::SERVER, 101, &[])?;
-    agent.lease(Duration::from_secs(6), any)?;
+    agent.lease(Duration::from_secs(8), any)?;
     Ok(())
 }
 

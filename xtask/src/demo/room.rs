@@ -20,12 +20,21 @@ pub(crate) struct RoomArgs {
     /// Give up after so many seconds
     #[arg(long, default_value_t = 600)]
     timeout: u64,
+    /// Only install what is missing and make the Debian
+    #[arg(long)]
+    prepare: bool,
+    /// Take the programs in target/release as they are
+    #[arg(long)]
+    no_build: bool,
 }
 
 const IMAGE: &str = "debian-12";
 
 /// Phase 1, the image twice (as downloaded, as handed to the kernel), then Debian unpacked.
-const MEMORY_MIB: u32 = 1_536;
+const MEMORY_MIB: u32 = 1_024;
+
+/// Machines share two processors, so the slowest comes some half a minute after the first.
+const SEED_TIME_S: u64 = 20;
 
 const SHOW_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -33,13 +42,21 @@ pub(super) fn run(args: &RoomArgs) -> Result<()> {
     setup::install(e2e::TOOLS)?;
     setup::install(&[setup::MMDEBSTRAP, setup::ZSTD])?;
     interrupt::remember_signals();
-    artifact::build_all()?;
     let debian = Debian::build()?;
+    if args.prepare {
+        return Ok(());
+    }
+    if !args.no_build {
+        artifact::build_all()?;
+    }
     let dir = target_dir().join("demo");
     fresh(&dir)?;
     let lab = Lab::new(0, None, &dir)?;
-    let mut server =
-        Server::init(&lab, Slot::SERVER, &Config { image: IMAGE, ..Config::default() })?;
+    let mut server = Server::init(
+        &lab,
+        Slot::SERVER,
+        &Config { image: IMAGE, seed_time_s: SEED_TIME_S, ..Config::default() },
+    )?;
     debian.install(&server.oss(), IMAGE)?;
     server.start()?;
     println!(
@@ -121,16 +138,17 @@ fn stage(node: &Value) -> String {
 }
 
 fn evidence(server: &Server<'_>, machines: &[Machine<'_>], times: &[Duration]) -> Result<()> {
-    println!("\n| node | firmware | login prompt after | last status | console |");
-    println!("|---|---|---|---|---|");
+    println!("\n| node | firmware | login prompt after | last status | sent to others | console |");
+    println!("|---|---|---|---|---|---|");
     for (machine, time) in machines.iter().zip(times) {
         let node = server.node(&machine.mac())?.context("the server has not seen a machine")?;
         println!(
-            "| {} | {:?} | {:.0} s | {} | {} |",
+            "| {} | {:?} | {:.0} s | {} | {} MiB | {} |",
             machine.mac(),
             machine.spec().firmware,
             time.as_secs_f64(),
             stage(&node),
+            node["uploads_bytes"].as_u64().unwrap_or(0) >> 20,
             machine.console()?.path().display()
         );
     }

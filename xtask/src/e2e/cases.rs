@@ -90,7 +90,7 @@ fn serve<'a>(
     config: &Config,
     images: &[(&str, u64)],
 ) -> Result<Server<'a>> {
-    let mut server = Server::init(lab, Slot::SERVER, config)?;
+    let mut server = Server::init_as(lab, Slot::SERVER, config, stage.lab)?;
     for (name, ballast_len) in images {
         stage.testos.install(&server.oss(), name, *ballast_len)?;
     }

@@ -26,7 +26,8 @@ const EXCLUDED: &[&str] =
 
 /// Run on the finished tree, its root is `$1`. An initramfs starts `/init`; the kernel leaves the tree
 /// since it travels beside it. An empty machine-id makes systemd draw one at each boot.
-const FINISH: &str = r#"set -e
+const FINISH: &str = r#"#!/bin/sh
+set -e
 cp "$1"/boot/vmlinuz-* "$OUT/vmlinuz"
 rm -rf "$1"/boot/* "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/* "$1"/vmlinuz* "$1"/initrd*
 ln -s usr/lib/systemd/systemd "$1/init"
@@ -103,8 +104,9 @@ fn make(dir: &Path) -> Result<()> {
     command.arg(format!("--include={PACKAGES}"));
     command.args(EXCLUDED.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
     command.arg("--aptopt=APT::Install-Recommends \"false\"");
-    // The second argument of sh -c is `$0`; mmdebstrap gives the tree as `$1` to a script with one.
-    command.arg(format!("--customize-hook={FINISH}"));
+    let finish = dir.join("finish");
+    testos::write_program(&finish, FINISH)?;
+    command.arg(format!("--customize-hook={}", finish.display()));
     command.arg(SUITE).arg(&tree);
     // The image is its own initramfs, so none is made for its kernel.
     command.env("INITRD", "No").env("OUT", dir).stdin(Stdio::null());

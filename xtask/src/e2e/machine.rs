@@ -221,6 +221,7 @@ impl<'a> Machine<'a> {
             // The firmware's console on the serial port.
             "-nographic".to_owned(),
             format!("-name={stem}"),
+            format!("-uuid=b0077044-0000-4000-8000-{:012x}", spec.number),
             "-accel=tcg".to_owned(),
             format!("-m={}", spec.memory_mib),
             format!("-serial=file:{}", console.display()),

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::build::{INITRAMFS_FILE, Inputs, KERNEL_FILE, NEW, Parts, RECORD_FILE, package_key};
 use super::error::Phase1Error;
@@ -49,14 +50,14 @@ pub fn ensure(
         && let Some(phase1) = open(&cache.join(package_key(inputs, package)?))
         && firmware::is_unchanged(&inputs.root, &phase1.record)
     {
-        return Ok((phase1, false));
+        return Ok((used(phase1), false));
     }
     let parts = Parts::gather(inputs, cache, progress)?;
     let dir = cache.join(parts.key());
     if let Some(phase1) = open(&dir)
         && parts.are_in(&phase1)
     {
-        return Ok((phase1, false));
+        return Ok((used(phase1), false));
     }
     let built = parts.compress(&list(cache), progress)?;
     let new = tempfile::Builder::new()
@@ -95,7 +96,7 @@ pub fn open(dir: &Path) -> Option<Phase1> {
     whole.then(|| Phase1::new(dir, record))
 }
 
-/// All whole ones of a cache, the one that was built last at the front.
+/// All whole ones of a cache, the one that was used last at the front.
 pub fn list(cache: &Path) -> Vec<Phase1> {
     let mut found: Vec<_> =
         dirs(cache).filter_map(|(time, dir)| Some((time, open(&dir)?))).collect();
@@ -129,7 +130,15 @@ impl Phase1 {
     }
 }
 
-/// Removes all but the newest. That one stays behind is no reason to fail.
+/// Notes that it is used now, so that it is not the first to be forgotten. A cache that cannot be
+/// written can still be read.
+fn used(phase1: Phase1) -> Phase1 {
+    let now = SystemTime::now();
+    let _ = fs::File::open(&phase1.dir).and_then(|dir| dir.set_modified(now));
+    phase1
+}
+
+/// Removes all but those used last. That one stays behind is no reason to fail.
 fn forget_old(cache: &Path, current: &Path) {
     let mut old: Vec<_> = dirs(cache).filter(|(_, dir)| dir != current).collect();
     old.sort_by_key(|(time, _)| Reverse(*time));
@@ -138,8 +147,8 @@ fn forget_old(cache: &Path, current: &Path) {
     }
 }
 
-/// The folders of a cache, and when they were made.
-fn dirs(cache: &Path) -> impl Iterator<Item = (std::time::SystemTime, PathBuf)> {
+/// The folders of a cache, and when they were used.
+fn dirs(cache: &Path) -> impl Iterator<Item = (SystemTime, PathBuf)> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let hidden = entry.file_name().to_str().is_none_or(|name| name.starts_with('.'));

@@ -31,7 +31,7 @@ const ALIGNMENT: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Zstandard: as good as xz, and ten times faster to unpack on the node.
+    /// Zstandard: a tenth longer than xz, and unpacked several times faster by every node.
     Zstd,
     /// xz, with CRC32, the only check that the kernel knows.
     Xz,

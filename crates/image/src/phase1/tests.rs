@@ -329,6 +329,22 @@ fn damage_in_the_cache_is_repaired() {
 }
 
 #[test]
+fn one_that_is_used_again_is_not_old() {
+    let system = System::new();
+    let (first, _) = system.ensure(&system.inputs());
+    // As if it had been built long ago.
+    let ago = std::time::SystemTime::UNIX_EPOCH;
+    fs::File::open(&first.dir).unwrap().set_modified(ago).unwrap();
+    let key = LabKey::from_seed([2; 32]).public();
+    let (second, _) = system.ensure(&Inputs { key, ..system.inputs() });
+    let list = || list(&system.path("cache")).into_iter().map(|it| it.dir).collect::<Vec<_>>();
+    assert_eq!(list(), [second.dir.clone(), first.dir.clone()]);
+    fs::File::open(&second.dir).unwrap().set_modified(ago).unwrap();
+    assert!(!system.ensure(&system.inputs()).1);
+    assert_eq!(list(), [first.dir, second.dir]);
+}
+
+#[test]
 fn old_ones_are_forgotten() {
     let system = System::new();
     for seed in 0..KEPT_MAX as u8 + 2 {

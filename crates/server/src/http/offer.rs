@@ -52,6 +52,15 @@ impl ImageFiles {
         Ok(Self { storage: Arc::new(Storage::seed(dir, layout)?), files, version })
     }
 
+    /// Whether all files still are what was opened: none was written to or touched. One that was
+    /// deleted, or whose name another has now, still is, as long as it is open.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        let is_same = |&(index, _): &(usize, u64)| {
+            self.storage.file(index).is_ok_and(|file| file.check_unchanged().is_ok())
+        };
+        self.files.values().all(is_same)
+    }
+
     /// Where the bytes are.
     pub(crate) fn storage(&self) -> Arc<Storage> {
         Arc::clone(&self.storage)

@@ -56,8 +56,9 @@ pub(crate) fn make(
         let metainfo = Metainfo::decode(bytes)
             .with_context(|| format!("the torrent of the image `{name}` cannot be used"))?;
         let files = match before.iter().find(|(_, known, _)| is_same(known, &metainfo)) {
-            Some((_, _, files)) => files.clone(),
-            None => ImageFiles::open(&settings.images_dir(), &metainfo)
+            // What was touched, if only to write the same into it, would never be read again.
+            Some((_, _, files)) if files.is_unchanged() => files.clone(),
+            _ => ImageFiles::open(&settings.images_dir(), &metainfo)
                 .with_context(|| format!("cannot offer the image `{name}`"))?,
         };
         let version = infohash(&metainfo);

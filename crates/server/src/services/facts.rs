@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::control::Answer;
 use super::edition::Edition;
-use super::seeder::SeedCounts;
+use super::seeding::SeedCounts;
 use super::status::{ImageStatus, NodeCounts, Report, ServiceStatus, StageCount, Status};
 use crate::fleet::{Node, SharedFleet, UnixMs};
 use crate::http::Site;
@@ -60,7 +60,11 @@ impl Facts {
 
     pub(crate) fn status(&self) -> Status {
         let (manifest_serial, images) = lock(&self.0.published).clone();
-        let services = lock(&self.0.tellers).iter().map(|teller| teller()).collect();
+        let mut services: Vec<ServiceStatus> =
+            lock(&self.0.tellers).iter().map(|teller| teller()).collect();
+        // In the order in which a node meets them.
+        let order = ["dhcp", "tftp", "http", "tracker", "seeder"];
+        services.sort_by_key(|service| order.iter().position(|name| *name == service.name));
         let fleet = self.0.fleet.lock();
         let stages = fleet.stages().into_iter();
         let nodes = NodeCounts {
@@ -136,7 +140,7 @@ pub(crate) fn tracker(tracker: Option<tracker::Shared>) -> Teller {
 }
 
 /// How the seeder is doing.
-pub(crate) fn seeder(counts: impl Fn() -> Vec<SeedCounts> + Send + Sync + 'static) -> Teller {
+pub(crate) fn seeding(counts: impl Fn() -> Vec<SeedCounts> + Send + Sync + 'static) -> Teller {
     Box::new(move || {
         let images = counts();
         let sum = |of: fn(&SeedCounts) -> u64| images.iter().map(of).sum::<u64>();

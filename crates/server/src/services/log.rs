@@ -9,11 +9,12 @@
 //! Services write `tracing` events; the target, or the module that one comes from, says which service
 //! it is. With `-o json` a line is an object with the same as fields.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
@@ -23,10 +24,16 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::cli::OutputFormat;
+use crate::fleet::UnixMs;
 use crate::lab::settings::LogLevel;
 
 /// How much is logged: a reload can change it.
 static LEVEL: AtomicU8 = AtomicU8::new(level_number(LogLevel::Info));
+
+/// Lines a second of one service; those beyond are counted. A room of 1,000 nodes that starts within
+/// a minute makes fewer, and a stranger must not be able to fill a disk: what is worth an error is
+/// said rarely, and is written in any case.
+const LINES_PER_S_MAX: u32 = 200;
 
 /// Where lines go.
 #[derive(Debug)]
@@ -39,7 +46,7 @@ pub(crate) enum Sink {
 
 /// Sends the events of the whole program to `sink` from here on; only the first call has an effect.
 pub(crate) fn begin(format: OutputFormat, sink: Sink) {
-    let lines = Lines { format, sink: Mutex::new(sink) };
+    let lines = Lines { format, out: Mutex::new(Out { sink, rates: BTreeMap::new() }) };
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines));
 }
 
@@ -100,7 +107,37 @@ fn service(target: &str) -> Option<&str> {
 
 struct Lines {
     format: OutputFormat,
-    sink: Mutex<Sink>,
+    out: Mutex<Out>,
+}
+
+struct Out {
+    sink: Sink,
+    /// By service.
+    rates: BTreeMap<String, Rate>,
+}
+
+/// How many lines there were.
+#[derive(Debug, Default)]
+struct Rate {
+    second: u64,
+    count: u32,
+    dropped_count: u64,
+}
+
+impl Rate {
+    /// Whether there may be another line in this second; and how many there were too many of in the
+    /// one before, if this is the first after that.
+    fn take(&mut self, second: u64) -> (bool, Option<u64>) {
+        let mut dropped = None;
+        if self.second != second {
+            dropped = Some(std::mem::take(&mut self.dropped_count)).filter(|count| *count > 0);
+            (self.second, self.count) = (second, 0);
+        }
+        self.count = self.count.saturating_add(1);
+        let has_room = self.count <= LINES_PER_S_MAX;
+        self.dropped_count += u64::from(!has_room);
+        (has_room, dropped)
+    }
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -118,13 +155,31 @@ impl<S: Subscriber> Layer<S> for Lines {
         event.record(&mut fields);
         let metadata = event.metadata();
         let service = service(metadata.target()).unwrap_or("LIB");
-        let line = match self.format {
-            OutputFormat::Text => fields.text(service, *metadata.level()),
-            OutputFormat::Json => fields.json(service, *metadata.level()),
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = UnixMs::now().0 / 1000;
+        let (has_room, dropped) = match *metadata.level() {
+            Level::ERROR => (true, None),
+            _ => out.rates.entry(service.to_owned()).or_default().take(second),
         };
-        let mut sink = self.sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(count) = dropped {
+            let message = format!("{count} more lines were not written");
+            let fields = Fields { message, ..Fields::default() };
+            self.write(&mut out.sink, fields, service, Level::WARN);
+        }
+        if has_room {
+            self.write(&mut out.sink, fields, service, *metadata.level());
+        }
+    }
+}
+
+impl Lines {
+    fn write(&self, sink: &mut Sink, fields: Fields, service: &str, level: Level) {
+        let line = match self.format {
+            OutputFormat::Text => fields.text(service, level),
+            OutputFormat::Json => fields.json(service, level),
+        };
         // A log that nobody takes is no reason to end.
-        let _ = match &mut *sink {
+        let _ = match sink {
             Sink::Stdout => writeln!(io::stdout().lock(), "{line}"),
             Sink::File(file) if self.format == OutputFormat::Json => {
                 file.write_all(format!("{line}\n").as_bytes())
@@ -236,6 +291,15 @@ mod tests {
         check("NODE", Some("NODE"));
         check("hyper::proto", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_not_written() {
+        let mut rate = Rate::default();
+        let written = (0..10_000).filter(|_| rate.take(7).0).count();
+        assert_eq!(written, LINES_PER_S_MAX as usize);
+        assert_eq!(rate.take(8), (true, Some(10_000 - u64::from(LINES_PER_S_MAX))));
+        assert_eq!(rate.take(8), (true, None));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::control::{Answer, Control, Request};
 use super::edition::{self, BootFiles, Edition, ImageSource};
 use super::facts::{self, Facts};
 use super::lock::Lock;
-use super::seeder::Seeder;
+use super::seeding::Seeding;
 use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
@@ -67,7 +67,7 @@ struct Server {
     root: watch::Sender<Arc<Root>>,
     dhcp: Option<DhcpControl>,
     lab: LabId,
-    seeder: Seeder,
+    seeding: Seeding,
     services: JoinSet<anyhow::Error>,
     commands: mpsc::Receiver<Command>,
     news: News,
@@ -160,8 +160,8 @@ impl Server {
             });
         }
         let listen = SocketAddr::from((settings.address, settings.seeding.port));
-        let mut seeder = Seeder::start(listen, &settings.seeding).context("cannot seed")?;
-        seeder.publish(&edition.images);
+        let mut seeding = Seeding::start(listen, &settings.seeding).context("cannot seed")?;
+        seeding.publish(&edition.images);
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
         facts.publish(&edition);
@@ -169,7 +169,7 @@ impl Server {
         let site = Site::new(edition.live, fleet.clone(), move || json!(about.status()));
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
-        facts.add(facts::seeder(seeder.counts()));
+        facts.add(facts::seeding(seeding.counts()));
         let router = site.clone().router();
         services.spawn(async move {
             http::serve(sockets.http, router).await;
@@ -195,7 +195,7 @@ impl Server {
             root,
             dhcp,
             lab,
-            seeder,
+            seeding,
             services,
             commands: mpsc::channel(1).1,
             news,
@@ -230,7 +230,7 @@ impl Server {
                     return End::Failed(error);
                 }
                 _ = save.tick() => self.save().await,
-                _ = sweep.tick() => self.seeder.sweep(),
+                _ = sweep.tick() => self.seeding.sweep(),
             }
         }
     }
@@ -286,7 +286,7 @@ impl Server {
             self.facts.publish(&edition);
             self.root.send_replace(edition.tftp);
             self.site.publish(edition.live);
-            self.seeder.publish(&edition.images);
+            self.seeding.publish(&edition.images);
             self.images = edition.images;
             let settings = &outcome.publication.settings;
             configure(&self.fleet, settings);
@@ -317,9 +317,9 @@ impl Server {
     /// Ends everything; a second signal ends it at once.
     async fn finish(self, signals: &mut Signals) {
         self.save().await;
-        let Self { seeder, mut services, .. } = self;
+        let Self { seeding, mut services, .. } = self;
         // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
-        let farewell = tokio::task::spawn_blocking(move || drop(seeder));
+        let farewell = tokio::task::spawn_blocking(move || drop(seeding));
         tokio::select! {
             _ = farewell => {}
             _ = signals.next() => {}

@@ -144,7 +144,7 @@ async fn a_server_serves_reports_and_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_seeder_announces_the_address_that_nodes_know() {
+async fn the_server_announces_the_address_that_nodes_know() {
     let temp = tempfile::tempdir().unwrap();
     let settings = settings(temp.path());
     let (lab, port, seeding) =

@@ -11,11 +11,13 @@ use std::time::Duration;
 use anyhow::Context;
 use boot::{Failure, Mac, Stage};
 use clap::Args;
+use serde::Deserialize;
 
 use crate::cli::OutputFormat;
-use crate::fleet::UnixMs;
+use crate::fleet::{Summary, UnixMs};
+use crate::lab;
 use crate::progress::print;
-use crate::services::control::{self, Request};
+use crate::services::control::{self, ControlError, Request};
 use crate::services::status::Report;
 
 pub(crate) use table::{firmware, nodes, since};
@@ -52,10 +54,33 @@ pub(crate) fn run(args: &StatusArgs, lab: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// The status and all nodes: through the lab's socket, and for who may not open that, by HTTP like
+/// everybody.
 pub(crate) fn ask(lab: &Path) -> anyhow::Result<Report> {
-    let answer = control::ask(lab, &Request::Status)?;
+    let answer = match control::ask(lab, &Request::Status) {
+        Err(ControlError::NotAllowed) => return ask_by_http(lab),
+        answer => answer?,
+    };
     serde_json::from_value(answer)
         .context("the running server is of another version: restart it after an update")
+}
+
+fn ask_by_http(lab: &Path) -> anyhow::Result<Report> {
+    #[derive(Deserialize)]
+    struct Nodes {
+        nodes: Vec<Summary>,
+    }
+    let (configuration, _) = lab::check(lab)?;
+    let base = configuration.settings.http_base();
+    let get = |path: &str| -> anyhow::Result<String> {
+        let url = format!("{base}/api/v1/{path}");
+        let asked =
+            ureq::get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        asked.with_context(|| format!("cannot get {url}"))
+    };
+    let status = serde_json::from_str(&get("status")?).context("not a status")?;
+    let nodes: Nodes = serde_json::from_str(&get("nodes")?).context("not a list of nodes")?;
+    Ok(Report { status, nodes: nodes.nodes })
 }
 
 fn show(report: &Report, format: OutputFormat) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(2, None, &stage.dir)?;
     let stranger = stranger::dhcp_server(&lab, Slot::node(1))?;
+    refuses_beside(&lab, stage, Slot::node(1))?;
     let config = Config { dhcp: "auto", ..Config::default() };
     let mut server = serve(&lab, stage, &config, &[(IMAGE, 0)])?;
     let mut machines = vec![];
@@ -27,7 +28,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     ] {
         machines.push(start(&lab, stage, spec)?);
     }
-    refuses_a_second_lab(&lab, stage)?;
+    refuses_beside(&lab, stage, Slot::SERVER)?;
     for machine in &machines {
         wait_ready(machine, IMAGE)?;
         server.wait_stage(&machine.mac(), "booted", SERVER_TIMEOUT)?;
@@ -37,13 +38,13 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     server.stop()
 }
 
-/// A second lab that wants to lease addresses, where somebody does.
-fn refuses_a_second_lab(lab: &Lab, stage: &Stage<'_>) -> Result<()> {
+/// A lab that wants to lease addresses refuses, and names who does or boots nodes already.
+fn refuses_beside(lab: &Lab, stage: &Stage<'_>, other: Slot) -> Result<()> {
     let config = Config { dhcp: "server", ..Config::default() };
-    let mut second = Server::init(lab, Slot::node(2), &config)?;
+    let mut second = Server::init_as(lab, Slot::node(2), &config, stage.lab)?;
     stage.testos.install(&second.oss(), IMAGE, 0)?;
     let said = second.refuse(REFUSAL_TIMEOUT)?;
-    let other = Slot::node(1).address().to_string();
+    let other = other.address().to_string();
     ensure!(said.contains(&other), "it refuses, but does not name {other}:\n{said}");
-    Ok(())
+    second.remove()
 }

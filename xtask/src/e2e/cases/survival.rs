@@ -18,7 +18,7 @@ const SLOW: &str = "40mbit";
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
     // The first node stays for the second one.
-    let config = Config { seed_time_s: 120, ..Config::default() };
+    let config = Config { seed_time_s: 45, ..Config::default() };
     let mut server = serve(&lab, stage, &config, &[(IMAGE, BALLAST_LEN)])?;
     let first = start(&lab, stage, Spec::new(1, Firmware::Ipxe))?;
     let second = start(&lab, stage, Spec::new(2, Firmware::Ipxe).rate(SLOW.parse()?))?;

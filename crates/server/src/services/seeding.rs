@@ -1,4 +1,4 @@
-//! The server's own peer: seeds every image for ever.
+//! The server's own peer: it seeds every image for ever.
 //!
 //! An image that was changed is another torrent. The version before goes on being seeded while
 //! somebody downloads it, as far as its bytes are still there: a node finishes what it began. Where
@@ -17,6 +17,7 @@ use torrent::swarm::Stats;
 use torrent::wire;
 use torrent_io::engine::EngineConfig;
 use torrent_io::session::{Prepared, Session, SessionConfig, SessionEvent, TorrentKey};
+use torrent_io::storage::Storage;
 
 use crate::http::ImageFiles;
 use crate::lab::settings::SeedingSettings;
@@ -25,8 +26,8 @@ use crate::lab::settings::SeedingSettings;
 /// connections is back within seconds.
 const FAREWELL: Duration = Duration::from_secs(60);
 
-/// The running seeder.
-pub(crate) struct Seeder {
+/// A running one.
+pub(crate) struct Seeding {
     session: Session,
     torrents: Arc<Mutex<BTreeMap<TorrentKey, Torrent>>>,
 }
@@ -34,6 +35,7 @@ pub(crate) struct Seeder {
 struct Torrent {
     name: ImageName,
     infohash: Vec<u8>,
+    storage: Arc<Storage>,
     stats: Stats,
     /// Not on offer any more; since when nobody has been connected.
     retired: Option<Instant>,
@@ -53,7 +55,7 @@ pub(crate) struct SeedCounts {
     pub(crate) has_failed: bool,
 }
 
-impl Seeder {
+impl Seeding {
     /// Listens at `listen`.
     ///
     /// # Errors
@@ -96,10 +98,7 @@ impl Seeder {
             };
         }
         for ((name, metainfo, files), infohash) in images.iter().zip(wanted) {
-            let is_there = lock(&self.torrents)
-                .values()
-                .any(|torrent| torrent.infohash == infohash && torrent.retired.is_none());
-            if is_there {
+            if self.has(&infohash, &files.storage()) {
                 continue;
             }
             let prepared = Prepared::hashed(metainfo.clone(), files.storage());
@@ -107,6 +106,7 @@ impl Seeder {
             let torrent = Torrent {
                 name: name.clone(),
                 infohash,
+                storage: files.storage(),
                 stats: Stats::default(),
                 retired: None,
                 failed: false,
@@ -114,6 +114,23 @@ impl Seeder {
             lock(&self.torrents).insert(key, torrent);
             tracing::info!(target: "SWARM", "seeds {name}");
         }
+    }
+
+    /// Whether the torrent is seeded from there. One that is seeded from files that were opened
+    /// before, and that were touched since, is ended: it would fail at the next read.
+    fn has(&mut self, infohash: &[u8], storage: &Arc<Storage>) -> bool {
+        let mut has = false;
+        let session = &mut self.session;
+        lock(&self.torrents).retain(|&key, torrent| {
+            let is_other = torrent.infohash == infohash && !Arc::ptr_eq(&torrent.storage, storage);
+            if is_other {
+                session.remove(key);
+            } else {
+                has |= torrent.infohash == infohash && torrent.retired.is_none();
+            }
+            !is_other
+        });
+        has
     }
 
     /// Ends old versions that nobody downloads any more; to be called every few seconds.
