@@ -100,6 +100,9 @@ pub(crate) struct Node {
     /// iPXE was fetched and has not asked for its script yet: its DHCP belongs to this boot.
     #[serde(default)]
     awaits_ipxe: bool,
+    /// What its agent had whole in this boot, and so may have loaded.
+    #[serde(default)]
+    whole: Option<ImageName>,
 }
 
 /// Something that a node did.
@@ -169,6 +172,7 @@ impl Node {
             boot_before: None,
             sequence: 0,
             awaits_ipxe: false,
+            whole: None,
         }
     }
 
@@ -208,13 +212,13 @@ impl Node {
         self.enter(now, Stage::Discovered)
     }
 
-    /// An operating system asks. If the agent's last word was that it loads the image, that is the
-    /// image's system. (No time that passes says the same: a kernel that panicked is as silent as
+    /// An operating system asks. If the agent had an image whole, its last word was that it loads it,
+    /// or that word was lost, and this is the image's system. (No time that passes says the same: a kernel that panicked is as silent as
     /// one with a fixed address, which can say itself that it is up.)
     fn asked_by_system(&mut self, now: UnixMs) -> Effect {
         match &self.summary.stage {
-            Some(Stage::Loading { .. } | Stage::Verified { .. }) => self.up(now),
             Some(Stage::Booted { .. }) => Effect::Nothing,
+            _ if self.whole.is_some() => self.up(now),
             _ => {
                 self.note(now, "a system that this boot did not load asks by DHCP");
                 Effect::Noted
@@ -228,7 +232,7 @@ impl Node {
         if matches!(self.summary.stage, Some(Stage::Booted { .. })) {
             return Effect::Nothing;
         }
-        let image = self.image().cloned();
+        let image = self.whole.clone().or_else(|| self.image().cloned());
         self.enter(now, Stage::Booted { image })
     }
 
@@ -310,6 +314,9 @@ impl Node {
         if let Stage::Downloading(progress) = &report.stage {
             self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
         }
+        if let Stage::Verified { image } | Stage::Loading { image } = &report.stage {
+            self.whole = Some(image.clone());
+        }
         match &report.stage {
             Stage::Unknown => {
                 self.note(now, "is at a stage that this server does not know");
@@ -387,6 +394,7 @@ impl Node {
         self.boot_before = self.boot.take().or(self.boot_before);
         self.sequence = 0;
         self.awaits_ipxe = false;
+        self.whole = None;
         self.log.clear();
         let summary = &mut self.summary;
         summary.stage = None;

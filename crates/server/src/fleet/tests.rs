@@ -165,6 +165,14 @@ fn a_system_is_the_images_only_after_the_agents_last_word() {
 }
 
 #[test]
+fn a_system_after_a_failed_loading_is_the_images() {
+    let failed = Stage::Failed { failure: Failure::Internal, reason: String::new(), retry_in_s: 4 };
+    let events = [report(7, 1, loading()), report(7, 2, failed), asked(Asker::System)];
+    let fleet = check(&events, &["loading", "failed", "booted"]);
+    assert_eq!(fleet.node(MAC).unwrap().image().unwrap().as_str(), "debian");
+}
+
+#[test]
 fn a_system_can_say_itself_that_it_is_up() {
     check(&[report(7, 1, loading()), Event::Up { mac: MAC }], &["loading", "booted"]);
 }
@@ -258,6 +266,8 @@ fn a_flood_of_strangers_pushes_out_nobody_who_boots_or_is_known() {
         fleet.handle(UnixMs(number as u64), &stranger(number));
     }
     assert_eq!(fleet.nodes().count(), STRANGERS_MAX + 1);
+    // Who only asks gives way to who asks later, so that a late node is seen.
+    assert_eq!(fleet.refused_count(), 0);
     assert!(fleet.node(MAC).is_some());
     assert_eq!(fleet.node(known).unwrap().label(), "c001");
 }

@@ -64,8 +64,10 @@ pub(crate) fn parse(query: &str) -> Result<Option<ScriptAsked>, QueryError> {
     Ok(Some(ScriptAsked { mac, uuid, arch, firmware }))
 }
 
+/// Boards without one say zeros, or ones.
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
+        && !["00000000-0000-", "ffffffff-ffff-"].iter().any(|blank| text.starts_with(blank))
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
@@ -202,6 +204,8 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         assert_eq!(asked.uuid.as_deref(), Some("4c4c4544-0035-5a10-8057-b9c04f4a3332"));
         assert_eq!((asked.arch, asked.firmware), (Some(Arch::X86_64), Some(Firmware::Uefi)));
         // A 32-bit build of iPXE says nothing about the processor.
+        let blank = parse("mac=525400123456&uuid=00000000-0000-0000-0000-000000000000");
+        assert_eq!(blank.unwrap().unwrap().uuid, None);
         let bios = parse("mac=525400123456&uuid=&arch=i386&platform=pcbios").unwrap().unwrap();
         assert_eq!((bios.uuid, bios.arch, bios.firmware), (None, None, Some(Firmware::Bios)));
     }

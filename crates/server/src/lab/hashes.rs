@@ -121,8 +121,6 @@ impl Hashes {
     }
 
     fn write(&mut self, folder: &str, created: &Created, now: SystemTime) -> rusqlite::Result<()> {
-        let settled = now.checked_sub(SETTLED).unwrap_or(UNIX_EPOCH);
-        let settled_s = settled.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let lab = self.lab.clone();
         let relative = |path: &Path| path.strip_prefix(&lab).ok()?.to_str().map(str::to_owned);
         let transaction = self.connection.transaction()?;
@@ -133,7 +131,7 @@ impl Hashes {
             params![below[0], below[1]],
         )?;
         for (state, hashes) in created.files() {
-            let is_settled = state.modified.0 < settled_s.cast_signed();
+            let is_settled = is_settled(state.modified, now);
             let (true, Some(path)) = (is_settled, relative(state.path)) else { continue };
             transaction.execute(
                 "INSERT INTO hashes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -151,6 +149,14 @@ impl Hashes {
         }
         transaction.commit()
     }
+}
+
+/// Whether a file that was `modified` then (seconds and nanoseconds since 1970) cannot be changed
+/// from `now` on and keep its time.
+fn is_settled(modified: (i64, i64), now: SystemTime) -> bool {
+    let settled = now.checked_sub(SETTLED).unwrap_or(UNIX_EPOCH);
+    let settled = settled.duration_since(UNIX_EPOCH).unwrap_or_default();
+    modified <= (settled.as_secs().cast_signed(), i64::from(settled.subsec_nanos()))
 }
 
 #[cfg(test)]
@@ -176,4 +182,21 @@ fn decode(bytes: &[u8]) -> Option<Vec<PieceHash>> {
         Some(PieceHash::new(Some(*v1), Some(v2.try_into().ok()?)))
     };
     rest.is_empty().then(|| hashes.iter().map(hash).collect()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_settles_when_its_time_cannot_come_again() {
+        let now = UNIX_EPOCH + Duration::new(1000, 500);
+        let check = |modified, expect| assert_eq!(is_settled(modified, now), expect);
+        check((997, 0), true);
+        check((998, 500), true);
+        check((998, 501), false);
+        check((999, 0), false);
+        check((2000, 0), false);
+        check((-5, 0), true);
+    }
 }

@@ -335,5 +335,11 @@ pub(crate) const NODE: &[Key] = &[
     key("address", "IPv4 address", Optional("any of the ranges"), "Leased to it and to no other."),
     key("group", "group", Optional("none"), "The group whose image and cmdline it has."),
     key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
-    key("cmdline", "text", Default(""), "Added to the image's command line on this node."),
+    key(
+        "cmdline",
+        "text",
+        Default(""),
+        "Added to the image's command line on this node, which without an image of its own or its \
+         group's then boots the default one.",
+    ),
 ];
