@@ -537,6 +537,8 @@ mod others {
                 let serving = Event::Serving { role: Role::Proxy, beside: Some(ip(99)) };
                 assert_eq!(events(&outputs), [&serving]);
             } else {
+                assert_eq!(lab.service.role(), None);
+                let outputs = lab.pass(Duration::from_secs(5));
                 assert_eq!(stopped(&outputs), Some(Conflict::ForeignServer(ip(99))));
                 assert_eq!(lab.service.next_timeout(), None);
                 assert!(lab.ask(&Ask::discover(1)).is_empty());
@@ -624,6 +626,25 @@ mod others {
             let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
             assert_eq!(stopped(&outputs), Some(conflict), "{mode:?}");
             assert_eq!(first.service.role(), Some(Role::Server));
+        }
+    }
+
+    /// Whichever of them answers first.
+    #[test]
+    fn beside_a_server_and_another_lab_the_lab_is_the_reason_to_refuse() {
+        for mode in [Mode::Auto, Mode::Server] {
+            let mut first = Lab::started(asking(Mode::Auto));
+            first.pass(Duration::from_secs(5));
+            let other = Config { address: ip(2), lab: LabId([9; 8]), ..asking(mode) };
+            let service = Service::new(other, [], START, 2).unwrap();
+            let mut second = Lab { service, now: START };
+            let asked = second.drain();
+            let from = SocketAddrV4::new(ip(99), 67);
+            second.packet(Port::Client, from, &offer(&questions(&asked)[0], ip(200), b""));
+            let answered = meet(&mut second, &mut first, asked);
+            let outputs = meet(&mut first, &mut second, answered);
+            let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
+            assert_eq!(stopped(&outputs), Some(conflict), "{mode:?}");
         }
     }
 
