@@ -26,10 +26,10 @@ pub(crate) use root::{Root, Source};
 use crate::sockets;
 use driver::{Driver, Waker};
 
-/// Ports for transfers. What waits in this machine to be sent is at most what their sockets may hold
-/// ([`send::QUEUE_LEN`] each): a network card's queue can take it, so nothing is lost before the
-/// wire even if all nodes ask for large windows.
-const PORT_COUNT: u8 = 8;
+/// Ports for transfers. A few, as what waits in this machine to be sent is what their sockets hold
+/// ([`send::QUEUE_LEN`]): that must be less than the queue before the network card, or windows are
+/// lost before they reach the wire.
+const PORT_COUNT: u8 = 4;
 
 /// Room for packets on an interface whose MTU is not known: Ethernet's.
 const MTU_DEFAULT: u32 = 1_500;

@@ -32,6 +32,7 @@ pub use packet::{DecodeError, ErrorCode, MESSAGE_LEN_MAX, Mode, Packet, Request}
 pub use receiver::{FetchError, Heard, Receiver};
 pub use server::{
     Config, Input, NODE_TRANSFERS_MAX, OpenError, Output, Port, Server, TRANSFERS_MAX, TransferId,
+    WINDOWS_LEN_MAX, WINDOWSIZE_FEW,
 };
 pub use time::Time;
 pub use transfer::{PATIENCE, Step, Transfer};

@@ -10,13 +10,18 @@
 //! as nothing was heard of it. Later it is another one: the node was switched off and on. The one
 //! before is left to end by itself, since a copy of an old packet must not end a transfer; if a copy
 //! it was, the node refuses the second transfer.
+//!
+//! **Windows are granted out of one purse** ([`WINDOWS_LEN_MAX`]). TFTP has no congestion control: if
+//! every node of a fleet had a large window, all of them together would be far more than queues on
+//! the way hold, most windows would lose a block, and be sent again, for ever. Many nodes need no
+//! large windows to fill a link together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::event::{Counts, Event, Outcome, Refusal};
 use crate::name::FileName;
-use crate::options::Options;
+use crate::options::{BLKSIZE_DEFAULT, Options};
 use crate::packet::{ErrorCode, Mode, Packet, Request};
 use crate::time::Time;
 use crate::transfer::{Step, Transfer};
@@ -29,6 +34,14 @@ pub const TRANSFERS_MAX: usize = 8_192;
 /// Transfers of one address at once: one machine holds a 64th at most. A node has one or two, and
 /// some more for half a minute when it is restarted.
 pub const NODE_TRANSFERS_MAX: usize = 128;
+
+/// Bytes that all windows together may have under way: 33 ms of a gigabit, which is below what
+/// Linux queues for a network card, and above what a single far node can use. Each transfer gets an
+/// eighth of what is left at most, and in any case [`WINDOWSIZE_FEW`] blocks.
+pub const WINDOWS_LEN_MAX: u64 = 4 << 20;
+
+/// Blocks of a window that are granted always: what EDK2 asks for.
+pub const WINDOWSIZE_FEW: u16 = 4;
 
 /// Limits and what the driver has.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +60,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            port_count: 8,
+            port_count: 4,
             blksize_max: 1_468,
             transfers_max: TRANSFERS_MAX,
             node_transfers_max: NODE_TRANSFERS_MAX,
@@ -165,6 +178,8 @@ pub struct Server<F> {
     /// when that comes up: most never do.
     timers: BTreeSet<(Time, TransferId)>,
     next_port: u8,
+    /// Sum of the windows of all transfers that have one, in bytes.
+    windows_len: u64,
     counts: Counts,
     /// One input makes a handful, a tick some for each transfer at most.
     outputs: VecDeque<Output>,
@@ -180,6 +195,7 @@ impl<F> Server<F> {
             node_counts: BTreeMap::new(),
             timers: BTreeSet::new(),
             next_port: 0,
+            windows_len: 0,
             counts: Counts::default(),
             outputs: VecDeque::new(),
         }
@@ -348,7 +364,13 @@ impl<F> Server<F> {
                 return;
             }
         };
-        let options = entry.asked.agree(len, self.config.blksize_max);
+        let mut options = entry.asked.agree(len, self.config.blksize_max);
+        let left = WINDOWS_LEN_MAX.saturating_sub(self.windows_len);
+        options.windowsize = options.windowsize.map(|wish| {
+            let share = left / 8 / u64::from(options.blksize.unwrap_or(BLKSIZE_DEFAULT));
+            wish.min(u16::try_from(share).unwrap_or(u16::MAX).max(WINDOWSIZE_FEW))
+        });
+        self.windows_len += window_len(&options);
         let (transfer, step) = Transfer::start(now, len, options);
         entry.timer = transfer.due();
         entry.state = State::Open { file, transfer };
@@ -454,6 +476,9 @@ impl<F> Server<F> {
     fn remove(&mut self, id: TransferId) -> Option<Entry<F>> {
         let entry = self.entries.remove(&id)?;
         self.timers.remove(&(entry.timer, id));
+        if let State::Open { transfer, .. } = &entry.state {
+            self.windows_len -= window_len(transfer.options());
+        }
         if let Some(count) = self.node_counts.get_mut(&id.peer.ip()) {
             *count -= 1;
             if *count == 0 {
@@ -462,6 +487,12 @@ impl<F> Server<F> {
         }
         Some(entry)
     }
+}
+
+/// Bytes of a window; those of lock-step do not count.
+fn window_len(options: &Options) -> u64 {
+    let blksize = options.blksize.unwrap_or(BLKSIZE_DEFAULT);
+    options.windowsize.map_or(0, |windowsize| u64::from(windowsize) * u64::from(blksize))
 }
 
 /// What a node means by an error. Firmware that has asked for the length of a file says that it does

@@ -1,5 +1,7 @@
 //! What arrives, and at what cost.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::{Fetched, Network, Pair, content};
@@ -83,6 +85,13 @@ fn one_per_cent_of_loss_costs_little() {
         assert!(fetched.data_count <= most.max(1_050), "{windowsize}: {}", fetched.data_count);
         assert_eq!(outcome(&fetched), &Outcome::Complete);
     }
+}
+
+#[test]
+fn gap_is_repaired_within_a_round_trip() {
+    let network = Network { loss: 1, seed: 3, ..PERFECT };
+    let fetched = fetch(network, 512 * 2_000, windows(64));
+    assert!(fetched.took < Duration::from_millis(150), "{:?}", fetched.took);
 }
 
 #[test]

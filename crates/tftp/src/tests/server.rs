@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::addr;
 use crate::{
     Config, ErrorCode, Event, Input, NameError, OpenError, Options, Outcome, Output, Packet, Port,
-    Refusal, Server, Time, TransferId,
+    Refusal, Server, Time, TransferId, WINDOWS_LEN_MAX, WINDOWSIZE_FEW,
 };
 
 const NODE: &str = "10.0.0.2:2000";
@@ -233,7 +233,7 @@ fn timers_of_thousands_stand_in_order() {
         let from = SocketAddr::from(([10, 0, 0, 2], port)).to_string();
         fixture.ask(&from, b"file\0octet\0blksize\x00600\0");
         if port % 2 == 0 {
-            let to = ((port - 1) % 8) as u8;
+            let to = ((port - 1) % 4) as u8;
             fixture.send(&from, to, &Packet::Ack { block: 0 });
         }
     }
@@ -245,4 +245,27 @@ fn timers_of_thousands_stand_in_order() {
         fixture.wait();
     }
     assert_eq!(fixture.server.transfer_count(), 0);
+}
+
+#[test]
+fn windows_of_all_together_have_an_end_and_come_back() {
+    let mut fixture = Fixture::new(Config { node_transfers_max: 8_192, ..Config::default() });
+    let window = |fixture: &mut Fixture, from: &str| {
+        let outputs = fixture.ask(from, b"file\0octet\0blksize\x001468\0windowsize\x0064\0");
+        match packet(&outputs).unwrap().1 {
+            Packet::Agree(Options { windowsize: Some(windowsize), .. }) => windowsize,
+            other => panic!("{other:?}"),
+        }
+    };
+    let granted: Vec<u16> = (1..=1_000)
+        .map(|port| window(&mut fixture, &SocketAddr::from(([10, 0, 0, 2], port)).to_string()))
+        .collect();
+    assert_eq!((granted[0], granted[999]), (64, WINDOWSIZE_FEW));
+    let sum: u64 = granted.iter().map(|windowsize| u64::from(*windowsize) * 1_468).sum();
+    let few = u64::from(WINDOWSIZE_FEW) * 1_468 * 1_000;
+    assert!(sum <= WINDOWS_LEN_MAX + few, "{sum}");
+    while fixture.server.next_timeout() < Time::NEVER {
+        fixture.wait();
+    }
+    assert_eq!(window(&mut fixture, NODE), 64);
 }
