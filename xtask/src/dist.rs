@@ -41,12 +41,18 @@ const COMPLETIONS: &[(&str, &str)] = &[
 ];
 
 #[derive(Args, Default)]
-pub(crate) struct DistArgs {}
+pub(crate) struct DistArgs {
+    /// Take the programs in target/release as they are
+    #[arg(long)]
+    no_build: bool,
+}
 
 /// Builds the package, twice, and tries it.
-pub(crate) fn run(_args: &DistArgs) -> Result<()> {
+pub(crate) fn run(args: &DistArgs) -> Result<()> {
     setup::install(TOOLS)?;
-    artifact::build_all()?;
+    if !args.no_build {
+        artifact::build_all()?;
+    }
     let dir = target_dir().join("dist");
     e2e::fresh(&dir)?;
     let tree = dir.join("tree");

@@ -267,15 +267,15 @@ impl Service {
     /// Everybody who is there has had the time to say so.
     fn on_silence(&mut self, now: Time) {
         self.stop_looking(now);
-        let nobody = self.beside.is_none();
-        match self.phase {
-            Phase::Deciding if !self.config.gives_addresses() => {
+        match (self.phase, self.beside) {
+            (Phase::Deciding, Some(address)) => self.stop(Conflict::ForeignServer(address)),
+            (Phase::Deciding, None) if !self.config.gives_addresses() => {
                 self.serve(Role::Proxy);
                 self.event(Event::NoServer);
             }
-            Phase::Deciding => self.serve(Role::Server),
-            Phase::Serving(Role::Proxy) if nobody => self.event(Event::NoServer),
-            Phase::Serving(_) | Phase::Stopped => {}
+            (Phase::Deciding, None) => self.serve(Role::Server),
+            (Phase::Serving(Role::Proxy), None) => self.event(Event::NoServer),
+            (Phase::Serving(_) | Phase::Stopped, _) => {}
         }
         // Whoever is there must say so again the next time.
         self.beside = None;
@@ -293,16 +293,15 @@ impl Service {
             self.beside.get_or_insert(address);
         }
         match (self.phase, self.config.mode) {
+            // It goes on listening: there may be another lab as well, and that would be the end.
             (Phase::Deciding, Mode::Auto) if gives_addresses => {
-                self.stop_looking(now);
                 self.serve(Role::Proxy);
                 if boot_file.is_some() {
                     self.report(now, address, Event::ForeignServer { address, boot_file });
                 }
             }
-            (Phase::Deciding, Mode::Server) if gives_addresses => {
-                self.stop(Conflict::ForeignServer(address));
-            }
+            // Not yet the end: if there is another lab, that is the better reason.
+            (Phase::Deciding, Mode::Server) if gives_addresses => {}
             // What a proxy is beside is no news, unless it also says what to boot.
             (Phase::Serving(Role::Proxy), _) if boot_file.is_none() => {}
             _ => self.report(now, address, Event::ForeignServer { address, boot_file }),

@@ -44,7 +44,7 @@ pub(crate) enum BindError {
     Taken { transport: Transport, addr: SocketAddr, holder: Option<Holder> },
     #[error(
         "not allowed to use {} port {}: run as root, or once `{}`, or under systemd with \
-         AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_NET_ADMIN",
+         AmbientCapabilities=CAP_NET_BIND_SERVICE",
         transport.name(), addr.port(), setcap()
     )]
     NotAllowed { transport: Transport, addr: SocketAddr },
@@ -129,7 +129,7 @@ fn taken_by(transport: Transport, addr: SocketAddr, holder: Option<&Holder>) -> 
 fn setcap() -> String {
     let program = std::env::current_exe()
         .map_or_else(|_| "boottorrent".to_owned(), |path| path.display().to_string());
-    format!("sudo setcap cap_net_bind_service,cap_net_raw,cap_net_admin+ep {program}")
+    format!("sudo setcap cap_net_bind_service=+ep {program}")
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
         let error = explain(io::Error::from_raw_os_error(libc::EACCES), Transport::Udp, addr, None);
         let text = error.to_string();
         assert!(text.starts_with("not allowed to use UDP port 69: run as root, or"), "{text}");
-        assert!(text.contains("sudo setcap cap_net_bind_service,"), "{text}");
+        assert!(text.contains("sudo setcap cap_net_bind_service="), "{text}");
     }
 
     #[test]

@@ -15,6 +15,9 @@ const FIXED_LEN: usize = 240;
 /// Ethernet, IPv4 without options, UDP.
 const HEADERS_LEN: usize = 14 + 20 + 8;
 
+/// Of the machines' Ethernet addresses.
+const QEMU_PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
+
 const SERVER_PORT: u16 = 67;
 const BOOT_SERVER_PORT: u16 = 4011;
 
@@ -64,9 +67,11 @@ fn frames(pcap: &[u8]) -> Vec<&[u8]> {
 
 /// A DHCP request and its kind: who sends it, to which port, of which type.
 fn request(frame: &[u8]) -> Option<(String, &[u8])> {
+    // A capture also has what others broadcast, such as a server that looks for another one.
+    let is_ours = frame.get(6..9)? == QEMU_PREFIX;
     let is_udp = frame.get(12..15)? == [0x08, 0x00, 0x45] && frame.get(23)? == &17;
     let port = u16::from_be_bytes([*frame.get(36)?, *frame.get(37)?]);
-    if !is_udp || (port != SERVER_PORT && port != BOOT_SERVER_PORT) {
+    if !is_ours || !is_udp || (port != SERVER_PORT && port != BOOT_SERVER_PORT) {
         return None;
     }
     let udp_len = usize::from(u16::from_be_bytes([*frame.get(38)?, *frame.get(39)?]));
@@ -99,6 +104,7 @@ fn sender(options: &[u8]) -> String {
         (Some(b"iPXE"), _) => format!("ipxe-{arch}"),
         (Some(_), "bios") => "pxe-bios".to_owned(),
         (_, "none") if vendor.starts_with("udhcp") => "udhcp".to_owned(),
+        (_, "none") if vendor.starts_with("boottorrent") => "agent".to_owned(),
         (_, "none") => "os".to_owned(),
         (..) => arch.to_owned(),
     }
@@ -130,6 +136,7 @@ mod tests {
     fn frame(port: u16, options: &[u8]) -> Vec<u8> {
         let message_len = FIXED_LEN + options.len();
         let mut frame = vec![0; HEADERS_LEN + FIXED_LEN];
+        frame[6..9].copy_from_slice(&QEMU_PREFIX);
         frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
         frame[23] = 17;
         frame[36..38].copy_from_slice(&port.to_be_bytes());
@@ -155,6 +162,13 @@ mod tests {
             assert_eq!(found.as_ref().map(|(name, _)| name.as_str()), expect);
             assert!(found.is_none_or(|(_, message)| message.ends_with(options)));
         }
+    }
+
+    #[test]
+    fn what_others_broadcast_is_no_request_of_a_machine() {
+        let mut other = frame(67, &[53, 1, 1, 255]);
+        other[6] = 2;
+        assert!(request(&other).is_none());
     }
 
     #[test]

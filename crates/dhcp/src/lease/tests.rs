@@ -104,6 +104,25 @@ fn a_released_address_is_remembered_until_somebody_needs_it() {
 }
 
 #[test]
+fn asking_again_does_not_shorten_a_lease() {
+    let mut leases = Leases::new(&config(50));
+    give(&mut leases, NOW, 1);
+    leases.offer(NOW, mac(1), None, subnet());
+    assert_eq!(leases.offer(NOW + HOUR / 2, mac(2), None, subnet()), None);
+}
+
+#[test]
+fn a_lease_of_an_address_that_was_reserved_since_is_forgotten() {
+    let mut config = config(51);
+    let address = Some(ip(50));
+    config.reservations.push(Reservation { mac: mac(9), address, hostname: None });
+    let mut leases = Leases::new(&config);
+    leases.restore(Lease { mac: mac(1), address: ip(50), until: NOW + HOUR });
+    assert_eq!(leases.iter().count(), 0);
+    assert_eq!(give(&mut leases, NOW, 9), address);
+}
+
+#[test]
 fn a_reservation_is_kept_for_its_machine() {
     let mut config = config(51);
     for (number, address) in [(9, ip(50)), (8, ip(200))] {

@@ -182,6 +182,38 @@ fn a_machine_that_remembers_a_wrong_address_is_told_at_once() {
 }
 
 #[test]
+fn a_refusal_is_broadcast_to_who_uses_the_wrong_address() {
+    let mut lab = Lab::new(config(60));
+    let (nak, to) = lab.answer(&Ask::renew(1, Ipv4Addr::new(192, 168, 7, 7)));
+    assert_eq!((nak.kind, to), (MessageType::Nak, everybody()));
+}
+
+#[test]
+fn what_is_released_to_another_server_stays_ours() {
+    let mut lab = Lab::new(config(51));
+    let address = lab.answer(&Ask::discover(1)).0.yiaddr;
+    lab.ask(&Ask::select(1, address));
+    let release = Ask::new(MessageType::Release, 1).ciaddr(address).option(54, &[10, 0, 0, 99]);
+    assert!(lab.ask(&release).is_empty());
+}
+
+#[test]
+fn a_relay_agent_is_the_router_where_none_is_set() {
+    let mut config = config(60);
+    let far = |last| Ipv4Addr::new(10, 9, 0, last);
+    let subnet = Subnet::of(far(0), 24);
+    config.ranges.push(Range { first: far(5), last: far(5), subnet, router: None });
+    let (offer, _) = Lab::new(config).answer(&Ask::discover(1).giaddr(far(1)));
+    assert_eq!(offer.address(3), Some(far(1)));
+}
+
+#[test]
+fn an_option_in_parts_is_put_together() {
+    let ask = Ask::discover(1).option(60, b"PXE").option(12, b"x").option(60, b"Client");
+    assert_eq!(Asker::of(&ask.message()), Asker::Bios);
+}
+
+#[test]
 fn a_server_without_memory_lets_machines_keep_free_addresses() {
     let mut lab = Lab::new(config(60));
     assert_eq!(lab.answer(&Ask::renew(1, ip(55))).0.kind, MessageType::Ack);
@@ -537,6 +569,8 @@ mod others {
                 let serving = Event::Serving { role: Role::Proxy, beside: Some(ip(99)) };
                 assert_eq!(events(&outputs), [&serving]);
             } else {
+                assert_eq!(lab.service.role(), None);
+                let outputs = lab.pass(Duration::from_secs(5));
                 assert_eq!(stopped(&outputs), Some(Conflict::ForeignServer(ip(99))));
                 assert_eq!(lab.service.next_timeout(), None);
                 assert!(lab.ask(&Ask::discover(1)).is_empty());
@@ -627,6 +661,25 @@ mod others {
         }
     }
 
+    /// Whichever of them answers first.
+    #[test]
+    fn beside_a_server_and_another_lab_the_lab_is_the_reason_to_refuse() {
+        for mode in [Mode::Auto, Mode::Server] {
+            let mut first = Lab::started(asking(Mode::Auto));
+            first.pass(Duration::from_secs(5));
+            let other = Config { address: ip(2), lab: LabId([9; 8]), ..asking(mode) };
+            let service = Service::new(other, [], START, 2).unwrap();
+            let mut second = Lab { service, now: START };
+            let asked = second.drain();
+            let from = SocketAddrV4::new(ip(99), 67);
+            second.packet(Port::Client, from, &offer(&questions(&asked)[0], ip(200), b""));
+            let answered = meet(&mut second, &mut first, asked);
+            let outputs = meet(&mut first, &mut second, answered);
+            let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
+            assert_eq!(stopped(&outputs), Some(conflict), "{mode:?}");
+        }
+    }
+
     #[test]
     fn of_two_labs_that_begin_together_one_goes_on() {
         let mut first = Lab::started(asking(Mode::Auto));
@@ -640,6 +693,20 @@ mod others {
         assert_eq!(stopped(&by_first), None);
         let outputs = first.pass(Duration::from_secs(5));
         assert_eq!(events(&outputs), [&Event::Serving { role: Role::Server, beside: None }]);
+    }
+
+    #[test]
+    fn an_offer_in_its_own_name_is_no_other_server() {
+        let mut lab = Lab::started(asking(Mode::Auto));
+        let question = Message::decode(&questions(&lab.drain())[0]).unwrap();
+        let own = Ask::new(MessageType::Offer, 0)
+            .patch(0, &[2])
+            .patch(4, &question.xid.to_be_bytes())
+            .patch(16, &ip(200).octets())
+            .patch(28, &question.mac.0)
+            .option(54, &SERVER.octets());
+        lab.packet(Port::Client, SocketAddrV4::new(SERVER, 67), &own.bytes());
+        assert_eq!(lab.service.role(), None);
     }
 
     #[test]
