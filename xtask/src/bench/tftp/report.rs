@@ -17,7 +17,8 @@ const HEAD: &str = "\
 const LEGEND: &str = "
 MB/s of all transfers together, until the last is done: the best run. \"Ours is faster by\" is our \
 rate in the same case by the server's; with windows, which the others do not know, our rate by the \
-best of theirs in lock-step with the same blocks.
+best of theirs in lock-step with the same blocks. CPU is what the server's process used; tftpd-hpa \
+forks a process for each transfer, whose time is not in it.
 ";
 
 pub(super) fn markdown(outcomes: &[Outcome]) -> String {
