@@ -33,6 +33,7 @@ const IPXE_BIOS: Captured = captured!("ipxe-bios");
 const IPXE_UEFI: Captured = captured!("ipxe-uefi");
 const PXE_BIOS: Captured = captured!("pxe-bios");
 const UEFI: Captured = captured!("uefi");
+const UEFI_HTTP: Captured = captured!("uefi-http");
 const UDHCP: Captured = captured!("udhcp");
 
 fn service(mode: Mode) -> Service {
@@ -118,6 +119,12 @@ fn a_bios_rom_is_given_ipxe() {
 #[test]
 fn uefi_is_given_ipxe_for_uefi() {
     check(&UEFI, Asker::Uefi(Machine::X64), Some("snponly.efi"));
+}
+
+#[test]
+fn uefi_that_boots_by_http_is_given_a_url() {
+    let url = "http://10.77.0.1:8080/ipxe/snponly.efi";
+    check(&UEFI_HTTP, Asker::UefiHttp(Machine::X64), Some(url));
 }
 
 #[test]

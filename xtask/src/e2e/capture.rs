@@ -86,11 +86,17 @@ fn request(frame: &[u8]) -> Option<(String, &[u8])> {
         _ => return None,
     };
     let port = if port == BOOT_SERVER_PORT { "-4011" } else { "" };
-    Some((format!("{}-{kind}{port}", sender(options)), message))
+    Some((format!("{}-{kind}{port}", sender(options)?), message))
 }
 
-/// Who it is, by its user class, vendor class and architecture.
-fn sender(options: &[u8]) -> String {
+/// Who it is, by its user class, vendor class and architecture; none for our own agent.
+fn sender(options: &[u8]) -> Option<String> {
+    let vendor = option(options, 60).unwrap_or_default();
+    let vendor = String::from_utf8_lossy(vendor);
+    // Our own agent is no stranger: its packets are tested where they are made.
+    if vendor.starts_with("boottorrent") {
+        return None;
+    }
     let arch = match option(options, 93) {
         Some([0, 0]) => "bios",
         Some([0, 7 | 9]) => "uefi",
@@ -98,16 +104,14 @@ fn sender(options: &[u8]) -> String {
         Some(_) => "other",
         None => "none",
     };
-    let vendor = option(options, 60).unwrap_or_default();
-    let vendor = String::from_utf8_lossy(vendor);
-    match (option(options, 77), arch) {
+    let name = match (option(options, 77), arch) {
         (Some(b"iPXE"), _) => format!("ipxe-{arch}"),
         (Some(_), "bios") => "pxe-bios".to_owned(),
         (_, "none") if vendor.starts_with("udhcp") => "udhcp".to_owned(),
-        (_, "none") if vendor.starts_with("boottorrent") => "agent".to_owned(),
         (_, "none") => "os".to_owned(),
         (..) => arch.to_owned(),
-    }
+    };
+    Some(name)
 }
 
 /// The value of an option (RFC 2132), the first of that number.

@@ -52,7 +52,7 @@ impl Config {
             "version: 1\n\
              server:\n  interface: eth0\n  address: {}\n\
              boot:\n  default: {}\n  timeout: 0\n  seed_time: {}\n\
-             dhcp:\n  mode: {}\n  ranges: 10.77.100.1-10.77.100.200\n\
+             dhcp:\n  mode: {}\n  ranges: 10.77.200.1-10.77.200.250\n\
              swarm:\n  tracker: {}\n{trackers}\
              phase1:\n  cmdline: console=ttyS0,115200\n",
             slot.address(),
