@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{IMAGE, SERVER_TIMEOUT, serve, start, wait_ready};
+use super::{IMAGE, SERVER_TIMEOUT, serve, start, wait_agent, wait_ready};
 use crate::e2e::machine::{Card, Firmware, Spec};
 use crate::e2e::server::{Config, Server};
 use crate::e2e::{Stage, stranger};
@@ -28,6 +28,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     ] {
         machines.push(start(&lab, stage, spec)?);
     }
+    // Two that begin within the same five seconds refuse each other; this one is to come later.
+    wait_agent(&machines[2], "agent")?;
     refuses_beside(&lab, stage, Slot::SERVER)?;
     for machine in &machines {
         wait_ready(machine, IMAGE)?;
