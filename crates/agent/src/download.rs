@@ -378,9 +378,11 @@ impl Download {
         }
     }
 
-    /// The bytes come by HTTP, as no peer answers.
+    /// The bytes come by HTTP, as no peer answers. The rate outlasts the last byte by some seconds,
+    /// in which a peer may leave.
     fn by_http(&self) -> bool {
-        self.stats.peers == 0 && self.stats.download_rate > 0.0
+        let Stats { peers, download_rate, verified, .. } = self.stats;
+        peers == 0 && download_rate > 0.0 && verified < self.total
     }
 
     fn stage(&self) -> Stage {
