@@ -35,6 +35,9 @@ pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::CPIO,
     setup::DNSMASQ,
     setup::PYTHON,
+    setup::SQUASHFS,
+    setup::GANESHA,
+    setup::GANESHA_VFS,
 ];
 
 #[derive(Args, Default)]

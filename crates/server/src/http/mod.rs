@@ -6,6 +6,7 @@
 //! lab's own socket, which only its owner can open.
 
 mod api;
+mod boots;
 mod files;
 mod offer;
 mod range;
@@ -26,6 +27,7 @@ use axum::routing::get;
 use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
+pub(crate) use boots::{Boots, NextBoot, NextBoots};
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use script::{ScriptSettings, render as render_script};
@@ -48,6 +50,7 @@ pub(crate) struct Site(Arc<Inner>);
 struct Inner {
     live: RwLock<Arc<Live>>,
     fleet: SharedFleet,
+    next: NextBoots,
     counters: Counters,
     /// The whole status, as the API gives it.
     status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
@@ -75,11 +78,13 @@ impl Site {
     pub(crate) fn new(
         live: Live,
         fleet: SharedFleet,
+        next: NextBoots,
         status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             fleet,
+            next,
             counters: Counters::default(),
             status: Box::new(status),
         }))
@@ -182,7 +187,8 @@ async fn boot_script(
         let fleet = site.0.fleet.lock();
         name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
     }
-    match script::render(&site.live().script, asked.as_ref(), name.as_deref()) {
+    let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
+    match script::render(&site.live().script, asked.as_ref(), name.as_deref(), next.as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

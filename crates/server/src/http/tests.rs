@@ -44,9 +44,18 @@ impl Test {
             base: "http://10.0.0.1:8080".to_owned(),
             cmdline: String::new(),
             arch: Arch::X86_64,
+            boots: Boots::default(),
         };
         let fleet = SharedFleet::new(Fleet::default());
-        Self { lab, site: Site::new(Live { offer, script }, fleet, || json!({"ok": true})) }
+        Self {
+            lab,
+            site: Site::new(
+                Live { offer, script },
+                fleet,
+                NextBoots::default(),
+                || json!({"ok": true}),
+            ),
+        }
     }
 
     async fn ask(&self, method: Method, path: &str, body: &str) -> (u16, HeaderMap, String) {

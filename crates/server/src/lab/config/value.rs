@@ -215,6 +215,15 @@ from_text!(BootProgram, "a word", |text| word(
     &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
 ));
 
+/// What a node is left to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BootFrom {
+    Image,
+    Disk,
+}
+
+from_text!(BootFrom, "a word", |text| word(text, &[("image", Self::Image), ("disk", Self::Disk)]));
+
 const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
