@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_stage_has_its_word() {
-        let stages = [Stage::Discovered, Stage::Menu, Stage::Booted { image: None }];
+        let stages = [Stage::Discovered, Stage::Menu, Stage::booted(None)];
         for stage in stages {
             let word = StageWord::from(&stage);
             let text = serde_json::to_string(&word).unwrap();

@@ -138,9 +138,10 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
     let mut given: u64 = 0;
     for node in site.0.fleet.lock().nodes().map(|node| &node.summary) {
         given = given.saturating_add(node.uploads);
-        let progress = match &node.stage {
-            Some(Stage::Downloading(progress)) => Some(progress),
-            _ => None,
+        let (progress, seed_peers) = match &node.stage {
+            Some(Stage::Downloading(progress)) => (Some(progress), 0),
+            Some(Stage::Booted { seeding: Some(seeding), .. }) => (None, seeding.peers),
+            _ => (None, 0),
         };
         if node.uploads == 0 && progress.is_none() {
             continue;
@@ -154,7 +155,7 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
             verified_bytes: progress.map(|progress| progress.verified_bytes),
             total_bytes: progress.map(|progress| progress.total_bytes),
             rate_bytes_per_s: progress.map_or(0, |progress| progress.rate_bytes_per_s),
-            peer_count: progress.map_or(0, |progress| progress.peers),
+            peer_count: progress.map_or(seed_peers, |progress| progress.peers),
             is_by_http: progress.is_some_and(|progress| progress.http),
         });
     }
