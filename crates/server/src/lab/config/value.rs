@@ -8,7 +8,7 @@ use std::time::Duration;
 use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
 use boot::{ImageName, ImagePath, KernelVersion, Mac};
 
-use crate::lab::settings::{BootProgram, DhcpMode, LogLevel, Range};
+use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
 
@@ -223,6 +223,13 @@ pub(crate) enum BootFrom {
 }
 
 from_text!(BootFrom, "a word", |text| word(text, &[("image", Self::Image), ("disk", Self::Disk)]));
+
+from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json", Self::Json)]));
+
+from_text!(Access, "a word", |text| word(
+    text,
+    &[("network", Self::Network), ("localhost", Self::Localhost), ("off", Self::Off)]
+));
 
 const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
