@@ -272,8 +272,8 @@ for path in /sys/class/net/*; do
     udhcpc -i "${path##*/}" -n -q -t 20 -T 2 -s /bin/lease
 done
 name=$(sed 's/.*testos=\([^ ]*\).*/\1/' /proc/cmdline)
-echo "BOOTTORRENT-TEST-OS ready $name"
 echo "LIVE uptime $(cut -d ' ' -f 1 /proc/uptime)"
+echo "BOOTTORRENT-TEST-OS ready $name"
 while :; do sleep 3600; done
 "#;
 

@@ -159,3 +159,85 @@ impl NextBoots {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boot::manifest::{Assignment, Discovery, Menu, VERSION};
+    use boot::{Image, Loader};
+
+    const NODE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    /// `live` is for the kernel 6.12 and has words; `old` is for the lab's own. `NODE` has `live`.
+    fn boots(default: &str, timeout_s: Option<u64>) -> Boots {
+        let image = |name: &str, kernel: Option<&str>, cmdline: &str| Image {
+            name: name.parse().unwrap(),
+            title: name.to_owned(),
+            len: 1,
+            infohash: [0; 32],
+            loader: Loader::Livenet {
+                rootfs: "squashfs.img".parse().unwrap(),
+                kernel_version: kernel.map(|version| version.parse().unwrap()),
+                cmdline: cmdline.to_owned(),
+            },
+        };
+        let manifest = Manifest {
+            version: VERSION,
+            serial: 1,
+            menu: Menu { default: default.parse().unwrap(), timeout_s },
+            seed_time_s: 0,
+            discovery: Discovery { lsd: false, pex: false },
+            images: vec![image("live", Some("6.12"), "quiet"), image("old", None, "slow")],
+            phase1: vec![],
+            booted_upload_limit_bytes_per_s: None,
+            assignments: vec![Assignment {
+                mac: NODE,
+                image: "live".parse().unwrap(),
+                cmdline: "node=1".to_owned(),
+                name: None,
+            }],
+        };
+        Boots::of(&manifest, &Settings::for_tests(std::path::Path::new("/lab")))
+    }
+
+    #[track_caller]
+    fn check(boots: &Boots, mac: Mac, next: Option<NextBoot>, folder: &str, cmdline: &str) {
+        let expect = Phase1Boot { folder: folder.to_owned(), cmdline: cmdline.to_owned() };
+        assert_eq!(boots.of_node(mac, next.as_ref()), Boot::Phase1(expect));
+    }
+
+    #[test]
+    fn a_node_loads_the_kernel_of_its_image() {
+        let menu = boots("live", Some(30));
+        check(&menu, NODE, None, "/phase1/6.12", "quiet node=1");
+        // Somebody may choose another image: words are for the one that is.
+        check(&menu, OTHER, None, "/phase1/6.12", "");
+        check(&boots("live", Some(0)), OTHER, None, "/phase1/6.12", "quiet");
+        check(&boots("old", Some(0)), OTHER, None, "/phase1", "slow");
+    }
+
+    #[test]
+    fn the_next_boot_goes_before_what_is_assigned() {
+        let menu = boots("live", Some(30));
+        let next = Some(NextBoot::Image("old".parse().unwrap()));
+        check(&menu, NODE, next, "/phase1", "slow boottorrent.image=old");
+        assert_eq!(menu.of_node(NODE, Some(&NextBoot::Disk)), Boot::Disk);
+    }
+
+    #[test]
+    fn a_next_boot_is_kept_until_the_node_has_come_that_far() {
+        let next = NextBoots::default();
+        let image = NextBoot::Image("old".parse().unwrap());
+        assert_eq!(next.decide(&[NODE, OTHER], &image), 2);
+        // What still runs there reports, too.
+        next.reported(NODE);
+        assert_eq!(next.of(NODE), Some(image.clone()));
+        assert_eq!(next.of(NODE), Some(image));
+        next.reported(NODE);
+        assert_eq!(next.of(NODE), None);
+        next.decide(&[OTHER], &NextBoot::Disk);
+        assert_eq!(next.of(OTHER), Some(NextBoot::Disk));
+        assert_eq!(next.of(OTHER), None, "the disk's system reports nothing");
+    }
+}

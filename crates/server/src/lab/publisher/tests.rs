@@ -244,6 +244,29 @@ fn an_image_that_is_elsewhere_has_no_torrent() {
 }
 
 #[test]
+fn each_kernel_that_an_image_is_for_has_a_phase_1() {
+    use crate::lab::phase1s::{Phase1Files, Shelf};
+    let lab = TestLab::new();
+    lab.put(
+        "oss/debian/config.yaml",
+        "dispname: D\nmethod: livenet\nrootfs: vmlinuz\nkernel_version: 6.12\n",
+    );
+    let build = |_: &crate::lab::settings::Settings, version: &boot::KernelVersion| {
+        Ok(Phase1Files::for_tests(version.as_str()))
+    };
+    let own = Some(Phase1Files::for_tests("6.1"));
+    let mut publisher = publisher(&lab).with_phase1(Shelf::new(own, Box::new(build)));
+    let published = publisher.refresh(&|_| {}).unwrap().publication;
+    let versions: Vec<&str> =
+        published.manifest.phase1.iter().map(|phase1| phase1.version.as_str()).collect();
+    assert_eq!(versions, ["6.1", "6.12"]);
+    assert!(!publisher.refresh(&|_| {}).unwrap().is_new);
+    let mut without = self::publisher(&lab);
+    let error = without.refresh(&|_| {}).unwrap_err().to_string();
+    assert!(error.contains("no phase 1 for the kernel 6.12"), "{error}");
+}
+
+#[test]
 fn what_an_image_was_made_of_is_not_part_of_it() {
     let lab = TestLab::new();
     let len =
