@@ -339,9 +339,7 @@ impl Catalogue {
             .map_err(|error| ImageError::read(&dir)(io::Error::from(error)))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         match free < bytes {
-            true => {
-                Err(ImageError::NoSpace { dir, needed_mb: bytes >> 20, free_mb: free >> 20 })
-            }
+            true => Err(ImageError::NoSpace { dir, needed_mb: bytes >> 20, free_mb: free >> 20 }),
             false => Ok(()),
         }
     }
@@ -447,8 +445,11 @@ pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>, ImageError> {
 pub(crate) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     let table = procfs::process::Process::myself().and_then(|me| me.mountinfo());
     let mounts = table.map(|table| table.0).unwrap_or_default();
-    let mut below: Vec<_> =
-        mounts.into_iter().map(|mount| mount.mount_point).filter(|it| it.starts_with(dir)).collect();
+    let mut below: Vec<_> = mounts
+        .into_iter()
+        .map(|mount| mount.mount_point)
+        .filter(|it| it.starts_with(dir))
+        .collect();
     below.sort();
     below.reverse();
     below

@@ -164,11 +164,7 @@ impl Call {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_with(
-        self,
-        work: &Work<'_>,
-        line: &mut dyn FnMut(&str),
-    ) -> Result<(), CommandError> {
+    pub fn run_with(self, work: &Work<'_>, line: &mut dyn FnMut(&str)) -> Result<(), CommandError> {
         let shown = self.shown();
         if !is_installed(self.program) {
             return Err(CommandError::Missing {
@@ -181,9 +177,8 @@ impl Call {
             .spawn()
             .map_err(|source| CommandError::Run { command: shown.clone(), source })?;
         let last_lines = follow(&mut child, work, line);
-        let status = child
-            .wait()
-            .map_err(|source| CommandError::Run { command: shown.clone(), source })?;
+        let status =
+            child.wait().map_err(|source| CommandError::Run { command: shown.clone(), source })?;
         if work.is_stopped() {
             return Err(CommandError::Interrupted);
         }

@@ -4,10 +4,18 @@
 //! unpacks ([`cpio`]), the boot programs that firmware asks for ([`boot_program`]), and the kernel
 //! with initramfs that carries the agent ([`phase1`]).
 //!
-//! Images that are built: a [`kind`] makes what is in one, the [`catalogue`] keeps versions of it.
+//! Images that are built: a [`kind`] makes what is in one ([`build`]), from a [`tree`] of files and a
+//! kernel ([`kernels`]); the [`catalogue`] keeps versions of it.
 #![deny(missing_docs)]
 
 pub mod kind;
+
+pub mod build;
+pub mod edit;
+
+pub mod tree;
+
+pub mod kernels;
 
 pub mod catalogue;
 pub mod data;

@@ -185,10 +185,10 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        Just(Action::Create),
+        1 => Just(Action::Create),
         4 => Just(Action::Change),
         2 => Just(Action::Rollback),
-        Just(Action::Remove),
+        1 => Just(Action::Remove),
     ]
 }
 

@@ -68,6 +68,9 @@ impl Kind for Demo {
 
     fn boot_entry(&self, data: &ImageData) -> BootEntry {
         let title = super::title(data);
-        BootEntry { config: format!("dispname: {title}\nmethod: bin\nbin: {PROGRAM}\n"), script: None }
+        BootEntry {
+            config: format!("dispname: {title}\nmethod: bin\nbin: {PROGRAM}\n"),
+            script: None,
+        }
     }
 }

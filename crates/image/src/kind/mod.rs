@@ -1,7 +1,14 @@
 //! The kinds of images, each in a file of its own; [`ALL`] is the registry. A new kind is one file
 //! and one line here; `docs/writing-an-image-kind.md` walks through [`demo`].
 
+pub mod livenet;
+
+pub mod nfs;
+
 pub mod demo;
+
+use std::fs;
+use std::path::Path;
 
 use crate::catalogue::{Build, Catalogue};
 use crate::command::Work;
@@ -9,7 +16,7 @@ use crate::data::ImageData;
 use crate::error::ImageError;
 
 /// All kinds, in the order in which they are offered.
-pub const ALL: &[&dyn Kind] = &[&demo::Demo];
+pub const ALL: &[&dyn Kind] = &[&livenet::Livenet, &nfs::Staging, &nfs::Golden, &demo::Demo];
 
 /// What makes images of one sort.
 pub trait Kind: Sync {
@@ -75,6 +82,30 @@ pub struct BootEntry {
     pub config: String,
     /// `boot.ipxe`: for iPXE and an initramfs of the distribution, if it can be booted so.
     pub script: Option<String>,
+}
+
+/// Gives a file that is never written to a second name, or copies it where that cannot be.
+fn place_file(from: &Path, to: &Path) -> Result<(), ImageError> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(ImageError::write(to))
+}
+
+/// A script for iPXE with a kernel of the lab and the distribution's initramfs. `before` and `root`
+/// stand before the words of consoles and nodes, which iPXE's settings have, `after` at the end.
+fn script(data: &ImageData, before: &str, root: &str, after: &str) -> String {
+    let kernel = data.kernel_version().unwrap_or_default();
+    // The port is that of a lab where nothing else is said; a menu can set the variable.
+    format!(
+        "#!ipxe\n\
+         isset ${{boottorrent}} || set boottorrent http://${{next-server}}:8080\n\
+         set image-kernel {kernel}\n\
+         echo Image {name}, kernel ${{image-kernel}}, console ${{eq-console}}\n\
+         kernel ${{boottorrent}}/kernels/${{image-kernel}}/vmlinuz initrd=initramfs.img \
+         {before}{root} ${{eq-console}} ${{eq-kernel-parameters}} ${{dedicated-kernel-parameters}} \
+         rd.net.timeout.carrier=30 rd.net.timeout.ifup=60 rd.net.dhcp.retry=4{after}\n\
+         initrd ${{boottorrent}}/kernels/${{image-kernel}}/initramfs.img\n\
+         boot\n",
+        name = data.name
+    )
 }
 
 /// What the menu of nodes shows of an image, as a text of YAML.

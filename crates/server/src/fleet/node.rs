@@ -366,12 +366,7 @@ impl Node {
 
     /// The image that it is about.
     pub(crate) fn image(&self) -> Option<&ImageName> {
-        match self.summary.stage.as_ref()? {
-            Stage::Downloading(progress) => Some(&progress.image),
-            Stage::Verified { image } | Stage::Loading { image } => Some(image),
-            Stage::Booted { image } => image.as_ref(),
-            _ => None,
-        }
+        self.summary.image()
     }
 
     fn begin_boot(&mut self, now: UnixMs) {
@@ -452,6 +447,16 @@ impl Node {
 }
 
 impl Summary {
+    /// The image that it is about.
+    pub(crate) fn image(&self) -> Option<&ImageName> {
+        match self.stage.as_ref()? {
+            Stage::Downloading(progress) => Some(&progress.image),
+            Stage::Verified { image } | Stage::Loading { image } => Some(image),
+            Stage::Booted { image } => image.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What it is called: its name, or its Ethernet address.
     pub(crate) fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.mac.to_string())
