@@ -64,8 +64,11 @@ fn ssh(root: &Root, data: &ImageData) -> Result<(), ImageError> {
         (None, false) => None,
     };
     if let Some(permit) = permit {
-        let rest: Vec<_> = config.lines().filter(|it| !it.starts_with("PermitRootLogin")).collect();
-        let text = format!("PermitRootLogin {permit}\n{}\n", rest.join("\n"));
+        let mut text = format!("PermitRootLogin {permit}\n");
+        for line in config.lines().filter(|line| !line.starts_with("PermitRootLogin")) {
+            text.push_str(line);
+            text.push('\n');
+        }
         root.write("etc/ssh/sshd_config", &text, 0o600)?;
     }
     for algorithm in HOST_KEYS {
