@@ -23,6 +23,7 @@ use crate::stop::{self, ReloadArgs, StopArgs};
 use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
+use crate::why::{self, WhyArgs};
 
 /// Boots a room full of diskless computers from one small server.
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ enum Command {
     /// List, add and remove the kernels that images run on.
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Tell why a node waits or failed, with the timeline of its boot.
+    Why(WhyArgs),
     /// Build and show the kernel and initramfs that nodes run first.
     #[command(subcommand)]
     Phase1(Phase1Command),
@@ -120,6 +123,7 @@ impl Cli {
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
             Command::Image(command) => image::run(&command, lab),
             Command::Kernel(command) => kernel::run(&command, lab),
+            Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),

@@ -81,8 +81,11 @@ fn ssh(root: &Root, data: &ImageData) -> Result<(), ImageError> {
 /// systemd-networkd, unless something else sets the network up.
 fn network(root: &Root) -> Result<(), ImageError> {
     let networkd = "usr/lib/systemd/system/systemd-networkd.service";
-    let other = ["usr/sbin/NetworkManager", "usr/sbin/ifup", "usr/sbin/netplan"];
-    if !root.has(networkd) || other.iter().any(|program| root.has(program)) {
+    let other = ["usr/sbin/NetworkManager", "usr/sbin/netplan"];
+    // Debian installs ifupdown with nothing but the loopback interface in its file.
+    let interfaces = root.text("etc/network/interfaces")?.unwrap_or_default();
+    let ifupdown = interfaces.lines().any(|it| it.starts_with("iface ") && !it.contains(" lo "));
+    if !root.has(networkd) || ifupdown || other.iter().any(|program| root.has(program)) {
         return Ok(());
     }
     root.make_dir("etc/systemd/network", 0o755)?;

@@ -46,7 +46,11 @@ pub(crate) fn list(args: &ListArgs, catalogue: &Catalogue) -> anyhow::Result<()>
         table.push([
             entry.name.clone(),
             status(entry.status),
-            data.map_or_else(|| "by hand".to_owned(), |data| kind(data).to_owned()),
+            match (data, entry.status) {
+                (Some(data), _) => kind(data).to_owned(),
+                (None, Status::Created) => "by hand".to_owned(),
+                (None, _) => "-".to_owned(),
+            },
             of(data.and_then(|data| data.kernel_version()).map(str::to_owned)),
             of(data.map(|data| data.version.to_string())),
             of(data.and_then(|data| data.creation_date.clone())),
