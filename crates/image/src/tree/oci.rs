@@ -238,6 +238,10 @@ fn within(tree: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
     if names.components().any(|it| !matches!(it, Component::Normal(_))) {
         return Err(io::Error::other(format!("{} leads out of the tree", path.display())));
     }
+    if names.as_os_str().is_empty() {
+        // `./`, with which tar begins the archive of a folder.
+        return Ok(Some(tree.to_owned()));
+    }
     let path = tree.join(names);
     let Some(parent) = path.parent().filter(|it| it.exists()) else { return Ok(None) };
     match fs::canonicalize(parent)?.starts_with(fs::canonicalize(tree)?) {

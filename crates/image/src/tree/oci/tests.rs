@@ -89,7 +89,7 @@ fn expect(files: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn upper_layers_cover_lower_ones() {
-    let lower = layer(&[("etc/", "/"), ("etc/a", "1"), ("etc/b", "1")]);
+    let lower = layer(&[("./", "/"), ("etc/", "/"), ("etc/a", "1"), ("etc/b", "1")]);
     let upper = gzip(&layer(&[("./etc/b", "2"), ("c", "2")]));
     let files = unpacked(&[lower, upper]).unwrap();
     assert_eq!(files, expect(&[("etc/a", "1"), ("etc/b", "2"), ("c", "2")]));
