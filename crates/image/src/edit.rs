@@ -85,7 +85,7 @@ pub fn mount(catalogue: &Catalogue, name: &str, work: &Work<'_>) -> Result<Mount
     }
     drop(build);
     bind(&root)?;
-    let inventory = dir.join("inventory/host");
+    let hosts = dir.join("inventory/host");
     let text = format!("{} ansible_connection=chroot\n", root.display());
     fs::create_dir_all(dir.join("inventory"))
         .and_then(|()| fs::write(&inventory, text))
