@@ -67,6 +67,30 @@ fn the_liar_among_two_senders_of_a_unit_is_found() {
 }
 
 #[test]
+fn a_liar_in_a_unit_of_several_blocks_is_found_by_block_and_costs_one() {
+    // From 64 MiB on the units of a v2 torrent with long pieces are two blocks or more. The liar sends
+    // the first block of one and is gone; our seed sends the rest, and tells the hashes of the unit's
+    // blocks, by which the lie is found.
+    let len = 64 << 20;
+    let content = Content::file(Format::V2, 128 * KIB, len);
+    assert_eq!(content.metainfo.geometry().unit_len(), 32 * KIB);
+    let liar = stranger::seed(&content, |number, bytes| {
+        corrupt(bytes);
+        number == 0
+    });
+    let leech = content.leech();
+    leech.knows([liar]);
+    leech.stats(|stats| stats.downloaded > 0);
+    let seed = content.seed();
+    leech.knows([seed.addr()]);
+    assert_eq!(leech.bans(), liar);
+    leech.completes(&content);
+    let stats = leech.stats(|stats| stats.verified == len as u64);
+    assert_eq!(stats.downloaded - len as u64, u64::from(16 * KIB), "what the lie cost");
+    assert_eq!(stats.wasted, u64::from(16 * KIB));
+}
+
+#[test]
 fn a_socket_for_all_addresses_knows_ipv4_peers_by_their_plain_address() {
     let content = content(Format::Hybrid);
     let listen = "[::]:0".parse().unwrap();
