@@ -3,6 +3,7 @@
 mod altered;
 mod fallback;
 mod harness;
+mod images;
 mod limits;
 mod poweroff;
 mod proxy;
@@ -75,6 +76,11 @@ pub(super) const ALL: &[Case] = &[
         name: "altered",
         what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
         run: altered::run,
+    },
+    Case {
+        name: "images",
+        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
+        run: images::run,
     },
     Case {
         name: "limits",

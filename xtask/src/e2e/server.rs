@@ -245,7 +245,7 @@ pub(crate) fn prepare_phase1(dir: &Path) -> Result<()> {
 }
 
 /// Runs our program here; what it says goes to standard error.
-fn ours(args: &[&OsStr]) -> Result<()> {
+pub(super) fn ours(args: &[&OsStr]) -> Result<()> {
     let mut command = Command::new(release_binary()?);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().context("running boottorrent")?;
