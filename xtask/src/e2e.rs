@@ -43,6 +43,8 @@ pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::RPMBUILD,
     setup::CREATEREPO,
     setup::SKOPEO,
+    setup::GANESHA,
+    setup::GANESHA_VFS,
 ];
 
 #[derive(Args, Default)]

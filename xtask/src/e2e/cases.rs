@@ -5,6 +5,8 @@ mod fallback;
 mod harness;
 mod images;
 mod limits;
+mod livenet;
+mod nfs;
 mod poweroff;
 mod proxy;
 mod room;
@@ -61,6 +63,16 @@ pub(super) const ALL: &[Case] = &[
         name: "survival",
         what: "the server is killed once a node has the image: the other node gets it from there",
         run: survival::run,
+    },
+    Case {
+        name: "livenet",
+        what: "a node runs a root in memory and seeds under it: another boots with the server stopped",
+        run: livenet::run,
+    },
+    Case {
+        name: "nfs",
+        what: "a node's root is its own folder on an NFS server; an assigned image runs on its own kernel",
+        run: nfs::run,
     },
     Case {
         name: "fallback",

@@ -171,6 +171,11 @@ impl<'a> Server<'a> {
             .map_or_else(|| "the server does not run".to_owned(), Process::log_tail)
     }
 
+    /// All that it has logged since it was started.
+    pub(crate) fn log(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, Process::log)
+    }
+
     /// A command of our program on this lab; its output.
     pub(crate) fn run(&self, args: &[&str]) -> Result<String> {
         let (program, dir) =
