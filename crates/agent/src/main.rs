@@ -1,8 +1,8 @@
 //! `boottorrent-agent`: PID 1 of phase 1.
 //!
 //! In the order of a boot: `init` and `cmdline` make a system of a kernel, `link` (with `modules` and
-//! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` what
-//! this node boots, `torrent`, `memory` and `download` bring it, `loader` runs it. `run` is the
+//! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` (drawn
+//! by `screen`) what this node boots, `torrent`, `memory` and `download` bring it, `loader` runs it. `run` is the
 //! sequence and what happens when a step fails; `console` and `report` say how it goes.
 
 mod cmdline;
@@ -19,6 +19,7 @@ mod sources;
 
 mod choose;
 mod menu;
+mod screen;
 
 mod download;
 mod memory;
@@ -29,6 +30,7 @@ mod loader;
 
 mod console;
 mod keyboard;
+mod keys;
 mod log;
 mod report;
 mod shell;

@@ -80,6 +80,7 @@ pub(crate) struct Node {
     pub(crate) console: Console,
     pub(crate) inbox: Inbox,
     pub(crate) machine: Machine,
+    pub(crate) log: Log,
     reporter: Reporter,
     stage: &'static str,
 }
@@ -94,13 +95,18 @@ impl Node {
         machine: Machine,
     ) -> Self {
         let boot = fastrand::u64(..);
-        let reporter = Reporter::start(boot, machine.clone(), log, inbox.sender());
-        let node = Self { options, console, inbox, machine, reporter, stage: "" };
+        let reporter = Reporter::start(boot, machine.clone(), log.clone(), inbox.sender());
+        let node = Self { options, console, inbox, machine, log, reporter, stage: "" };
         // Without a network nobody is reached yet.
         if !node.options.network {
             node.introduce();
         }
         node
+    }
+
+    /// What people know it by: its Ethernet address, once that is known.
+    pub(crate) fn name(&self) -> String {
+        self.options.mac.map_or_else(String::new, |mac| mac.to_string())
     }
 
     /// Tells the server of this node from here on, as far as both are known.
