@@ -34,7 +34,9 @@ pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::BUSYBOX,
     setup::CPIO,
     setup::DNSMASQ,
+    setup::PXELINUX,
     setup::PYTHON,
+    setup::SYSLINUX,
 ];
 
 #[derive(Args, Default)]

@@ -4,8 +4,10 @@ mod altered;
 mod fallback;
 mod harness;
 mod limits;
+mod menu;
 mod poweroff;
 mod proxy;
+mod pxelinux;
 mod room;
 mod survival;
 
@@ -57,6 +59,11 @@ pub(super) const ALL: &[Case] = &[
         run: proxy::run,
     },
     Case {
+        name: "pxelinux",
+        what: "with PXELINUX in place of iPXE a BIOS machine boots, by nothing but TFTP up to phase 1",
+        run: pxelinux::run,
+    },
+    Case {
         name: "survival",
         what: "the server is killed once a node has the image: the other node gets it from there",
         run: survival::run,
@@ -75,6 +82,11 @@ pub(super) const ALL: &[Case] = &[
         name: "altered",
         what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
         run: altered::run,
+    },
+    Case {
+        name: "menu",
+        what: "keys on the serial line choose the other image, cancel its download, choose it again",
+        run: menu::run,
     },
     Case {
         name: "limits",
