@@ -8,6 +8,7 @@
 mod about;
 mod access;
 mod api;
+mod boots;
 mod dashboard;
 mod feed;
 mod files;
@@ -35,6 +36,7 @@ use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
 pub(crate) use about::About;
+pub(crate) use boots::{Boots, NextBoot, NextBoots};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
@@ -62,6 +64,7 @@ struct Inner {
     live: RwLock<Arc<Live>>,
     versions: Mutex<Versions>,
     fleet: SharedFleet,
+    next: NextBoots,
     counters: Counters,
     feed: Feed,
     is_ready: AtomicBool,
@@ -87,13 +90,14 @@ pub(crate) struct HttpCounts {
 }
 
 impl Site {
-    pub(crate) fn new(live: Live, fleet: SharedFleet, about: About) -> Self {
+    pub(crate) fn new(live: Live, fleet: SharedFleet, next: NextBoots, about: About) -> Self {
         let mut versions = Versions::default();
         versions.offer(&live.offer.images, Instant::now());
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             versions: Mutex::new(versions),
             fleet,
+            next,
             counters: Counters::default(),
             feed: Feed::default(),
             is_ready: AtomicBool::new(false),
@@ -227,7 +231,8 @@ async fn boot_script(
         let fleet = site.0.fleet.lock();
         name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
     }
-    match script::render(&site.live().script, asked.as_ref(), name.as_deref()) {
+    let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
+    match script::render(&site.live().script, asked.as_ref(), name.as_deref(), next.as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
