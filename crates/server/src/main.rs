@@ -25,6 +25,7 @@ mod tftp;
 mod torrent;
 mod tracker;
 
+mod line_limit;
 mod progress;
 mod quantity;
 mod signals;
