@@ -13,6 +13,7 @@ use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
 use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
+use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
 use crate::start::{self, StartArgs};
@@ -58,6 +59,9 @@ enum Command {
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
+    /// Send a file to many running hosts through a chain of them, and queue requests for files.
+    #[command(subcommand)]
+    Lan(LanCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
     /// Give addresses and name boot programs by DHCP or proxyDHCP, without a lab, until Ctrl+C.
@@ -112,6 +116,7 @@ impl Cli {
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
+            Command::Lan(command) => lan::run(&command, lab),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Dhcp(args) => dhcp::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
