@@ -142,10 +142,13 @@ pub(crate) mod tests {
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: ["arch", "debian", "memtest"].map(image).to_vec(),
+            phase1: vec![],
+            booted_upload_limit_bytes_per_s: None,
             assignments: vec![Assignment {
                 mac: mac(1),
                 image: "arch".parse().unwrap(),
                 cmdline: "node=1".to_owned(),
+                name: None,
             }],
         }
     }

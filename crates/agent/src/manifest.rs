@@ -245,6 +245,8 @@ mod tests {
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image],
+            phase1: vec![],
+            booted_upload_limit_bytes_per_s: None,
             assignments: vec![],
         }
     }

@@ -78,11 +78,17 @@ failures! {
     LoaderUnknown = "BT51", "the image's loader is not known to this agent",
         "rebuild the initramfs (`boottorrent phase1 build`)";
     LoaderFileMissing = "BT52", "a file that the loader needs is not in the image",
-        "check `kernel`, `initrd` and `bin` in the image's config.yaml";
+        "check `kernel`, `initrd`, `rootfs` and `bin` in the image's config.yaml";
     KernelRefused = "BT53", "the running kernel refused to load the image's kernel",
         "it is not for this machine, not signed although Secure Boot is on, or too large; the screen has the kernel's reason";
     LoaderFailed = "BT54", "the image's program ended with an error",
         "see the screen for its last lines";
+    NoKernel = "BT55", "the image is for a kernel that the lab does not offer",
+        "give the lab that kernel (`boottorrent kernel add`), or change `kernel_version` in the image's config.yaml";
+    RootRefused = "BT56", "the image's root file system cannot be mounted",
+        "the screen has the kernel's reason: of `livenet` check that `rootfs` is a squashfs, of `nfs` server, export and `options`";
+    NoInit = "BT57", "the image's root file system has no init that can be run",
+        "the image needs /sbin/init: install systemd or another init in it";
     Internal = "BT99", "the agent itself failed",
         "report it with a photograph of the screen";
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::KernelVersion;
+
 /// The most characters of an image's name: it is a folder's name, part of URLs, and shown in menus.
 pub const NAME_LEN_MAX: usize = 64;
 
@@ -155,9 +157,62 @@ pub enum Loader {
         #[serde(default)]
         args: String,
     },
+    /// A root file system of the image, in memory under a writable layer, on the running kernel; the
+    /// node goes on seeding.
+    Livenet {
+        /// The root: a squashfs.
+        rootfs: ImagePath,
+        /// The kernel that it is for; the lab's own phase 1 if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_version: Option<KernelVersion>,
+        /// What its system reads in `/proc/cmdline` beside the rest.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cmdline: String,
+    },
+    /// A root file system that a server has, on the running kernel. Such an image has no bytes.
+    Nfs {
+        /// `SERVER:PATH`; [`NODE_PLACEHOLDER`] in it stands for the node.
+        root: String,
+        /// As mount(8) takes them, such as `vers=4.2,rw`.
+        options: String,
+        /// The kernel that it is for; the lab's own phase 1 if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_version: Option<KernelVersion>,
+        /// What its system reads in `/proc/cmdline` beside the rest.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cmdline: String,
+    },
     /// A way of loading that this program does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// What stands in a path for the node's name or, if it has none, its Ethernet address with dashes.
+pub const NODE_PLACEHOLDER: &str = "{node}";
+
+impl Loader {
+    /// Whether it runs on the kernel that phase 1 runs on, and on which: none is the lab's own.
+    pub fn shared_kernel(&self) -> Option<Option<&KernelVersion>> {
+        match self {
+            Self::Livenet { kernel_version, .. } | Self::Nfs { kernel_version, .. } => {
+                Some(kernel_version.as_ref())
+            }
+            Self::Kexec { .. } | Self::Qemu { .. } | Self::Exec { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// Whether there is something to download.
+    pub fn has_payload(&self) -> bool {
+        !matches!(self, Self::Nfs { .. })
+    }
+
+    /// What its system gets on the command line of the kernel that phase 1 runs on.
+    pub fn shared_cmdline(&self) -> &str {
+        match self {
+            Self::Livenet { cmdline, .. } | Self::Nfs { cmdline, .. } => cmdline,
+            Self::Kexec { .. } | Self::Qemu { .. } | Self::Exec { .. } | Self::Unknown => "",
+        }
+    }
 }
 
 /// An image as the manifest names it.
@@ -167,10 +222,10 @@ pub struct Image {
     pub name: ImageName,
     /// What menus show.
     pub title: String,
-    /// The bytes of all its files together.
+    /// The bytes of all its files together; none if its loader needs no files.
     pub len: u64,
     /// The v2 infohash (BEP 52): SHA-256 of the info dictionary, which through the Merkle roots in
-    /// it covers the name, length and every byte of every file.
+    /// it covers the name, length and every byte of every file. Zeros if there are no files.
     #[serde(with = "crate::hex::serde")]
     pub infohash: [u8; 32],
     /// How it is run.
@@ -220,6 +275,31 @@ mod tests {
             r#"{"method":"kexec","kernel":"vmlinuz","initrds":["initrd.img"],"cmdline":"quiet"}"#
         );
         assert_eq!(serde_json::from_str::<Loader>(&text).unwrap(), loader);
+    }
+
+    #[test]
+    fn a_root_in_memory_and_one_elsewhere_are_written_the_same_way() {
+        let check = |text: &str, loader: Loader| {
+            assert_eq!(serde_json::from_str::<Loader>(text).unwrap(), loader);
+            assert_eq!(serde_json::to_string(&loader).unwrap(), text);
+        };
+        check(
+            r#"{"method":"livenet","rootfs":"squashfs.img","kernel_version":"6.1.0-40-amd64","cmdline":"quiet"}"#,
+            Loader::Livenet {
+                rootfs: "squashfs.img".parse().unwrap(),
+                kernel_version: Some("6.1.0-40-amd64".parse().unwrap()),
+                cmdline: "quiet".to_owned(),
+            },
+        );
+        check(
+            r#"{"method":"nfs","root":"10.0.0.1:/srv/{node}","options":"vers=4.2,rw"}"#,
+            Loader::Nfs {
+                root: "10.0.0.1:/srv/{node}".to_owned(),
+                options: "vers=4.2,rw".to_owned(),
+                kernel_version: None,
+                cmdline: String::new(),
+            },
+        );
     }
 
     #[test]

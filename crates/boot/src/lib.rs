@@ -11,6 +11,7 @@ pub mod hex;
 pub mod node;
 
 pub mod image;
+pub mod kernel;
 
 pub mod manifest;
 pub mod signature;
@@ -21,6 +22,7 @@ pub mod stage;
 
 pub use failure::Failure;
 pub use image::{Image, ImageName, ImagePath, Loader};
+pub use kernel::{KernelVersion, Phase1};
 pub use manifest::Manifest;
 pub use node::{Arch, Firmware, Mac};
 pub use report::Report;

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, ImageName};
+use crate::kernel::{KernelVersion, Phase1};
 use crate::node::Mac;
 use crate::signature::{LabKey, LabPublicKey, Signature, SignatureError};
 
@@ -33,6 +34,13 @@ pub struct Manifest {
     pub discovery: Discovery,
     /// The images, in the order of the menu.
     pub images: Vec<Image>,
+    /// Every phase 1 that the server has; the first is the lab's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase1: Vec<Phase1>,
+    /// The most that a node sends while its image's system runs, in bytes per second; no limit if
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_upload_limit_bytes_per_s: Option<u64>,
     /// Nodes whose image is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assignments: Vec<Assignment>,
@@ -66,6 +74,9 @@ pub struct Assignment {
     /// Added to the image's command line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cmdline: String,
+    /// What the lab calls the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Why bytes are not a manifest of this lab.
@@ -143,6 +154,15 @@ impl Manifest {
         self.images.iter().find(|image| image.name == *name)
     }
 
+    /// The phase 1 that a loader needs: that of its version, or the lab's own. None if the manifest
+    /// names no such one.
+    pub fn phase1(&self, version: Option<&KernelVersion>) -> Option<&Phase1> {
+        match version {
+            Some(version) => self.phase1.iter().find(|phase1| phase1.version == *version),
+            None => self.phase1.first(),
+        }
+    }
+
     /// What is decided for a node, if anything is.
     pub fn assignment(&self, mac: Mac) -> Option<&Assignment> {
         self.assignments.iter().find(|assignment| assignment.mac == mac)
@@ -187,6 +207,7 @@ mod tests {
             mac: "52:54:00:12:34:56".parse().unwrap(),
             image: image.name.clone(),
             cmdline: String::new(),
+            name: None,
         };
         Manifest {
             version: VERSION,
@@ -195,6 +216,8 @@ mod tests {
             seed_time_s: 30,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![image],
+            phase1: vec![],
+            booted_upload_limit_bytes_per_s: None,
             assignments: vec![assignment],
         }
     }

@@ -81,9 +81,12 @@ mod tests {
     const FIRST: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":2100,"stage":"agent","machine":{"arch":"x86_64","firmware":"bios","uuid":null,"memory_bytes":1073741824,"processors":2,"interface":null,"driver":null,"address":null,"agent":"0.1.0","kernel":"6.1.0-40-amd64"}}"#;
     const FAILED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":9,"uptime_ms":9000,"stage":"failed","failure":"BT21","reason":"nobody answered on eth0 within 20 s","retry_in_s":4,"log":["a","b"]}"#;
 
+    const BOOTED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":11,"uptime_ms":9900,"stage":"booted","image":"debian"}"#;
+    const SEEDING: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":12,"uptime_ms":9999,"stage":"booted","image":"debian","seeding":{"uploaded_bytes":7,"peers":3}}"#;
+
     #[test]
     fn reports_keep_their_form() {
-        for golden in [FIRST, FAILED] {
+        for golden in [FIRST, FAILED, BOOTED, SEEDING] {
             let report: Report = serde_json::from_str(golden).unwrap();
             assert_eq!(serde_json::to_string(&report).unwrap(), golden);
         }

@@ -43,6 +43,9 @@ pub enum Stage {
         /// The image, if it is known.
         #[serde(default)]
         image: Option<ImageName>,
+        /// If the node goes on seeding under its system: how that goes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seeding: Option<Seeding>,
     },
     /// Something went wrong. The agent tries again, and says when.
     Failed {
@@ -56,6 +59,18 @@ pub enum Stage {
     /// A stage of a newer agent.
     #[serde(other)]
     Unknown,
+}
+
+/// How a node that runs its image's system seeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeding {
+    /// Bytes that other nodes have had from it, in this boot.
+    pub uploaded_bytes: u64,
+    /// Connected peers, the server among them.
+    pub peers: u32,
+    /// It has stopped for now, since the system has little memory left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// How far a download is.
@@ -80,6 +95,11 @@ pub struct Progress {
 }
 
 impl Stage {
+    /// The image's own system, of which nothing else is known.
+    pub const fn booted(image: Option<ImageName>) -> Self {
+        Self::Booted { image, seeding: None }
+    }
+
     /// The word for it in tables, logs and JSON.
     pub fn name(&self) -> &'static str {
         match self {
@@ -157,7 +177,7 @@ mod tests {
             reason: "nobody answered".to_owned(),
             retry_in_s: 4,
         };
-        for stage in [Stage::Discovered, Stage::Menu, Stage::Booted { image: None }, failed] {
+        for stage in [Stage::Discovered, Stage::Menu, Stage::booted(None), failed] {
             let value = serde_json::to_value(&stage).unwrap();
             assert_eq!(value["stage"], stage.name());
         }

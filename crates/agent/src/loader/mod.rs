@@ -124,7 +124,9 @@ pub(crate) fn check(image: &Image, metainfo: &Metainfo, cmdline: &str) -> Result
             len(bin).map(|_| 0)
         }
         Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: image.name.to_string() }),
-        Loader::Unknown => Err(LoadFailure::UnknownLoader { image: image.name.to_string() }),
+        Loader::Livenet { .. } | Loader::Nfs { .. } | Loader::Unknown => {
+            Err(LoadFailure::UnknownLoader { image: image.name.to_string() })
+        }
     }
 }
 
@@ -151,7 +153,9 @@ impl Plan {
             }
             Loader::Exec { bin, args } => Ok(Self::Exec(exec::Plan::new(image, bin, args)?)),
             Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: name() }),
-            Loader::Unknown => Err(LoadFailure::UnknownLoader { image: name() }),
+            Loader::Livenet { .. } | Loader::Nfs { .. } | Loader::Unknown => {
+                Err(LoadFailure::UnknownLoader { image: name() })
+            }
         }
     }
 

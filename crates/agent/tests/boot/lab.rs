@@ -44,6 +44,8 @@ impl Lab {
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![],
+            phase1: vec![],
+            booted_upload_limit_bytes_per_s: None,
             assignments: vec![],
         };
         Self { dir, key, server: Server::start(), manifest }

@@ -11,9 +11,9 @@ use super::build::{INITRAMFS_FILE, Inputs, KERNEL_FILE, NEW, Parts, RECORD_FILE,
 use super::error::Phase1Error;
 use super::firmware;
 use super::kernel::KernelChoice;
-use super::name::KernelVersion;
 use super::progress::Progress;
 use super::record::{self, File, Record};
+use boot::kernel::KernelVersion;
 
 /// How many are kept in a lab: that of the running server, the one before it, to go back to, and
 /// two that were tried out. Each has about 16 MB.

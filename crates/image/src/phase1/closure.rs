@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::error::Phase1Error;
 use super::library::{Library, Module, Shelf};
-use super::name::{KernelVersion, ModuleName};
+use super::name::ModuleName;
+use boot::kernel::KernelVersion;
 
 /// The most modules of a phase 1. All of Linux 6.12 as Debian builds it are 4,300.
 pub const MODULES_MAX: usize = 8192;

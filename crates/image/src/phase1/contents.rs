@@ -5,8 +5,8 @@ use boot::LabPublicKey;
 use super::closure::Closure;
 use super::error::Phase1Error;
 use super::firmware::Firmware;
-use super::name::KernelVersion;
 use crate::cpio::{Archive, CpioError, Entry};
+use boot::kernel::KernelVersion;
 
 /// Names by which busybox is called: what somebody at the rescue shell of a machine without a disk
 /// needs to find out why it does not boot. A name that a busybox does not know does no harm.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::closure::MODULES_MAX;
 use super::deb::DebError;
 use super::modinfo::ModInfoError;
-use super::name::{KernelVersion, ModuleName};
+use super::name::ModuleName;
 use super::program::ProgramError;
 use crate::cpio::CpioError;
+use boot::kernel::KernelVersion;
 
 /// Why there is no phase 1.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use super::closure::Closure;
 use super::compression;
 use super::error::Phase1Error;
-use super::name::{KernelVersion, ModuleName};
+use super::name::ModuleName;
 use super::record::Record;
+use boot::kernel::KernelVersion;
 
 /// The most bytes of a firmware file; Linux's own loader has the same limit (`INT_MAX`), and network
 /// cards' have 4 MB at most.

@@ -10,8 +10,9 @@ use super::config::KernelConfig;
 use super::deb::{self, DebError};
 use super::error::Phase1Error;
 use super::library::{Library, MODULE_LEN_MAX, Shelf, Spool};
-use super::name::{KernelVersion, ModuleName};
+use super::name::ModuleName;
 use super::progress::{Progress, Step};
+use boot::kernel::KernelVersion;
 
 /// The most bytes of a kernel; distributions' have 8 to 70 MB (arm64 without compression).
 pub const KERNEL_LEN_MAX: u64 = 512 << 20;
@@ -35,7 +36,7 @@ impl KernelChoice {
     ///
     /// # Errors
     /// If it is neither a path that ends in `.deb` nor a version.
-    pub fn parse(text: Option<&str>) -> Result<Self, super::name::KernelVersionError> {
+    pub fn parse(text: Option<&str>) -> Result<Self, boot::kernel::KernelVersionError> {
         match text {
             None | Some("") => Ok(Self::Newest),
             Some(path) if path.ends_with(".deb") => Ok(Self::Package(path.into())),

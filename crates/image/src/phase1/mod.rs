@@ -30,11 +30,12 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
+pub use boot::kernel::KernelVersion;
 pub use build::{Inputs, build};
 pub use cache::{Phase1, ensure, list, open};
 pub use error::Phase1Error;
 pub use kernel::KernelChoice;
-pub use name::{KernelVersion, ModuleName};
+pub use name::ModuleName;
 pub use program::ProgramError;
 pub use progress::{Progress, Step};
 pub use record::Record;

@@ -1,6 +1,5 @@
-//! Names: of kernel modules, and of kernels.
+//! Names of kernel modules.
 
-use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// The most bytes of a module's name (`MODULE_NAME_LEN` of Linux is 64 less a pointer, NUL counted).
 pub const MODULE_NAME_LEN_MAX: usize = 55;
-
-/// The most bytes of a kernel's version: `struct utsname` has 64 with the NUL.
-pub const VERSION_LEN_MAX: usize = 64;
 
 /// What modules are compressed with, as the ends of their files' names say; the empty end is last.
 const SUFFIXES: [&str; 4] = [".xz", ".zst", ".gz", ""];
@@ -72,81 +68,6 @@ impl fmt::Display for ModuleName {
     }
 }
 
-/// The version of a kernel, as `uname -r` prints it: `6.1.0-40-amd64`. Ordered by age, the newest
-/// last; of one age, a kernel for particular machines (`-cloud-`, `-rt-`) comes before the one for
-/// all, whose name is shorter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct KernelVersion(String);
-
-/// A text that cannot be a kernel's version.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no kernel's version: write it as `uname -r` does, such as 6.1.0-40-amd64")]
-pub struct KernelVersionError(String);
-
-impl KernelVersion {
-    /// The version as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The numbers before the first letter.
-    fn numbers(&self) -> Vec<u64> {
-        let end = self.0.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(self.0.len());
-        self.0[..end].split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
-    }
-}
-
-impl Ord for KernelVersion {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let key = |version: &Self| (version.numbers(), Reverse(version.0.len()));
-        key(self).cmp(&key(other)).then_with(|| self.0.cmp(&other.0))
-    }
-}
-
-impl PartialOrd for KernelVersion {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl FromStr for KernelVersion {
-    type Err = KernelVersionError;
-
-    fn from_str(text: &str) -> Result<Self, KernelVersionError> {
-        let good = |c: char| c.is_ascii_alphanumeric() || "-_.+~".contains(c);
-        // It becomes the name of a folder.
-        if text.starts_with(|c: char| c.is_ascii_digit())
-            && text.len() < VERSION_LEN_MAX
-            && text.chars().all(good)
-        {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(KernelVersionError(text.chars().take(VERSION_LEN_MAX).collect()))
-        }
-    }
-}
-
-impl TryFrom<String> for KernelVersion {
-    type Error = KernelVersionError;
-
-    fn try_from(text: String) -> Result<Self, KernelVersionError> {
-        text.parse()
-    }
-}
-
-impl From<KernelVersion> for String {
-    fn from(version: KernelVersion) -> Self {
-        version.0
-    }
-}
-
-impl fmt::Display for KernelVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,25 +93,5 @@ mod tests {
         check("x.ko.bz2", None);
         check("modules.dep", None);
         check(".ko", None);
-    }
-
-    #[test]
-    fn versions_are_ordered_by_age() {
-        let order = [
-            "5.10.0-33-amd64",
-            "6.1.0-9-amd64",
-            "6.1.0-10-cloud-amd64",
-            "6.1.0-10-amd64",
-            "6.12.9+bpo-amd64",
-        ];
-        let versions: Vec<KernelVersion> = order.iter().map(|text| text.parse().unwrap()).collect();
-        assert!(versions.is_sorted(), "{versions:?}");
-    }
-
-    #[test]
-    fn versions_that_lead_elsewhere_are_refused() {
-        for text in ["", "../x", "6.1/x", "amd64", &"6".repeat(VERSION_LEN_MAX)] {
-            assert!(text.parse::<KernelVersion>().is_err(), "{text}");
-        }
     }
 }

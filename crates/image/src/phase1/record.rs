@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::compression::Compression;
-use super::name::{KernelVersion, ModuleName};
+use super::name::ModuleName;
+use boot::kernel::KernelVersion;
 
 /// The form of the record. One of another form is not understood, and its phase 1 is built anew.
 pub const FORMAT: u32 = 1;

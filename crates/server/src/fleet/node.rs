@@ -233,7 +233,7 @@ impl Node {
             return Effect::Nothing;
         }
         let image = self.whole.clone().or_else(|| self.image().cloned());
-        self.enter(now, Stage::Booted { image })
+        self.enter(now, Stage::booted(image))
     }
 
     pub(super) fn offered(&mut self, now: UnixMs) -> Effect {
@@ -314,6 +314,9 @@ impl Node {
         if let Stage::Downloading(progress) = &report.stage {
             self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
         }
+        if let Stage::Booted { seeding: Some(seeding), .. } = &report.stage {
+            self.summary.uploads = self.summary.uploads.max(seeding.uploaded_bytes);
+        }
         if let Stage::Verified { image } | Stage::Loading { image } = &report.stage {
             self.whole = Some(image.clone());
         }
@@ -369,7 +372,7 @@ impl Node {
         match self.summary.stage.as_ref()? {
             Stage::Downloading(progress) => Some(&progress.image),
             Stage::Verified { image } | Stage::Loading { image } => Some(image),
-            Stage::Booted { image } => image.as_ref(),
+            Stage::Booted { image, .. } => image.as_ref(),
             _ => None,
         }
     }
@@ -467,7 +470,10 @@ impl Summary {
             }
             Some(Stage::Verified { image }) => format!("verified {image}"),
             Some(Stage::Loading { image }) => format!("loading {image}"),
-            Some(Stage::Booted { image: Some(image) }) => format!("booted {image}"),
+            Some(Stage::Booted { image: Some(image), seeding }) => match seeding {
+                Some(seeding) if !seeding.paused => format!("booted {image}, seeding"),
+                _ => format!("booted {image}"),
+            },
             Some(Stage::Failed { failure, reason, retry_in_s }) => {
                 format!("failed {failure}: {reason}; tries again in {retry_in_s} s")
             }

@@ -108,6 +108,22 @@ fn a_boot_is_followed_from_power_on_to_its_system() {
 }
 
 #[test]
+fn a_node_that_seeds_under_its_system_says_so() {
+    let seeding = |uploaded_bytes, paused| Stage::Booted {
+        image: Some("debian".parse().unwrap()),
+        seeding: Some(boot::stage::Seeding { uploaded_bytes, peers: 2, paused }),
+    };
+    let events = [report(7, 4, loading()), asked(Asker::System), report(7, 5, seeding(70, false))];
+    let mut fleet = check(&events, &["loading", "booted", "booted"]);
+    let text = |fleet: &Fleet| fleet.node(MAC).unwrap().summary.stage_text();
+    assert_eq!(text(&fleet), "booted debian, seeding");
+    assert_eq!(fleet.node(MAC).unwrap().summary.uploads, 70);
+    fleet.handle(UnixMs(9_000), &report(7, 6, seeding(80, true)));
+    assert_eq!(text(&fleet), "booted debian");
+    assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 1);
+}
+
+#[test]
 fn firmware_that_asks_again_waits_for_its_answer() {
     let fleet = check(&[firmware(), firmware(), firmware()], &["discovered"; 3]);
     assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 1);

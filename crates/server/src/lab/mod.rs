@@ -124,6 +124,12 @@ fn check_scanned(dir: &Path, scan: &Scan) -> Result<(Configuration, Problems), O
         images,
     };
     let configuration = config::check(dir, &texts, &mut problems);
+    for (name, folder) in scan.folders() {
+        let image = configuration.images.iter().find(|image| image.name.as_str() == name);
+        if image.is_none_or(|image| image.loader.has_payload()) {
+            folder.check_filled(name, &mut problems);
+        }
+    }
     for image in &configuration.images {
         if let Some(folder) = scan.folder(image.name.as_str()) {
             image.check_files(|path| folder.has(path), folder.paths(), &mut problems);

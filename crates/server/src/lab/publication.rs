@@ -48,7 +48,8 @@ pub(crate) fn manifest(settings: &Settings, images: Vec<Image>, serial: u64) -> 
             (None, false) => default(),
             (None, true) => return None,
         };
-        Some(Assignment { mac: node.mac, image, cmdline: node.cmdline.clone() })
+        let name = Some(node.name.clone());
+        Some(Assignment { mac: node.mac, image, cmdline: node.cmdline.clone(), name })
     });
     Manifest {
         version: boot::manifest::VERSION,
@@ -60,6 +61,8 @@ pub(crate) fn manifest(settings: &Settings, images: Vec<Image>, serial: u64) -> 
         seed_time_s: settings.seed_time.as_secs(),
         discovery: Discovery { lsd: settings.seeding.lsd, pex: settings.seeding.pex },
         images,
+        phase1: vec![],
+        booted_upload_limit_bytes_per_s: settings.seeding.booted_upload_limit_bytes_per_s,
         assignments: assigned.collect(),
     }
 }

@@ -140,7 +140,7 @@ impl Publisher {
         self.seen = lab.scan.clone();
         for image in &lab.images {
             let (described, bytes) = self.image(&lab.settings, image, on_hashing)?;
-            torrents.push((image.name.clone(), bytes));
+            torrents.extend(bytes.map(|bytes| (image.name.clone(), bytes)));
             images.push(described);
         }
         if let Some(current) = &self.current {
@@ -175,14 +175,17 @@ impl Publisher {
         Ok(Outcome { publication, is_new: true, waits })
     }
 
-    /// An image and its torrent; what is known of its files is not read.
+    /// An image, and its torrent if it has files; what is known of them is not read.
     fn image(
         &mut self,
         settings: &Settings,
         image: &ImageConfig,
         on_hashing: OnHashing<'_>,
-    ) -> Result<(Image, Vec<u8>), PublishError> {
+    ) -> Result<(Image, Option<Vec<u8>>), PublishError> {
         let name = &image.name;
+        if !image.loader.has_payload() {
+            return Ok((described(image, 0, [0; 32]), None));
+        }
         let folder = settings.images_dir().join(name.as_str());
         let began = SystemTime::now();
         let known = |state: &torrent_io::create::FileState<'_>| self.hashes.find(state);
@@ -202,15 +205,15 @@ impl Publisher {
         let metainfo = metainfo.map_err(|_| PublishError::Metainfo(name.clone()))?;
         let hash = metainfo.info_hash_v2();
         let infohash = hash.and_then(|hash| hash.as_bytes().try_into().ok());
-        let described = Image {
-            name: name.clone(),
-            title: image.title.clone(),
-            len: metainfo.layout().data_len(),
-            infohash: infohash.ok_or_else(|| PublishError::Metainfo(name.clone()))?,
-            loader: image.loader.clone(),
-        };
-        Ok((described, created.bytes))
+        let infohash = infohash.ok_or_else(|| PublishError::Metainfo(name.clone()))?;
+        let described = described(image, metainfo.layout().data_len(), infohash);
+        Ok((described, Some(created.bytes)))
     }
+}
+
+fn described(image: &ImageConfig, len: u64, infohash: [u8; 32]) -> Image {
+    let (name, title, loader) = (image.name.clone(), image.title.clone(), image.loader.clone());
+    Image { name, title, len, infohash, loader }
 }
 
 /// Hybrid: the agent trusts the v2 infohash alone, and clients that know only v1 can help to seed.

@@ -56,9 +56,12 @@ impl Stamp {
 ///
 /// `config.yaml` does not: what it says is in the signed manifest, and so a changed title or command
 /// line is no other image that every node has to fetch anew. Nor does what an editor leaves beside
-/// it, or a version control system.
+/// it, or a version control system; nor what the image was made of, and the script that boots it in
+/// the way of before.
 pub(crate) fn is_part_of_image(name: &str) -> bool {
-    name != IMAGE_FILE && !name.starts_with('.') && !name.ends_with('~')
+    ![IMAGE_FILE, "image_data.yml", "boot.ipxe"].contains(&name)
+        && !name.starts_with('.')
+        && !name.ends_with('~')
 }
 
 impl Scan {
@@ -136,10 +139,6 @@ impl Folder {
         let mut folder = Self::default();
         let mut count = 0;
         folder.walk(images, name, "", &mut count);
-        if folder.files.is_empty() && !folder.problems.has_errors() {
-            let message = "there is nothing to boot in it: put a kernel and an initrd here";
-            folder.problems.error(&format!("{IMAGES_DIR}/{name}"), None, message);
-        }
         folder
     }
 
@@ -203,6 +202,14 @@ impl Folder {
         match refused {
             Some(refused) => self.problems.error(&place, None, format!("is a {refused}")),
             None => drop(self.files.insert(path.to_owned(), Stamp::new(&metadata))),
+        }
+    }
+
+    /// Adds a problem if there is nothing to download, and nothing else is wrong.
+    pub(crate) fn check_filled(&self, name: &str, problems: &mut Problems) {
+        if self.files.is_empty() && !self.problems.has_errors() {
+            let message = "there is nothing to boot in it: put a kernel and an initrd here";
+            problems.error(&format!("{IMAGES_DIR}/{name}"), None, message);
         }
     }
 

@@ -127,6 +127,8 @@ pub(crate) struct SeedingSettings {
     pub(crate) port: u16,
     /// The most that it sends, in bytes per second; no limit if none.
     pub(crate) upload_limit_bytes_per_s: Option<u64>,
+    /// The most that a node sends while its image's system runs; no limit if none.
+    pub(crate) booted_upload_limit_bytes_per_s: Option<u64>,
     /// Local service discovery (BEP 14), here and on nodes.
     pub(crate) lsd: bool,
     /// Peer exchange (BEP 11), here and on nodes.
@@ -254,6 +256,7 @@ impl Settings {
             seeding: SeedingSettings {
                 port: 6881,
                 upload_limit_bytes_per_s: None,
+                booted_upload_limit_bytes_per_s: None,
                 lsd: false,
                 pex: true,
             },

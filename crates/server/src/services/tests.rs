@@ -59,6 +59,8 @@ fn published(settings: &Settings) -> Publication {
             infohash: metainfo.info_hash_v2().unwrap().as_bytes().try_into().unwrap(),
             loader: Loader::Unknown,
         }],
+        phase1: vec![],
+        booted_upload_limit_bytes_per_s: None,
         assignments: vec![],
     };
     let (manifest_bytes, signature) = manifest.sign(&LabKey::from_seed([1; 32])).unwrap();

@@ -128,6 +128,9 @@ fn stage(node: &Summary) -> String {
     match &node.stage {
         None => "-".to_owned(),
         Some(Stage::Failed { failure, .. }) => format!("failed {}", failure.code()),
+        Some(Stage::Booted { seeding: Some(seeding), .. }) if !seeding.paused => {
+            "booted, seeding".to_owned()
+        }
         Some(stage) => stage.name().to_owned(),
     }
 }
@@ -148,7 +151,13 @@ fn progress(node: &Summary) -> String {
             format!("{} [{bar}] {share} % {rate} {way}", progress.image)
         }
         Some(Stage::Verified { image } | Stage::Loading { image }) => image.to_string(),
-        Some(Stage::Booted { image: Some(image) }) => image.to_string(),
+        Some(Stage::Booted { image: Some(image), seeding: None }) => image.to_string(),
+        Some(Stage::Booted { image: Some(image), seeding: Some(seeding) }) => {
+            let sent = quantity::bytes(seeding.uploaded_bytes);
+            let peers = quantity::count(seeding.peers as usize, "peer");
+            let paused = if seeding.paused { ", little memory left" } else { "" };
+            format!("{image}: {sent} sent, {peers}{paused}")
+        }
         Some(Stage::Failed { failure, reason, retry_in_s }) => {
             let reason = if reason.is_empty() { failure.what() } else { reason };
             format!("{reason}; again in {retry_in_s} s")

@@ -50,6 +50,7 @@ impl Draft {
             seeding: SeedingSettings {
                 port: 6881,
                 upload_limit_bytes_per_s: None,
+                booted_upload_limit_bytes_per_s: None,
                 lsd: false,
                 pex: true,
             },

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use boot::{ImageName, ImagePath, Loader};
+use boot::{ImageName, ImagePath, KernelVersion, Loader};
 
 use super::keys;
 use super::reader::Reader;
-use super::value::{Cmdline, Found, nearest};
+use super::value::{Cmdline, Found, NfsOptions, NfsRoot, nearest};
 use crate::lab::problem::Problems;
 use crate::lab::yaml::Node;
 
@@ -23,7 +23,21 @@ pub(crate) struct ImageConfig {
     title_line: Option<usize>,
 }
 
-const METHODS: [&str; 3] = ["kexec", "bin", "bin-qemu-x86_64"];
+const METHODS: [&str; 5] = ["kexec", "livenet", "nfs", "bin", "bin-qemu-x86_64"];
+
+/// Keys that mean something with some methods only, and with which.
+const KEYS: &[(&str, &[&str])] = &[
+    ("kernel", &["kexec"]),
+    ("initrd", &["kexec"]),
+    ("cmdline", &["kexec", "livenet", "nfs"]),
+    ("rootfs", &["livenet"]),
+    ("kernel_version", &["livenet", "nfs"]),
+    ("root", &["nfs"]),
+    ("options", &["nfs"]),
+    ("bin", &["bin"]),
+    ("binargs", &["bin"]),
+    ("args", &["bin-qemu-x86_64"]),
+];
 
 /// Reads the file; nothing if it cannot be used.
 pub(super) fn read(
@@ -41,6 +55,8 @@ pub(super) fn read(
             "kexec" => kexec(&mut reader, &mut files),
             "bin" => exec(&mut reader, &mut files),
             "bin-qemu-x86_64" => qemu(&mut reader),
+            "livenet" => livenet(&mut reader, &mut files),
+            "nfs" => nfs(&mut reader),
             other => {
                 let hint = match other {
                     "qemu-iso" => Some("bin-qemu-x86_64"),
@@ -70,13 +86,10 @@ pub(super) fn read(
 }
 
 fn kexec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
-    idle(reader, "kexec", &["bin", "binargs", "args"]);
+    idle(reader, "kexec");
     let kernel = required::<Found<ImagePath>>(reader, "kernel", "vmlinuz");
     let initrds = required::<Vec<Found<ImagePath>>>(reader, "initrd", "initrd.img");
-    let cmdline = match reader.has("cmdline") {
-        true => reader.bare("cmdline").map(|Cmdline(text)| text),
-        false => Some(String::new()),
-    };
+    let cmdline = cmdline(reader);
     let (kernel, initrds) = (kernel?, initrds?);
     let loader = Loader::Kexec {
         kernel: kernel.value.clone(),
@@ -89,7 +102,7 @@ fn kexec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Opti
 }
 
 fn exec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
-    idle(reader, "bin", &["kernel", "initrd", "cmdline", "args"]);
+    idle(reader, "bin");
     let bin = required::<Found<ImagePath>>(reader, "bin", "program");
     let args = arguments(reader, "binargs");
     let bin = bin?;
@@ -99,7 +112,7 @@ fn exec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Optio
 }
 
 fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
-    idle(reader, "bin-qemu-x86_64", &["kernel", "initrd", "cmdline", "bin", "binargs"]);
+    idle(reader, "bin-qemu-x86_64");
     if !reader.has("args") {
         reader.missing("args", "-cdrom disc.iso");
         return None;
@@ -107,9 +120,52 @@ fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
     arguments(reader, "args").map(|args| Loader::Qemu { args })
 }
 
+fn livenet(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
+    idle(reader, "livenet");
+    let rootfs = required::<Found<ImagePath>>(reader, "rootfs", "squashfs.img");
+    let (kernel_version, cmdline) = (kernel_version(reader), cmdline(reader));
+    let rootfs = rootfs?;
+    let loader = Loader::Livenet {
+        rootfs: rootfs.value.clone(),
+        kernel_version: kernel_version?,
+        cmdline: cmdline?,
+    };
+    files.push(rootfs);
+    Some(loader)
+}
+
+fn nfs(reader: &mut Reader<'_, '_>) -> Option<Loader> {
+    idle(reader, "nfs");
+    let root = required::<NfsRoot>(reader, "root", "10.0.0.1:/srv/nfs/root");
+    let options = reader.bare::<NfsOptions>("options");
+    let (kernel_version, cmdline) = (kernel_version(reader), cmdline(reader));
+    Some(Loader::Nfs {
+        root: root?.0,
+        options: options?.0,
+        kernel_version: kernel_version?,
+        cmdline: cmdline?,
+    })
+}
+
+/// None of it if there is none; nothing if it cannot be used.
+fn kernel_version(reader: &mut Reader<'_, '_>) -> Option<Option<KernelVersion>> {
+    match reader.has("kernel_version") {
+        true => reader.bare("kernel_version").map(Some),
+        false => Some(None),
+    }
+}
+
+fn cmdline(reader: &mut Reader<'_, '_>) -> Option<String> {
+    match reader.has("cmdline") {
+        true => reader.bare("cmdline").map(|Cmdline(text)| text),
+        false => Some(String::new()),
+    }
+}
+
 /// Keys of other methods are left alone, as the original does, but not in silence.
-fn idle(reader: &mut Reader<'_, '_>, method: &str, keys: &[&'static str]) {
-    for key in keys.iter().filter(|key| reader.has(key)).copied().collect::<Vec<_>>() {
+fn idle(reader: &mut Reader<'_, '_>, method: &str) {
+    let others = KEYS.iter().filter(|(_, methods)| !methods.contains(&method));
+    for key in others.map(|(key, _)| *key).filter(|key| reader.has(key)).collect::<Vec<_>>() {
         let line = reader.line(key);
         reader.warn(line, format!("{key} means nothing with method {method}: remove it"));
     }

@@ -154,6 +154,12 @@ pub(crate) const SERVER: &[Key] = &[
         "The most that the server's own peer sends, such as `50MB/s` or `10MiB`.",
     ),
     key(
+        "swarm.booted_upload_limit",
+        "bytes per second",
+        Optional("no limit"),
+        "The most that a node sends while the system of its image (`livenet`) runs.",
+    ),
+    key(
         "phase1.kernel",
         "version or path",
         Optional("the newest that is installed"),
@@ -278,10 +284,11 @@ pub(crate) const IMAGE: &[Key] = &[
     ),
     key(
         "method",
-        "`kexec`, `bin` or `bin-qemu-x86_64`",
+        "`kexec`, `livenet`, `nfs`, `bin` or `bin-qemu-x86_64`",
         Required("kexec"),
-        "How the image is run: its kernel in place of phase 1's, a program of it in place of the \
-         agent, or a virtual machine.",
+        "How the image is run: its kernel in place of phase 1's; its root in memory, or one that an \
+         NFS server has, on phase 1's kernel; a program of it in place of the agent; or a virtual \
+         machine.",
     ),
     key("kernel", "path", Optional("required by `kexec`"), "The kernel, within the folder."),
     key(
@@ -294,8 +301,35 @@ pub(crate) const IMAGE: &[Key] = &[
     key(
         "cmdline",
         "text",
-        Optional("`kexec`: empty"),
-        "The kernel command line, as the kernel shall see it, without quotes around it.",
+        Optional("`kexec`, `livenet`, `nfs`: empty"),
+        "The kernel command line, as the kernel shall see it, without quotes around it. With `livenet` \
+         and `nfs` it is added to that of phase 1.",
+    ),
+    key(
+        "rootfs",
+        "path",
+        Optional("required by `livenet`"),
+        "The root, within the folder: a squashfs, which is mounted under a writable layer in memory.",
+    ),
+    key(
+        "kernel_version",
+        "version",
+        Optional("`livenet`, `nfs`: phase 1's own"),
+        "The kernel that the root is for, such as `6.1.0-40-amd64`: a node runs its phase 1 on that \
+         one. It is looked for in the lab's `kernels/`, then among what is installed.",
+    ),
+    key(
+        "root",
+        "address:path",
+        Optional("required by `nfs`"),
+        "Where the root is, such as `10.0.0.1:/srv/nfs/{node}`. `{node}` stands for the node's name or, \
+         if it has none, its Ethernet address with dashes.",
+    ),
+    key(
+        "options",
+        "text",
+        Default("vers=4.2,rw"),
+        "`nfs`: the options of the mount, with commas between them. NFS 4 over TCP.",
     ),
     key("bin", "path", Optional("required by `bin`"), "The program, within the folder."),
     key("binargs", "text", Optional("`bin`: none"), "Its arguments, split as a shell splits them."),

@@ -56,6 +56,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.seeding.port = reader.bare("swarm.port").unwrap_or_default();
     settings.seeding.upload_limit_bytes_per_s =
         reader.bare("swarm.upload_limit").map(|Rate(rate)| rate);
+    settings.seeding.booted_upload_limit_bytes_per_s =
+        reader.bare("swarm.booted_upload_limit").map(|Rate(rate)| rate);
 
     settings.phase1.kernel = reader.bare("phase1.kernel");
     settings.phase1.cmdline =

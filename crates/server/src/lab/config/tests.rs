@@ -107,8 +107,9 @@ fn every_default_is_a_value_of_its_key() {
             "time" => reader::default::<Duration>(text).is_some(),
             "time or `never`" => reader::default::<value::Timeout>(text).is_some(),
             kind if kind.ends_with("list of them") => text == "[]",
-            "text" => text.is_empty(),
+            "text" if path != "options" => text.is_empty(),
             _ => match path {
+                "options" => reader::default::<value::NfsOptions>(text).is_some(),
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),
                 "phase1.loader" => {
@@ -402,6 +403,32 @@ fn programs_and_machines_have_their_arguments() {
     image("dispname: D\nmethod: bin\n", &[(0, "write `bin: program`")]);
     image("dispname: D\nmethod: bin\nbin: a\nbinargs: \"'x\"\n", &[(4, "is not closed")]);
     image("dispname: D\nmethod: qemu-iso\n", &[(2, "is bin-qemu-x86_64 meant?")]);
+}
+
+#[test]
+fn roots_in_memory_and_elsewhere_name_their_kernel() {
+    let text = "dispname: D\nmethod: livenet\nrootfs: squashfs.img\n";
+    let livenet = |kernel_version: Option<&str>, cmdline: &str| Loader::Livenet {
+        rootfs: "squashfs.img".parse().unwrap(),
+        kernel_version: kernel_version.map(|version| version.parse().unwrap()),
+        cmdline: cmdline.to_owned(),
+    };
+    assert_eq!(image(text, &[]), Some(livenet(None, "")));
+    let whole = format!("{text}kernel_version: 6.1.0-40-amd64\ncmdline: quiet ro\n");
+    assert_eq!(image(&whole, &[]), Some(livenet(Some("6.1.0-40-amd64"), "quiet ro")));
+    image("dispname: D\nmethod: livenet\n", &[(0, "write `rootfs: squashfs.img`")]);
+    image(&format!("{text}kernel_version: newest\n"), &[(4, "no kernel's version")]);
+    image(&format!("{text}kernel: vmlinuz\n"), &[(4, "warning: kernel means nothing")]);
+    let text = "dispname: D\nmethod: nfs\nroot: 10.0.0.1:/srv/{node}\n";
+    let nfs = Loader::Nfs {
+        root: "10.0.0.1:/srv/{node}".to_owned(),
+        options: "vers=4.2,rw".to_owned(),
+        kernel_version: None,
+        cmdline: String::new(),
+    };
+    assert_eq!(image(text, &[]), Some(nfs));
+    image("dispname: D\nmethod: nfs\n", &[(0, "write `root: 10.0.0.1:/srv/nfs/root`")]);
+    image(&format!("{text}options: vers=3\n"), &[(4, "NFS 4 over TCP alone")]);
 }
 
 #[test]

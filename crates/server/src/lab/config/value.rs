@@ -5,8 +5,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use boot::image::CMDLINE_LEN_MAX;
-use boot::{ImageName, ImagePath, Mac};
+use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
+use boot::{ImageName, ImagePath, KernelVersion, Mac};
 
 use crate::lab::settings::{BootProgram, DhcpMode, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
@@ -63,6 +63,7 @@ from_text!(Range, "a range of addresses", parse_range);
 from_text!(Mac, "an Ethernet address", |text| text.parse().map_err(said));
 from_text!(ImageName, "the name of an image", |text| text.parse().map_err(said));
 from_text!(ImagePath, "a path", |text| text.parse().map_err(said));
+from_text!(KernelVersion, "a kernel's version", |text| text.parse().map_err(said));
 
 fn said(error: impl std::error::Error) -> String {
     error.to_string()
@@ -267,6 +268,45 @@ from_text!(Cmdline, "a command line", |text| match text.len() > CMDLINE_LEN_MAX 
     false => parse_line(text).map(Self),
 });
 
+/// Where the root of an image of method `nfs` is: a server and a path there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NfsRoot(pub(crate) String);
+
+from_text!(NfsRoot, "a server and a path", |text| {
+    let (server, path) = text.split_once(':').unwrap_or((text, ""));
+    let good = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
+    if !path.starts_with('/') || !path.chars().all(good) {
+        return Err(format!(
+            "`{text}` is no root: write the server's address and the path of the export there, \
+             without spaces, like 10.0.0.1:/srv/nfs/root/{NODE_PLACEHOLDER}"
+        ));
+    }
+    // Before its root is mounted a node has nothing that could look a name up.
+    parse_address(server)?;
+    Ok(Self(text.to_owned()))
+});
+
+/// Options of an NFS mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NfsOptions(pub(crate) String);
+
+from_text!(NfsOptions, "options", |text| {
+    if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{text}` has {bad:?} in it: write options with commas alone"));
+    }
+    for option in text.split(',') {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let is_old = matches!(key, "vers" | "nfsvers") && !value.starts_with('4');
+        if is_old || matches!(key, "v2" | "v3" | "proto" if value != "tcp") {
+            return Err(format!("`{option}`: a node mounts its root by NFS 4 over TCP alone"));
+        }
+        if matches!(key, "addr" | "clientaddr") {
+            return Err(format!("`{option}`: the node fills it in itself; remove it"));
+        }
+    }
+    Ok(Self(text.to_owned()))
+});
+
 /// A name that a computer can have: a label of RFC 1123 section 2.1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Label(pub(crate) String);
@@ -315,6 +355,27 @@ mod tests {
             (Err(error), Err(part)) => assert!(error.contains(part), "{error:?} without {part:?}"),
             (found, expect) => assert_eq!(found, expect.map_err(str::to_owned), "{text}"),
         }
+    }
+
+    #[test]
+    fn a_root_elsewhere_is_an_address_and_a_path() {
+        let root = |text: &str| Ok(NfsRoot(text.to_owned()));
+        check("10.0.0.1:/srv/nfs/{node}", root("10.0.0.1:/srv/nfs/{node}"));
+        check("10.0.0.1:/", root("10.0.0.1:/"));
+        for bad in ["10.0.0.1", "10.0.0.1:srv", "\"10.0.0.1:/a b\"", "10.0.0.1:/a,ro", ":/srv"] {
+            assert!(check_fails::<NfsRoot>(bad), "{bad}");
+        }
+        check::<NfsRoot>("server:/srv", Err("`server` is no IPv4 address"));
+        check("vers=4.2,rw", Ok(NfsOptions("vers=4.2,rw".to_owned())));
+        check::<NfsOptions>("vers=3", Err("by NFS 4 over TCP alone"));
+        check::<NfsOptions>("v3,rw", Err("by NFS 4 over TCP alone"));
+        check::<NfsOptions>("proto=udp", Err("by NFS 4 over TCP alone"));
+        check::<NfsOptions>("rw,addr=10.0.0.2", Err("remove it"));
+        check::<NfsOptions>("rw, hard", Err("with commas alone"));
+    }
+
+    fn check_fails<T: FromYaml>(text: &str) -> bool {
+        T::from_yaml(&crate::lab::yaml::parse(text).0.unwrap()).is_err()
     }
 
     #[test]

@@ -228,6 +228,33 @@ fn what_cannot_be_in_a_torrent_is_named() {
 }
 
 #[test]
+fn an_image_that_is_elsewhere_has_no_torrent() {
+    let lab = TestLab::new();
+    lab.put("oss/nfs/config.yaml", "dispname: N\nmethod: nfs\nroot: 10.0.0.1:/srv\n");
+    lab.put(
+        "Boottorrent.yaml",
+        "version: 1\nserver: {interface: lo, address: 127.0.0.1}\ndhcp: {mode: off}\n\
+         boot: {default: debian}\n",
+    );
+    let published = publisher(&lab).refresh(&|_| {}).unwrap().publication;
+    let image = published.manifest.image(&"nfs".parse().unwrap()).unwrap();
+    assert_eq!((image.len, image.infohash), (0, [0; 32]));
+    let torrents: Vec<&str> = published.torrents.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(torrents, ["debian"]);
+}
+
+#[test]
+fn what_an_image_was_made_of_is_not_part_of_it() {
+    let lab = TestLab::new();
+    let len =
+        |lab: &TestLab| publisher(lab).refresh(&|_| {}).unwrap().publication.manifest.images[0].len;
+    let before = len(&lab);
+    lab.put("oss/debian/image_data.yml", "debian: {}\n");
+    lab.put("oss/debian/boot.ipxe", "#!ipxe\n");
+    assert_eq!(len(&lab), before);
+}
+
+#[test]
 fn a_lab_is_where_its_file_is() {
     let lab = TestLab::new();
     let error = Lab::open(&lab.path("oss")).unwrap_err().to_string();
