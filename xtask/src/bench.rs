@@ -8,6 +8,7 @@ mod case;
 pub(crate) mod contender;
 mod dhcp;
 pub(crate) mod image;
+mod lan;
 mod machine;
 mod outcome;
 mod report;
@@ -22,6 +23,7 @@ use clap::{Args, ValueEnum};
 pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
+pub(crate) use lan::{LanArgs, run as lan};
 pub(crate) use tftp::{TftpArgs, run as tftp};
 
 use crate::lab::Rate;

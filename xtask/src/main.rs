@@ -70,6 +70,8 @@ enum Command {
 enum Bench {
     /// Distribute a file to many nodes on shaped links, beside other programs
     Swarm(bench::SwarmArgs),
+    /// Send a file through a chain of hosts, beside other ways, and fill its queue
+    Lan(bench::LanArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
@@ -98,6 +100,7 @@ fn run() -> Result<()> {
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
+        Command::Bench(Bench::Lan(args)) => bench::lan(args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Setup => setup::install_all(),

@@ -3,6 +3,7 @@
 
 mod blast;
 pub(crate) mod chain;
+mod lan;
 mod tftp;
 
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub(crate) enum Peer {
     ChainHead(chain::Head),
     /// Receive a file, pass it on while it arrives
     ChainRelay(chain::Relay),
+    /// Send a file through a chain once its endpoints are there
+    LanOrigin(lan::Origin),
     /// Fetch a file by TFTP, several times at once
     TftpFetch(tftp::Fetch),
 }
@@ -32,6 +35,7 @@ impl Peer {
             Self::BlastSend { to, seconds } => blast::send(*to, *seconds),
             Self::ChainHead(head) => head.run(),
             Self::ChainRelay(relay) => relay.run(),
+            Self::LanOrigin(origin) => origin.run(),
             Self::TftpFetch(fetch) => fetch.run(),
         }
     }

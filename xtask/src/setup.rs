@@ -47,6 +47,7 @@ pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
 pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
+pub(crate) const RSYNC: Tool = tool("rsync", "rsync");
 pub(crate) const SYSLINUX: Tool =
     tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
 /// Kea's load generator for DHCP.
@@ -84,6 +85,7 @@ const ALL: &[Tool] = &[
     TRANSMISSION_DAEMON,
     TRANSMISSION_REMOTE,
     TRANSMISSION_SHOW,
+    RSYNC,
     UDP_SENDER,
     BUSYBOX,
     CPIO,

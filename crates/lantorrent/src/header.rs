@@ -180,9 +180,8 @@ impl Header {
         let object = value.as_object_mut().ok_or_else(|| {
             HeaderError::NotJson("a header begins with { and ends with }".to_owned())
         })?;
-        let listed = match object.remove("destinations") {
-            Some(Value::Array(listed)) => listed,
-            _ => return Err(HeaderError::Lacks("destinations")),
+        let Some(Value::Array(listed)) = object.remove("destinations") else {
+            return Err(HeaderError::Lacks("destinations"));
         };
         let mut destinations = Vec::with_capacity(listed.len());
         for (index, entry) in listed.into_iter().enumerate() {

@@ -1,7 +1,12 @@
 //! Chains of real endpoints on loopback. What needs links that are slow or cut, and processes that
 //! are killed, is in `cargo xtask interop lan`.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests of the I/O")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests of the I/O"
+)]
 
 use std::fs;
 use std::io::{Read as _, Write as _};

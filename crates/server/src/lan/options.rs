@@ -65,7 +65,7 @@ fn read_password(path: &Path) -> anyhow::Result<Password> {
 pub(super) fn contact(text: &str) -> anyhow::Result<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port))
-            if !port.ends_with(']') && !(host.contains(':') && !host.ends_with(']')) =>
+            if !port.ends_with(']') && (!host.contains(':') || host.ends_with(']')) =>
         {
             let port = port.parse().with_context(|| format!("{text:?}: {port:?} is no port"))?;
             (host, port)

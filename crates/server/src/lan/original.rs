@@ -31,7 +31,7 @@ pub(crate) fn is_name(program: &str) -> bool {
 }
 
 #[derive(Debug, Parser)]
-#[command(name = "lt-request", version = "0.1")]
+#[command(name = "lt-request", version = "0.1", disable_version_flag = true)]
 struct LtRequest {
     #[command(flatten)]
     what: request::What,
@@ -44,6 +44,9 @@ struct LtRequest {
     /// Accepted and unused, as in the original.
     #[arg(short = 'V', long, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Print the version, which is the original's.
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: (),
 }
 
 #[derive(Debug, Parser)]
