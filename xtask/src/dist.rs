@@ -25,6 +25,7 @@ const RECOMMENDS: &str = "linux-image-amd64, pxelinux, syslinux-common";
 const FILES: &[(&str, &str, u32)] = &[
     ("packaging/boottorrent.service", "usr/lib/systemd/system/boottorrent.service", 0o644),
     ("packaging/boottorrent.sysusers", "usr/lib/sysusers.d/boottorrent.conf", 0o644),
+    ("packaging/grafana.json", "usr/share/doc/boottorrent/grafana.json", 0o644),
     ("packaging/copyright", "usr/share/doc/boottorrent/copyright", 0o644),
     ("packaging/postinst", "DEBIAN/postinst", 0o755),
     ("packaging/prerm", "DEBIAN/prerm", 0o755),

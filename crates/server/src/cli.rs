@@ -22,6 +22,7 @@ use crate::stop::{self, ReloadArgs, StopArgs};
 use crate::tftp::{self, TftpArgs};
 use crate::torrent::{self, TorrentCommand};
 use crate::tracker;
+use crate::why::{self, WhyArgs};
 
 /// Boots a room full of diskless computers from one small server.
 #[derive(Debug, Parser)]
@@ -53,6 +54,8 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Tell why a node waits or failed, with the timeline of its boot.
+    Why(WhyArgs),
     /// Build and show the kernel and initramfs that nodes run first.
     #[command(subcommand)]
     Phase1(Phase1Command),
@@ -114,6 +117,7 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
             Command::Lan(command) => lan::run(&command, lab),

@@ -11,6 +11,7 @@ mod start;
 mod node;
 mod status;
 mod stop;
+mod why;
 
 mod services;
 

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::cli::OutputFormat;
 use crate::lab::config::SERVER_FILE;
 use crate::lab::publisher::{Hashing, Publisher};
-use crate::lab::settings::{BootProgram, Settings};
+use crate::lab::settings::{Access, BootProgram, Settings};
 use crate::lab::watch::{self, Watcher};
 use crate::lab::{self, Lab, OpenError, wipe_out};
 use crate::phase1;
@@ -96,6 +96,7 @@ fn serve(args: &StartArgs, lab: &Path) -> anyhow::Result<()> {
     }
     let (prepared, publisher) = prepare(lab, args)?;
     log::set_level(prepared.publication.settings.log_level);
+    log::set_format(prepared.publication.settings.log_format);
     raise_file_limit();
     let (_watcher, news) = watch(publisher)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -206,7 +207,10 @@ fn say_ready(settings: &Settings, format: OutputFormat, detached: bool) {
         target: "START",
         "nodes on {} can boot from {address}; {} shows how they are doing",
         settings.interface,
-        settings.http_base() + "/api/v1/status",
+        match settings.access {
+            Access::Off => "`boottorrent status`".to_owned(),
+            Access::Network | Access::Localhost => settings.http_base() + "/",
+        },
     );
     if detached {
         print(READY);

@@ -12,21 +12,28 @@
 
 mod event;
 mod history;
+mod log;
 mod node;
 mod shared;
+mod timeline;
+mod why;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use boot::{Mac, Stage};
 
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
 pub(crate) use history::History;
-pub(crate) use node::{Effect, Node, Summary, UnixMs, percent};
+pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
+pub(crate) use node::{Effect, Node, Summary, UnixMs, percent, printable};
 pub(crate) use shared::SharedFleet;
+pub(crate) use timeline::{LastFailure, Step};
+pub(crate) use why::{Why, durations, why};
 
-/// Nodes kept that the configuration does not name. With [`node::EVENTS_MAX`] and the agent's log
-/// one takes 12 KiB at most, so 100 MiB in all.
+/// Nodes kept that the configuration does not name. With [`node::EVENTS_MAX`], the agent's log and
+/// the timelines of its boots one takes 24 KiB at most, so 200 MiB in all, if each of them has booted
+/// and failed for days.
 pub(crate) const STRANGERS_MAX: usize = 8_192;
 
 /// After so many milliseconds of silence a stranger may give way to a new one though it has been
@@ -44,7 +51,15 @@ pub(crate) struct Fleet {
     dirty: BTreeSet<Mac>,
     /// Newcomers for whom there was no room.
     refused_count: u64,
+    /// Counts changes.
+    revision: u64,
+    /// Nodes that are gone, and at which revision: the latest few.
+    gone: VecDeque<(u64, Mac)>,
+    log: FleetLog,
 }
+
+/// Nodes that are gone which are remembered as such: who asks less often for what changed asks anew.
+const GONE_MAX: usize = 256;
 
 /// Who gives way first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +104,8 @@ impl Fleet {
             self.unindex(mac);
             let node = self.nodes.entry(mac).or_insert_with(|| Node::new(mac, now));
             let (was_known, name) = (node.summary.known, known.get(&mac).cloned());
+            self.revision += 1;
+            node.summary.revision = self.revision;
             node.summary.known = name.is_some();
             node.summary.name = name.flatten();
             if was_known && !node.summary.known && node.summary.stage.is_none() {
@@ -131,6 +148,12 @@ impl Fleet {
         });
         if effect != Effect::Nothing {
             self.dirty.insert(mac);
+            self.revision += 1;
+            node.summary.revision = self.revision;
+        }
+        if let Some(Change { label, text, .. }) = change.clone() {
+            let is_failure = matches!(node.summary.stage, Some(Stage::Failed { .. }));
+            self.log.push(LogLine { number: 0, at: now, mac, label, text, is_failure });
         }
         if let Some(address) = node.summary.address
             && address_before != Some(address)
@@ -150,9 +173,35 @@ impl Fleet {
         self.nodes.get(&mac)
     }
 
+    /// A node by its Ethernet address or its name.
+    pub(crate) fn find(&self, which: &str) -> Option<&Node> {
+        match which.parse() {
+            Ok(mac) => self.node(mac),
+            Err(_) => self.nodes().find(|node| node.summary.name.as_deref() == Some(which)),
+        }
+    }
+
     /// Newcomers for whom there was no room.
     pub(crate) fn refused_count(&self) -> u64 {
         self.refused_count
+    }
+
+    /// Counts changes: while it is the same, nothing has changed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Nodes that were forgotten after `revision`; none if that is too long ago to know.
+    pub(crate) fn gone_after(&self, revision: u64) -> Option<Vec<Mac>> {
+        let is_complete = self.gone.len() < GONE_MAX
+            || self.gone.front().is_some_and(|&(first, _)| first <= revision);
+        let after = self.gone.iter().filter(|(at, _)| *at > revision);
+        is_complete.then(|| after.map(|&(_, mac)| mac).collect())
+    }
+
+    /// What nodes did.
+    pub(crate) fn log(&self) -> &FleetLog {
+        &self.log
     }
 
     /// How many nodes are at each stage, in the order of a boot.
@@ -211,6 +260,11 @@ impl Fleet {
             self.addresses.remove(&address);
         }
         self.dirty.insert(mac);
+        self.revision += 1;
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((self.revision, mac));
     }
 
     /// `after` is the address of `mac` now, its only one and nobody else's.
@@ -225,6 +279,8 @@ impl Fleet {
             && let Some(node) = self.nodes.get_mut(&other)
         {
             node.summary.address = None;
+            self.revision += 1;
+            node.summary.revision = self.revision;
             self.dirty.insert(other);
         }
     }

@@ -8,6 +8,7 @@ use boot::{Arch, Failure, Firmware, ImageName, Mac, Report, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::event::{Asker, Fetched, ScriptAsked, Service};
+use super::timeline::{self, LastFailure, Step};
 
 /// Events kept of a node: two boots' worth.
 pub(crate) const EVENTS_MAX: usize = 32;
@@ -72,6 +73,12 @@ pub(crate) struct Summary {
     /// What it is, as its agent says.
     #[serde(default)]
     pub(crate) machine: Option<Machine>,
+    /// The failure that it had last, in this boot or one before.
+    #[serde(default)]
+    pub(crate) last_failure: Option<LastFailure>,
+    /// The fleet's revision when something of it changed last.
+    #[serde(skip)]
+    pub(crate) revision: u64,
 }
 
 /// All that is known of a node.
@@ -85,6 +92,9 @@ pub(crate) struct Node {
     /// The latest lines of its agent's log.
     #[serde(default)]
     pub(crate) log: VecDeque<String>,
+    /// The stages of this boot, oldest first.
+    #[serde(default)]
+    pub(crate) steps: VecDeque<Step>,
     /// Its boots before this one, oldest first.
     #[serde(default)]
     pub(crate) past: VecDeque<PastBoot>,
@@ -131,6 +141,9 @@ pub(crate) struct PastBoot {
     pub(crate) stage: String,
     pub(crate) image: Option<ImageName>,
     pub(crate) failure: Option<Failure>,
+    /// Its stages, oldest first.
+    #[serde(default)]
+    pub(crate) steps: VecDeque<Step>,
 }
 
 /// What an event did to a node.
@@ -162,11 +175,14 @@ impl Node {
             boot_count: 0,
             uploads: 0,
             machine: None,
+            last_failure: None,
+            revision: 0,
         };
         Self {
             summary,
             events: VecDeque::new(),
             log: VecDeque::new(),
+            steps: VecDeque::new(),
             past: VecDeque::new(),
             boot: None,
             boot_before: None,
@@ -232,7 +248,7 @@ impl Node {
         if matches!(self.summary.stage, Some(Stage::Booted { .. })) {
             return Effect::Nothing;
         }
-        let image = self.whole.clone().or_else(|| self.image().cloned());
+        let image = self.whole.clone().or_else(|| self.summary.image().cloned());
         self.enter(now, Stage::booted(image))
     }
 
@@ -328,6 +344,8 @@ impl Node {
             Stage::Failed { failure, reason, retry_in_s } => {
                 let reason = printable(reason, TEXT_LEN_MAX);
                 self.note(now, &format!("{}: {reason}", failure.code()));
+                let last = LastFailure { at: now, failure: *failure, reason: reason.clone() };
+                self.summary.last_failure = Some(last);
                 let retry_in_s = *retry_in_s;
                 self.enter(now, Stage::Failed { failure: *failure, reason, retry_in_s })
             }
@@ -367,16 +385,6 @@ impl Node {
         }
     }
 
-    /// The image that it is about.
-    pub(crate) fn image(&self) -> Option<&ImageName> {
-        match self.summary.stage.as_ref()? {
-            Stage::Downloading(progress) => Some(&progress.image),
-            Stage::Verified { image } | Stage::Loading { image } => Some(image),
-            Stage::Booted { image, .. } => image.as_ref(),
-            _ => None,
-        }
-    }
-
     fn begin_boot(&mut self, now: UnixMs) {
         if self.summary.boot_count > 0
             && let Some(stage) = &self.summary.stage
@@ -389,8 +397,9 @@ impl Node {
                 began: self.summary.boot_began,
                 took_ms: self.summary.since.since(self.summary.boot_began),
                 stage: stage.name().to_owned(),
-                image: self.image().cloned(),
+                image: self.summary.image().cloned(),
                 failure,
+                steps: std::mem::take(&mut self.steps),
             };
             push(&mut self.past, past, BOOTS_MAX);
         }
@@ -399,6 +408,7 @@ impl Node {
         self.awaits_ipxe = false;
         self.whole = None;
         self.log.clear();
+        self.steps.clear();
         let summary = &mut self.summary;
         summary.stage = None;
         summary.firmware = None;
@@ -421,6 +431,7 @@ impl Node {
         let is_same = before.as_ref().map(Stage::name) == stage.map(Stage::name);
         if !is_same {
             self.summary.since = now;
+            self.note_step(now);
             let text = self.summary.stage_text();
             self.note(now, &text);
             return Effect::Moved;
@@ -435,9 +446,16 @@ impl Node {
                 if before != failure =>
             {
                 self.summary.since = now;
+                self.note_step(now);
                 Effect::Moved
             }
             _ => Effect::Noted,
+        }
+    }
+
+    fn note_step(&mut self, now: UnixMs) {
+        if let Some(stage) = &self.summary.stage {
+            timeline::note(&mut self.steps, now, stage);
         }
     }
 
@@ -455,6 +473,16 @@ impl Node {
 }
 
 impl Summary {
+    /// The image that it is about.
+    pub(crate) fn image(&self) -> Option<&ImageName> {
+        match self.stage.as_ref()? {
+            Stage::Downloading(progress) => Some(&progress.image),
+            Stage::Verified { image } | Stage::Loading { image } => Some(image),
+            Stage::Booted { image, .. } => image.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What it is called: its name, or its Ethernet address.
     pub(crate) fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.mac.to_string())

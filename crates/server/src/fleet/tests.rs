@@ -100,7 +100,7 @@ fn a_boot_is_followed_from_power_on_to_its_system() {
         ],
     );
     let node = fleet.node(MAC).unwrap();
-    assert_eq!(node.image().unwrap().as_str(), "debian");
+    assert_eq!(node.summary.image().unwrap().as_str(), "debian");
     assert_eq!((node.summary.boot_count, node.summary.uploads), (1, 25));
     assert_eq!(node.summary.address, Some(ADDRESS));
     assert_eq!(node.summary.firmware, Some(Firmware::Bios));
@@ -185,7 +185,7 @@ fn a_system_after_a_failed_loading_is_the_images() {
     let failed = Stage::Failed { failure: Failure::Internal, reason: String::new(), retry_in_s: 4 };
     let events = [report(7, 1, loading()), report(7, 2, failed), asked(Asker::System)];
     let fleet = check(&events, &["loading", "failed", "booted"]);
-    assert_eq!(fleet.node(MAC).unwrap().image().unwrap().as_str(), "debian");
+    assert_eq!(fleet.node(MAC).unwrap().summary.image().unwrap().as_str(), "debian");
 }
 
 #[test]
@@ -309,12 +309,48 @@ fn when_all_boot_a_newcomer_waits_until_one_is_silent_for_an_hour() {
 #[test]
 fn a_node_survives_as_text() {
     let fleet = check(&[firmware(), report(7, 1, loading())], &["discovered", "loading"]);
-    let node = fleet.node(MAC).unwrap();
-    let text = serde_json::to_string(node).unwrap();
-    assert_eq!(&serde_json::from_str::<Node>(&text).unwrap(), node);
+    let mut node = fleet.node(MAC).unwrap().clone();
+    // Each run of the server counts its own.
+    assert_eq!(std::mem::take(&mut node.summary.revision), fleet.revision());
+    let text = serde_json::to_string(&node).unwrap();
+    assert_eq!(serde_json::from_str::<Node>(&text).unwrap(), node);
     let restored = Fleet::restore([node.clone()]);
-    assert_eq!(restored.node(MAC), Some(node));
+    assert_eq!(restored.node(MAC), Some(&node));
     let never = Node::new(MAC, UnixMs(1));
     let text = serde_json::to_string(&never).unwrap();
     assert_eq!(serde_json::from_str::<Node>(&text).unwrap(), never);
+}
+
+#[test]
+fn the_timeline_of_a_boot_stays_when_the_next_one_begins() {
+    let failed = Stage::Failed {
+        failure: Failure::NoCarrier,
+        reason: "eth0 \x1b[2J".to_owned(),
+        retry_in_s: 4,
+    };
+    let events = [report(7, 1, Stage::Link), report(7, 2, failed), report(7, 3, loading())];
+    let mut fleet = check(&events, &["link", "failed", "loading"]);
+    fleet.handle(UnixMs(60_000), &report(8, 1, Stage::Agent));
+    let node = fleet.node(MAC).unwrap();
+    let words = |steps: &VecDeque<Step>| -> Vec<_> {
+        steps.iter().map(|step| (step.stage.as_str(), step.at.0)).collect()
+    };
+    assert_eq!(words(&node.steps), [("agent", 60_000)]);
+    assert_eq!(words(&node.past[0].steps), [("link", 0), ("failed", 1000), ("loading", 2000)]);
+    let last = node.summary.last_failure.as_ref().unwrap();
+    assert_eq!((last.failure, last.reason.as_str()), (Failure::NoCarrier, "eth0  [2J"));
+}
+
+#[test]
+fn who_asks_for_what_changed_hears_of_who_is_gone() {
+    let mut fleet = check(&[firmware()], &["discovered"]);
+    let before = fleet.revision();
+    assert_eq!(fleet.gone_after(before), Some(vec![]));
+    fleet.forget(MAC);
+    assert_eq!(fleet.gone_after(before), Some(vec![MAC]));
+    for last in 0..=u8::MAX {
+        fleet.forget(Mac([2, 0, 0, 0, 0, last]));
+    }
+    assert_eq!(fleet.gone_after(before), None);
+    assert_eq!(fleet.gone_after(fleet.revision()), Some(vec![]));
 }

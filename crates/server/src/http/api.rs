@@ -41,7 +41,7 @@ fn json(value: &impl Serialize) -> Response<Body> {
 }
 
 async fn status(State(site): State<Site>) -> Response<Body> {
-    json(&(site.0.status)())
+    json(&(site.0.about.status)())
 }
 
 /// The nodes of a fleet, as the API gives them.

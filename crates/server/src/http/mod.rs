@@ -5,15 +5,21 @@
 //! here changes anything but the table of nodes: starting, stopping and configuring go through the
 //! lab's own socket, which only its owner can open.
 
+mod about;
+mod access;
 mod api;
+mod dashboard;
+mod feed;
 mod files;
+mod metrics;
 mod offer;
 mod range;
 mod script;
 mod serve;
+mod v1;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
@@ -26,12 +32,15 @@ use axum::routing::get;
 use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
+pub(crate) use about::About;
+pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use script::{ScriptSettings, render as render_script};
 pub(crate) use serve::serve;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet};
+use feed::Feed;
 use serve::Source;
 
 /// What is served at the moment.
@@ -49,8 +58,9 @@ struct Inner {
     live: RwLock<Arc<Live>>,
     fleet: SharedFleet,
     counters: Counters,
-    /// The whole status, as the API gives it.
-    status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    feed: Feed,
+    is_ready: AtomicBool,
+    about: About,
 }
 
 #[derive(Debug, Default)]
@@ -72,22 +82,25 @@ pub(crate) struct HttpCounts {
 }
 
 impl Site {
-    pub(crate) fn new(
-        live: Live,
-        fleet: SharedFleet,
-        status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn new(live: Live, fleet: SharedFleet, about: About) -> Self {
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             fleet,
             counters: Counters::default(),
-            status: Box::new(status),
+            feed: Feed::default(),
+            is_ready: AtomicBool::new(false),
+            about,
         }))
     }
 
     /// Puts another offer in place of the present one; transfers that have begun go on.
     pub(crate) fn publish(&self, live: Live) {
         *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// Whether nodes can boot.
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        self.0.is_ready.store(is_ready, Ordering::Relaxed);
     }
 
     /// What is on offer.
@@ -113,6 +126,9 @@ impl Site {
             .route("/torrents/{file}", get(torrent))
             .route("/images/{name}/{*path}", get(image))
             .merge(api::routes())
+            .merge(access::guarded(&self))
+            .route("/healthz", get(metrics::health))
+            .route("/readyz", get(metrics::readiness))
             .fallback(get(fixed))
             .layer(axum::middleware::from_fn_with_state(self.clone(), watch))
             .with_state(self)
@@ -152,7 +168,8 @@ async fn watch(
         counters.refused.fetch_add(1, Ordering::Relaxed);
     }
     // Ranges of images and reports come by the thousand; what matters of them is in the NODE lines.
-    if path.starts_with("/images/") || path.starts_with("/api/") || is_refused {
+    let frequent = ["/images/", "/api/", "/v1/", "/metrics", "/dashboard/", "/healthz", "/readyz"];
+    if frequent.iter().any(|begin| path.starts_with(begin)) || is_refused {
         tracing::debug!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
     } else {
         tracing::info!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, Method};
 use boot::{Arch, Mac};
-use serde_json::{Value, json};
+use serde_json::Value;
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
 use tower::ServiceExt;
@@ -46,7 +46,7 @@ impl Test {
             arch: Arch::X86_64,
         };
         let fleet = SharedFleet::new(Fleet::default());
-        Self { lab, site: Site::new(Live { offer, script }, fleet, || json!({"ok": true})) }
+        Self { lab, site: Site::new(Live { offer, script }, fleet, About::for_tests()) }
     }
 
     async fn ask(&self, method: Method, path: &str, body: &str) -> (u16, HeaderMap, String) {
@@ -97,7 +97,7 @@ async fn nothing_else_is_served() {
     )
     .unwrap();
     for path in [
-        "/",
+        "/index.html",
         "/secret",
         "/images/debian/later",
         "/images/debian/link",
@@ -184,4 +184,39 @@ async fn requests_are_counted() {
     test.get("/nothing").await;
     let counts = test.site.counts();
     assert_eq!((counts.request_count, counts.refusal_count, counts.sent_bytes), (2, 1, 6));
+}
+
+#[tokio::test]
+async fn the_dashboard_comes_with_a_policy_that_lets_nothing_else_run() {
+    let test = Test::new();
+    let (status, headers, body) = test.ask(Method::GET, "/", "").await;
+    assert_eq!((status, body.contains("<main")), (200, true));
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let (status, headers, _) = test.ask(Method::GET, "/dashboard/app.js", "").await;
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (200, &"text/javascript; charset=utf-8".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn metrics_count_nodes_by_their_stage() {
+    let test = Test::new();
+    test.ask(Method::POST, "/api/v1/reports", &report(1, r#""stage":"agent""#)).await;
+    let (status, body) = test.get("/metrics").await;
+    assert_eq!(status, 200);
+    for line in ["boottorrent_nodes{stage=\"agent\"} 1\n", "boottorrent_start_time_seconds 0\n"] {
+        assert!(body.contains(line), "{body}");
+    }
+    assert!(body.ends_with("# EOF\n"), "{body}");
+}
+
+#[tokio::test]
+async fn a_server_is_ready_when_it_says_so() {
+    let test = Test::new();
+    assert_eq!((test.get("/healthz").await.0, test.get("/readyz").await.0), (200, 503));
+    test.site.set_ready(true);
+    assert_eq!(test.get("/readyz").await.0, 200);
 }

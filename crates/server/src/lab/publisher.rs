@@ -257,7 +257,8 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     note("http", old.http == new.http);
     note("swarm", (&old.tracker, &old.seeding) == (&new.tracker, &new.seeding));
     note("phase1", old.phase1 == new.phase1);
-    note("log", old.log_level == new.log_level);
+    note("log", (old.log_level, old.log_format) == (new.log_level, new.log_format));
+    note("dashboard", old.access == new.access);
     (settings, waits)
 }
 

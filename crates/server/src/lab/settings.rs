@@ -38,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) phase1: Phase1Settings,
     /// How much is logged.
     pub(crate) log_level: LogLevel,
+    /// How it is logged.
+    pub(crate) log_format: LogFormat,
+    /// Who may look at the dashboard, the API and the metrics.
+    pub(crate) access: Access,
     /// The nodes that `nodes.yaml` names, in its order; each MAC, name and address once.
     pub(crate) nodes: Vec<NodeSettings>,
 }
@@ -176,6 +180,25 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
+/// How lines of the log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// From where the dashboard, the API and the metrics can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// From everywhere.
+    Network,
+    /// From this machine.
+    Localhost,
+    /// From nowhere.
+    Off,
+}
+
 /// A node that the lab knows by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeSettings {
@@ -272,6 +295,8 @@ impl Settings {
                 loader: BootProgram::Ipxe,
             },
             log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            access: Access::Network,
             nodes: vec![],
         }
     }

@@ -58,6 +58,11 @@ impl Facts {
         *lock(&self.0.published) = (edition.live.offer.serial, edition.statuses.clone());
     }
 
+    /// When the server began.
+    pub(crate) fn started(&self) -> UnixMs {
+        self.0.started
+    }
+
     pub(crate) fn status(&self) -> Status {
         let (manifest_serial, images) = lock(&self.0.published).clone();
         let mut services: Vec<ServiceStatus> =
@@ -98,14 +103,7 @@ impl Facts {
 
     /// All about a node, by its name or Ethernet address.
     pub(crate) fn node(&self, which: &str) -> Answer {
-        let fleet = self.0.fleet.lock();
-        let found: Option<Node> = match which.parse() {
-            Ok(mac) => fleet.node(mac).cloned(),
-            Err(_) => {
-                fleet.nodes().find(|node| node.summary.name.as_deref() == Some(which)).cloned()
-            }
-        };
-        drop(fleet);
+        let found: Option<Node> = self.0.fleet.lock().find(which).cloned();
         match found {
             Some(node) => to_answer(&node),
             None => Answer::Error(format!(

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
@@ -25,10 +25,13 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::cli::OutputFormat;
 use crate::fleet::UnixMs;
-use crate::lab::settings::LogLevel;
+use crate::lab::settings::{LogFormat, LogLevel};
 
 /// How much is logged: a reload can change it.
 static LEVEL: AtomicU8 = AtomicU8::new(level_number(LogLevel::Info));
+
+/// Whether lines are JSON though the command line did not ask for it.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Lines a second of one service; those beyond are counted. A room of 1,000 nodes that starts within
 /// a minute makes fewer, and a stranger must not be able to fill a disk: what is worth an error is
@@ -53,6 +56,11 @@ pub(crate) fn begin(format: OutputFormat, sink: Sink) {
 /// How much is logged from here on.
 pub(crate) fn set_level(level: LogLevel) {
     LEVEL.store(level_number(level), Ordering::Relaxed);
+}
+
+/// How lines are written from here on.
+pub(crate) fn set_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
 const fn level_number(level: LogLevel) -> u8 {
@@ -174,14 +182,18 @@ impl<S: Subscriber> Layer<S> for Lines {
 
 impl Lines {
     fn write(&self, sink: &mut Sink, fields: Fields, service: &str, level: Level) {
-        let line = match self.format {
+        let format = match IS_JSON.load(Ordering::Relaxed) {
+            true => OutputFormat::Json,
+            false => self.format,
+        };
+        let line = match format {
             OutputFormat::Text => fields.text(service, level),
             OutputFormat::Json => fields.json(service, level),
         };
         // A log that nobody takes is no reason to end.
         let _ = match sink {
             Sink::Stdout => writeln!(io::stdout().lock(), "{line}"),
-            Sink::File(file) if self.format == OutputFormat::Json => {
+            Sink::File(file) if format == OutputFormat::Json => {
                 file.write_all(format!("{line}\n").as_bytes())
             }
             Sink::File(file) => file.write_all(format!("{} {line}\n", now()).as_bytes()),

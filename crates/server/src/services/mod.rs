@@ -11,7 +11,7 @@ mod sockets;
 
 mod dhcp;
 pub(crate) mod edition;
-mod seeding;
+pub(crate) mod seeding;
 mod tftp;
 
 pub(crate) mod control;

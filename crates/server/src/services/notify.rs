@@ -6,6 +6,9 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Says `state`, such as `READY=1`, if somebody wants to know. That nobody listens any more is no
 /// reason to fail.
@@ -13,6 +16,38 @@ pub(crate) fn tell(state: &str) {
     if let Some(name) = env::var_os("NOTIFY_SOCKET") {
         let _ = send(&name, state);
     }
+}
+
+/// When systemd wants to hear that this program is alive, if it does (`sd_watchdog_enabled(3)`): twice
+/// as often as it must.
+#[derive(Debug)]
+pub(crate) struct Watchdog(Option<Interval>);
+
+/// What the environment says of it.
+pub(crate) fn watchdog() -> Watchdog {
+    let text = |name| env::var(name).ok();
+    let time = period(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref());
+    Watchdog(time.map(|time| {
+        let mut ticks = tokio::time::interval(time);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }))
+}
+
+impl Watchdog {
+    /// Returns when it is time; never if nobody wants to hear.
+    pub(crate) async fn due(&mut self) {
+        match &mut self.0 {
+            Some(ticks) => drop(ticks.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn period(usec: Option<&str>, pid: Option<&str>) -> Option<Duration> {
+    let is_for_us = pid.is_none_or(|pid| pid == std::process::id().to_string());
+    let usec: u64 = usec?.parse().ok()?;
+    (is_for_us && usec > 1).then(|| Duration::from_micros(usec / 2))
 }
 
 fn send(name: &OsStr, state: &str) -> io::Result<()> {
@@ -39,6 +74,19 @@ mod tests {
         let len = listener.recv(&mut room).unwrap();
         assert_eq!(&room[..len], b"READY=1");
         assert!(send(dir.path().join("nobody").as_os_str(), "READY=1").is_err());
+    }
+
+    #[test]
+    fn the_watchdog_hears_twice_as_often_as_it_must_if_it_asks_us() {
+        let check = |usec, pid, expect: Option<u64>| {
+            assert_eq!(period(usec, pid), expect.map(Duration::from_secs), "{usec:?} {pid:?}");
+        };
+        let (own, other) = (std::process::id().to_string(), "1".to_owned());
+        check(Some("30000000"), Some(own.as_str()), Some(15));
+        check(Some("30000000"), None, Some(15));
+        check(Some("30000000"), Some(other.as_str()), None);
+        check(Some("0"), None, None);
+        check(None, None, None);
     }
 
     #[test]

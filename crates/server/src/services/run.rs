@@ -26,10 +26,11 @@ use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
-use crate::http::{self, Site};
+use crate::http::{self, About, Site};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::Settings;
+use crate::leases::Leases;
 use crate::tftp::{Root, Tftp};
 use crate::tracker;
 
@@ -126,8 +127,10 @@ pub(crate) async fn run(
         anyhow!("the control socket failed")
     });
     ready(settings);
+    server.site.set_ready(true);
     notify::tell("READY=1");
     let end = server.wait(&mut signals).await;
+    server.site.set_ready(false);
     notify::tell("STOPPING=1");
     server.finish(&mut signals).await;
     drop(lock);
@@ -165,8 +168,9 @@ impl Server {
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
         facts.publish(&edition);
-        let about = facts.clone();
-        let site = Site::new(edition.live, fleet.clone(), move || json!(about.status()));
+        let about = about(&facts, &seeding, settings);
+        let site = Site::new(edition.live, fleet.clone(), about);
+        services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
         facts.add(facts::seeding(seeding.counts()));
@@ -209,6 +213,7 @@ impl Server {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alive = notify::watchdog();
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
@@ -231,6 +236,7 @@ impl Server {
                 }
                 _ = save.tick() => self.save().await,
                 _ = sweep.tick() => self.seeding.sweep(),
+                () = alive.due() => notify::tell("WATCHDOG=1"),
             }
         }
     }
@@ -378,6 +384,24 @@ fn serve_dhcp(
             Err(error) => error,
         }
     });
+}
+
+/// What the web server may ask.
+fn about(facts: &Facts, seeding: &Seeding, settings: &Settings) -> About {
+    let (facts, dir) = (facts.clone(), settings.dir.clone());
+    About {
+        started: facts.started(),
+        access: settings.access,
+        address: settings.address.into(),
+        status: Box::new(move || facts.status()),
+        seeding: Box::new(seeding.counts()),
+        leases: Box::new(move || Leases::open(&dir)?.load()),
+    }
+}
+
+async fn watch_fleet(site: Site) -> anyhow::Error {
+    http::run_feed(site).await;
+    anyhow!("nobody watches the fleet any more")
 }
 
 /// The end of a reload, if one is under way.

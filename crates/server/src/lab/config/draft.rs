@@ -10,8 +10,8 @@ use boot::ImageName;
 use super::value::{Found, nearest};
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
-    BootProgram, DhcpMode, DhcpSettings, HttpSettings, LogLevel, MenuSettings, Phase1Settings,
-    Range, SeedingSettings, Settings, TftpSettings, TrackerSettings,
+    Access, BootProgram, DhcpMode, DhcpSettings, HttpSettings, LogFormat, LogLevel, MenuSettings,
+    Phase1Settings, Range, SeedingSettings, Settings, TftpSettings, TrackerSettings,
 };
 
 /// What `Boottorrent.yaml` says. Where it is wrong there is a stand-in, and a problem.
@@ -63,6 +63,8 @@ impl Draft {
                 loader: BootProgram::Ipxe,
             },
             log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            access: Access::Network,
             nodes: vec![],
         };
         let (address, ranges, default, lines) = (None, vec![], None, BTreeMap::new());

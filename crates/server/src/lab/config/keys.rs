@@ -190,6 +190,19 @@ pub(crate) const SERVER: &[Key] = &[
         Default("info"),
         "How much is logged.",
     ),
+    key(
+        "log.format",
+        "`text` or `json`",
+        Default("text"),
+        "How it is logged: lines for people, or a JSON object a line, as with `start -o json`.",
+    ),
+    key(
+        "dashboard.access",
+        "`network`, `localhost` or `off`",
+        Default("network"),
+        "Who may look at the dashboard, `/v1` and `/metrics` on the HTTP port: everybody on the \
+         network, only this machine, or nobody. Nothing can be changed through them.",
+    ),
 ];
 
 /// What a key of the years before version 0 was settled gets.

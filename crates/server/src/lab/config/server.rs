@@ -9,7 +9,7 @@ use super::keys;
 use super::reader::Reader;
 use super::value::{Cmdline, Domain, Interface, Rate, Timeout, TrackerUrl};
 use crate::lab::problem::Problems;
-use crate::lab::settings::{BootProgram, DhcpMode, LogLevel};
+use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel};
 use crate::lab::yaml::Node;
 
 /// Reads the file; what is wrong with it has a stand-in in the draft, and is a problem.
@@ -65,6 +65,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.phase1.modules = reader.bare("phase1.modules").unwrap_or_default();
     settings.phase1.loader = reader.bare("phase1.loader").unwrap_or(BootProgram::Ipxe);
     settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
+    settings.log_format = reader.bare("log.format").unwrap_or(LogFormat::Text);
+    settings.access = reader.bare("dashboard.access").unwrap_or(Access::Network);
 
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));

@@ -6,7 +6,7 @@ use boot::Loader;
 use super::keys::{Key, Presence};
 use super::*;
 use crate::lab::problem::{Problem, Severity};
-use crate::lab::settings::{DhcpMode, LogLevel};
+use crate::lab::settings::{Access, DhcpMode, LogFormat, LogLevel};
 
 const SERVER: &str = "version: 1
 server:
@@ -112,6 +112,8 @@ fn every_default_is_a_value_of_its_key() {
                 "options" => reader::default::<value::NfsOptions>(text).is_some(),
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),
+                "log.format" => reader::default::<LogFormat>(text).is_some(),
+                "dashboard.access" => reader::default::<Access>(text).is_some(),
                 "phase1.loader" => {
                     reader::default::<crate::lab::settings::BootProgram>(text).is_some()
                 }

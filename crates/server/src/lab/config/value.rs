@@ -8,7 +8,7 @@ use std::time::Duration;
 use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
 use boot::{ImageName, ImagePath, KernelVersion, Mac};
 
-use crate::lab::settings::{BootProgram, DhcpMode, LogLevel, Range};
+use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
 
@@ -213,6 +213,13 @@ from_text!(DhcpMode, "a word", |text| word(
 from_text!(BootProgram, "a word", |text| word(
     text,
     &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
+));
+
+from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json", Self::Json)]));
+
+from_text!(Access, "a word", |text| word(
+    text,
+    &[("network", Self::Network), ("localhost", Self::Localhost), ("off", Self::Off)]
 ));
 
 const LEVELS: [(&str, LogLevel); 5] = [

@@ -1,0 +1,63 @@
+//! What the web server asks of the rest of the running server.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::fleet::UnixMs;
+use crate::lab::settings::Access;
+use crate::services::seeding::SeedCounts;
+#[cfg(test)]
+use crate::services::status::NodeCounts;
+use crate::services::status::Status;
+
+/// A question that is answered at once.
+pub(crate) type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Whom to ask.
+pub(crate) struct About {
+    /// When this run of the server began.
+    pub(crate) started: UnixMs,
+    /// Who may look.
+    pub(crate) access: Access,
+    /// This server's address: who comes from it is on this machine.
+    pub(crate) address: IpAddr,
+    /// The whole status.
+    pub(crate) status: Ask<Status>,
+    /// How the seeding of each image is doing.
+    pub(crate) seeding: Ask<Vec<SeedCounts>>,
+    /// The leases on the disk, those that have ended among them. May wait for the disk.
+    pub(crate) leases: Ask<anyhow::Result<Vec<dhcp::Lease>>>,
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("About").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl About {
+    /// Of a server that has done nothing yet.
+    pub(crate) fn for_tests() -> Self {
+        let status = || Status {
+            version: "0.0.0".to_owned(),
+            lab: "/lab".into(),
+            pid: 1,
+            started: UnixMs(1),
+            interface: "lo".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            manifest_serial: 7,
+            images: vec![],
+            services: vec![],
+            nodes: NodeCounts { count: 0, refused_count: 0, stages: vec![] },
+        };
+        Self {
+            started: UnixMs(1),
+            access: Access::Network,
+            address: IpAddr::from([10, 0, 0, 1]),
+            status: Box::new(status),
+            seeding: Box::new(Vec::new),
+            leases: Box::new(|| Ok(vec![])),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the server is and offers: `/v1/server`, `/v1/images`, `/v1/manifest`, `/v1/leases`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Response, StatusCode};
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::reply::{self, Tag};
+use crate::fleet::UnixMs;
+use crate::http::Site;
+
+/// The server.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ServerView {
+    /// This program's version.
+    version: String,
+    started_unix_ms: u64,
+    interface: String,
+    address: String,
+    /// The serial of the manifest in force.
+    manifest_serial: u64,
+    services: Vec<ServiceView>,
+    node_count: usize,
+    /// Nodes for whom there was no room.
+    refused_node_count: u64,
+    stages: Vec<StageView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ServiceView {
+    /// `dhcp`, `tftp`, `http`, `tracker`, `seeder`.
+    name: String,
+    /// `off`, or how it runs in a word or two.
+    state: String,
+    /// What it has done; names end in `_count`, `_bytes`, `_bytes_per_s`.
+    #[schema(value_type = Object)]
+    counts: serde_json::Value,
+}
+
+/// How many nodes are at a stage.
+#[derive(Debug, Serialize, ToSchema)]
+struct StageView {
+    stage: String,
+    count: usize,
+}
+
+/// The images on offer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ImagesView {
+    images: Vec<ImageView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ImageView {
+    name: String,
+    title: String,
+    len_bytes: u64,
+    /// Of its torrent: another version has another.
+    infohash: String,
+    /// What a node boots when nobody chooses.
+    is_default: bool,
+    /// Where its torrent is.
+    torrent: String,
+    /// Nodes that boot it or have booted it.
+    node_count: usize,
+    /// What the server's own peer has sent of it since it started.
+    uploaded_bytes: u64,
+    upload_rate_bytes_per_s: u64,
+    /// Peers that are connected to the server's own.
+    peer_count: usize,
+    /// Older versions that somebody still downloads.
+    retired_count: usize,
+}
+
+/// Addresses in use.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LeasesView {
+    leases: Vec<LeaseView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct LeaseView {
+    address: String,
+    mac: String,
+    /// The node's name, if the configuration names it.
+    name: Option<String>,
+    until_unix_ms: u64,
+}
+
+/// How the server is doing.
+#[utoipa::path(
+    get, path = "/v1/server", tag = "server",
+    responses(
+        (status = 200, body = ServerView),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn server(State(site): State<Site>) -> Response<Body> {
+    let status = (site.0.about.status)();
+    let services = status.services.into_iter();
+    let stages = status.nodes.stages.into_iter();
+    reply::json(&ServerView {
+        version: status.version,
+        started_unix_ms: status.started.0,
+        interface: status.interface,
+        address: status.address,
+        manifest_serial: status.manifest_serial,
+        services: services
+            .map(|service| ServiceView {
+                name: service.name,
+                state: service.state,
+                counts: service.counts,
+            })
+            .collect(),
+        node_count: status.nodes.count,
+        refused_node_count: status.nodes.refused_count,
+        stages: stages.map(|s| StageView { stage: s.stage, count: s.count }).collect(),
+    })
+}
+
+/// The images on offer.
+#[utoipa::path(
+    get, path = "/v1/images", tag = "images",
+    responses(
+        (status = 200, body = ImagesView),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn images(State(site): State<Site>) -> Response<Body> {
+    let status = (site.0.about.status)();
+    let seeds = (site.0.about.seeding)();
+    let mut images: Vec<ImageView> = status
+        .images
+        .into_iter()
+        .map(|image| {
+            let all = || seeds.iter().filter(|seed| seed.image == image.name);
+            let current = || all().filter(|seed| !seed.is_retired);
+            ImageView {
+                torrent: format!("/torrents/{}.torrent", image.name),
+                node_count: 0,
+                uploaded_bytes: all().map(|seed| seed.uploaded_bytes).sum(),
+                upload_rate_bytes_per_s: all().map(|seed| seed.upload_rate_bytes_per_s).sum(),
+                peer_count: current().map(|seed| seed.peer_count).sum(),
+                retired_count: all().filter(|seed| seed.is_retired).count(),
+                name: image.name.to_string(),
+                title: image.title,
+                len_bytes: image.len_bytes,
+                infohash: image.infohash,
+                is_default: image.is_default,
+            }
+        })
+        .collect();
+    for node in site.0.fleet.lock().nodes() {
+        let of = node.summary.image();
+        let image = of.and_then(|of| images.iter_mut().find(|image| image.name == of.as_str()));
+        if let Some(image) = image {
+            image.node_count += 1;
+        }
+    }
+    reply::json(&ImagesView { images })
+}
+
+/// The manifest in force, exactly the bytes that are signed.
+#[utoipa::path(
+    get, path = "/v1/manifest", tag = "images",
+    responses(
+        (status = 200, content_type = "application/json", description = "As docs/lab.md has it"),
+        (status = 304, description = "It is the one of the given `If-None-Match`"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn manifest(State(site): State<Site>, mut headers: HeaderMap) -> Response<Body> {
+    // It is whole or not at all.
+    headers.remove(axum::http::header::RANGE);
+    match site.live().offer.fixed.get("/manifest.json") {
+        Some(file) => file.clone().answer(&Method::GET, &headers, &site.0.counters.sent),
+        None => Problem::missing("nothing is published").into_response(),
+    }
+}
+
+/// The addresses that this server has leased and that have not ended.
+#[utoipa::path(
+    get, path = "/v1/leases", tag = "nodes",
+    responses(
+        (status = 200, body = LeasesView),
+        (status = 304, description = "Nothing has changed since the given `If-None-Match`"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn leases(State(site): State<Site>, headers: HeaderMap) -> Response<Body> {
+    let about = site.clone();
+    let read = tokio::task::spawn_blocking(move || (about.0.about.leases)()).await;
+    let Ok(Ok(mut leases)) = read else {
+        let text = "the leases in state/state.db cannot be read: see the log";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let now = UnixMs::now().0 / 1000;
+    leases.retain(|lease| lease.until.as_secs() > now);
+    leases.sort_by_key(|lease| lease.address);
+    let fleet = site.0.fleet.lock();
+    let view = |lease: &dhcp::Lease| {
+        let mac = boot::Mac(lease.mac.0);
+        LeaseView {
+            address: lease.address.to_string(),
+            mac: mac.to_string(),
+            name: fleet.node(mac).and_then(|node| node.summary.name.clone()),
+            until_unix_ms: lease.until.as_secs().saturating_mul(1000),
+        }
+    };
+    let leases: Vec<LeaseView> = leases.iter().map(view).collect();
+    drop(fleet);
+    let mut hasher = std::hash::DefaultHasher::new();
+    for lease in &leases {
+        std::hash::Hash::hash(
+            &(&lease.address, &lease.mac, &lease.name, lease.until_unix_ms),
+            &mut hasher,
+        );
+    }
+    let tag = Tag::new(site.0.about.started.0, std::hash::Hasher::finish(&hasher));
+    reply::tagged(&headers, &tag, || LeasesView { leases })
+}

@@ -1,0 +1,84 @@
+//! Answers in JSON, with a tag where it is known cheaply whether anything has changed.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::problem::Problem;
+
+/// The tag of a state of the server (RFC 9110 section 8.8.3): weak, since times like "seen" are not
+/// part of what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tag(String);
+
+impl Tag {
+    /// `started` tells the runs of the server apart, whose revisions begin anew.
+    pub(super) fn new(started: u64, revision: u64) -> Self {
+        Self(format!("W/\"{started:x}-{revision:x}\""))
+    }
+
+    /// Whether the client has this already.
+    pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
+        let field = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+        field.is_some_and(|field| {
+            field.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(&self.0))
+        })
+    }
+}
+
+/// `value` as JSON.
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            let fields = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+            (fields, bytes).into_response()
+        }
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
+    }
+}
+
+/// What `value` makes as JSON under `tag`, or 304 if the client has it.
+pub(super) fn tagged<T: Serialize>(
+    headers: &HeaderMap,
+    tag: &Tag,
+    value: impl FnOnce() -> T,
+) -> Response<Body> {
+    let fields = [(ETAG, tag.0.clone()), (CACHE_CONTROL, "no-cache".to_owned())];
+    if tag.is_known(headers) {
+        return (StatusCode::NOT_MODIFIED, fields).into_response();
+    }
+    let mut answer = json(&value());
+    for (name, text) in fields {
+        if let Ok(text) = text.parse() {
+            answer.headers_mut().insert(name, text);
+        }
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_compared_weakly() {
+        let tag = Tag::new(16, 10);
+        let check = |field: &str, expect| {
+            let headers = [(IF_NONE_MATCH, field.parse().unwrap())].into_iter().collect();
+            assert_eq!(tag.is_known(&headers), expect, "{field}");
+        };
+        check("W/\"10-a\"", true);
+        check("\"10-a\"", true);
+        check("\"x\", W/\"10-a\"", true);
+        check("*", true);
+        check("\"10-b\"", false);
+        check("", false);
+        assert!(!tag.is_known(&HeaderMap::new()));
+    }
+}
