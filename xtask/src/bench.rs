@@ -14,6 +14,7 @@ mod outcome;
 mod report;
 mod run;
 mod tftp;
+mod tracker;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
 pub(crate) use lan::{LanArgs, run as lan};
 pub(crate) use tftp::{TftpArgs, run as tftp};
+pub(crate) use tracker::{TrackerArgs, run as tracker};
 
 use crate::lab::Rate;
 use crate::setup;

@@ -27,6 +27,8 @@ use crate::{build_release, setup, target_dir};
 use cases::Case;
 use content::Contents;
 
+pub(crate) use tracker::Tracker;
+
 /// Cases run at the same time. Most of a case is waiting for programs that start, look around, and
 /// announce; more at once than this and they wait for a processor.
 const AT_ONCE: usize = 4;

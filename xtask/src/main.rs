@@ -76,6 +76,8 @@ enum Bench {
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
     Tftp(bench::TftpArgs),
+    /// Announce to our tracker as fast as it answers, beside opentracker
+    Tracker(bench::TrackerArgs),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +105,7 @@ fn run() -> Result<()> {
         Command::Bench(Bench::Lan(args)) => bench::lan(args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
+        Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),
     }

@@ -1,6 +1,7 @@
-//! Small programs that a lab runs inside its namespaces: a TCP stream to measure a link with, and
-//! the relay of the reference chain. They are this same binary, started by itself.
+//! Small programs that a lab runs inside its namespaces: a TCP stream to measure a link with, the
+//! relay of the reference chain, the load of a benchmark. They are this same binary, started by itself.
 
+mod announce;
 mod blast;
 pub(crate) mod chain;
 mod lan;
@@ -24,6 +25,8 @@ pub(crate) enum Peer {
     ChainRelay(chain::Relay),
     /// Send a file through a chain once its endpoints are there
     LanOrigin(lan::Origin),
+    /// Announce to a tracker as fast as it answers
+    Announce(announce::Announce),
     /// Fetch a file by TFTP, several times at once
     TftpFetch(tftp::Fetch),
 }
@@ -36,6 +39,7 @@ impl Peer {
             Self::ChainHead(head) => head.run(),
             Self::ChainRelay(relay) => relay.run(),
             Self::LanOrigin(origin) => origin.run(),
+            Self::Announce(announce) => announce.run(),
             Self::TftpFetch(fetch) => fetch.run(),
         }
     }

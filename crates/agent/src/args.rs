@@ -21,6 +21,8 @@ starts it. Elsewhere it boots nothing. For tests:
 pub(crate) enum Asked {
     /// To run outside PID 1, and whether keys are read from standard input.
     Run(Box<Options>, bool),
+    /// To go on under a system that was booted.
+    Booted,
     /// The network part alone, with these arguments.
     Network(Vec<String>),
     /// The version.
@@ -36,6 +38,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Asked, Strin
     let mut next = || args.next().transpose();
     match next()?.as_deref() {
         Some("--version") => return Ok(Asked::Version),
+        Some(crate::booted::WORD) => return Ok(Asked::Booted),
         Some("network") => {
             let mut rest = vec![];
             while let Some(arg) = next()? {

@@ -12,6 +12,8 @@ pub(crate) struct Choice {
     pub(crate) image: Image,
     /// Added to the image's command line for this node.
     pub(crate) cmdline: String,
+    /// What the lab calls this node, if it has decided something for it.
+    pub(crate) name: Option<String>,
     /// Who decided it, for people.
     pub(crate) by: By,
 }
@@ -104,11 +106,12 @@ pub(crate) fn decide(
 /// The choice of `image` for the node `mac`. What the lab adds to the command line is meant for the
 /// image that it assigned.
 pub(crate) fn choice(manifest: &Manifest, image: &Image, mac: Option<Mac>, by: By) -> Choice {
-    let cmdline = mac
-        .and_then(|mac| manifest.assignment(mac))
+    let assigned = mac.and_then(|mac| manifest.assignment(mac));
+    let name = assigned.and_then(|assigned| assigned.name.clone());
+    let cmdline = assigned
         .filter(|assigned| assigned.image == image.name)
         .map_or_else(String::new, |assigned| assigned.cmdline.clone());
-    Choice { image: image.clone(), cmdline, by }
+    Choice { image: image.clone(), cmdline, name, by }
 }
 
 /// The most names in an error.

@@ -14,6 +14,10 @@ pub(crate) struct Words {
     pub(crate) mac: Option<Mac>,
     /// `boottorrent.image`: an operator's choice for this boot.
     pub(crate) image: Option<ImageName>,
+    /// `boottorrent.choice`: what was chosen at this node before another kernel was loaded for it.
+    pub(crate) choice: Option<ImageName>,
+    /// `boottorrent.node`: what the lab calls this node.
+    pub(crate) name: Option<String>,
     /// `boottorrent.shell`: a shell before anything is done.
     pub(crate) shell: bool,
     /// `boottorrent.debug`: everything that happens is shown.
@@ -34,6 +38,10 @@ impl Words {
                 "boottorrent.server" => words.take(key, value, |words| &mut words.server),
                 "boottorrent.mac" => words.take(key, value, |words| &mut words.mac),
                 "boottorrent.image" => words.take(key, value, |words| &mut words.image),
+                "boottorrent.choice" => words.take(key, value, |words| &mut words.choice),
+                "boottorrent.node" => words.take(key, value, |words| &mut words.name),
+                // Read where another kernel may be needed.
+                "boottorrent.kernel" => {}
                 "boottorrent.shell" => words.shell = value != "0",
                 "boottorrent.debug" => words.debug = value != "0",
                 "BOOTIF" => bootif = value.get(3..).and_then(|mac| mac.parse().ok()),
@@ -64,7 +72,7 @@ impl Words {
 
 /// The words of a command line: between white space, which double quotes protect. The quotes are
 /// no part of a word.
-fn split(line: &str) -> Vec<String> {
+pub(crate) fn split(line: &str) -> Vec<String> {
     let mut words = vec![];
     let mut word: Option<String> = None;
     let mut quoted = false;
@@ -99,8 +107,11 @@ mod tests {
     fn the_agent_hears_what_is_meant_for_it() {
         let words = Words::parse(
             "initrd=lab.cpio boottorrent.server=http://10.0.0.1:8080 quiet boottorrent.shell \
-             boottorrent.mac=52:54:00:12:34:56 boottorrent.image=debian-12 boottorrent.debug=0",
+             boottorrent.mac=52:54:00:12:34:56 boottorrent.image=debian-12 boottorrent.debug=0 \
+             boottorrent.choice=arch boottorrent.kernel=6.1 boottorrent.node=c001",
         );
+        assert_eq!(words.choice, Some("arch".parse().unwrap()));
+        assert_eq!(words.name.as_deref(), Some("c001"));
         assert_eq!(words.server, Some("http://10.0.0.1:8080".parse().unwrap()));
         assert_eq!(words.mac, Some("52:54:00:12:34:56".parse().unwrap()));
         assert_eq!(words.image, Some("debian-12".parse().unwrap()));

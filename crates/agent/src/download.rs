@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use boot::manifest::Discovery;
@@ -45,6 +46,8 @@ pub(crate) struct VerifiedImage {
     metainfo: Metainfo,
     storage: Arc<Storage>,
     folder: PathBuf,
+    /// What the torrent's paths are relative to.
+    dir: PathBuf,
 }
 
 impl VerifiedImage {
@@ -56,6 +59,11 @@ impl VerifiedImage {
     /// The folder that its paths are relative to.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder that its torrent's paths are relative to.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// One of its files, open, and its length in bytes. None if it has no such file.
@@ -178,6 +186,7 @@ pub(crate) struct Download {
     image: Image,
     metainfo: Metainfo,
     folder: PathBuf,
+    dir: PathBuf,
     storage: Arc<Storage>,
     /// Of the events of this download; those of others before it are passed over.
     number: u32,
@@ -222,12 +231,13 @@ impl Download {
         }
         let metainfo = prepared.metainfo().clone();
         let total = metainfo.geometry().data_len();
+        let dir = folder.0.clone();
         let folder = match metainfo.layout().files() {
-            [file] if file.path().components().len() == 1 => folder.0.clone(),
-            _ => folder.0.join(metainfo.name()),
+            [file] if file.path().components().len() == 1 => dir.clone(),
+            _ => dir.join(metainfo.name()),
         };
         let storage = prepared.storage().clone();
-        let mut session = session(node, discovery, number)?;
+        let mut session = session(&node.inbox.sender(), discovery, None, number)?;
         session.add(prepared, vec![]);
         let (image, stats, heard) = (image.clone(), Stats::default(), String::new());
         let http_said = false;
@@ -236,6 +246,7 @@ impl Download {
             image,
             metainfo,
             folder,
+            dir,
             storage,
             number,
             total,
@@ -285,6 +296,7 @@ impl Download {
             metainfo: self.metainfo.clone(),
             storage: self.storage.clone(),
             folder: self.folder.clone(),
+            dir: self.dir.clone(),
         })
     }
 
@@ -425,16 +437,24 @@ fn progress_line(name: &ImageName, verified: u64, total: u64, rate: u64, from: &
     format!("{name}: {percent} % of {}, {}/s, {from}, {eta}", mib(total), mib(rate),)
 }
 
-fn session(node: &Node, discovery: &Discovery, number: u32) -> Result<Session, EngineError> {
+/// A peer whose events are told with `number`.
+///
+/// # Errors
+/// If there is none to be had.
+pub(crate) fn session(
+    events: &Sender<Event>,
+    discovery: &Discovery,
+    upload_limit: Option<u64>,
+    number: u32,
+) -> Result<Session, EngineError> {
     let random_seed = fastrand::u64(..);
-    let events = node.inbox.sender();
     let start = |listen: SocketAddr| {
         let config = SessionConfig {
             engine: EngineConfig {
                 listen,
                 peer_id: wire::peer_id(random_seed),
                 random_seed,
-                upload_limit: None,
+                upload_limit,
                 download_limit: None,
                 pex: discovery.pex,
             },

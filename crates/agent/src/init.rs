@@ -28,8 +28,9 @@ const NO_PROGRAMS: MountFlags =
     MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// In this order. What an image takes is checked against the free memory before it is downloaded, so
-/// `/run` may have all of it: the usual half would be wasted.
-const MOUNTS: [Mount; 6] = [
+/// the folder of images may have all of it: the usual half would be wasted. It has a mount of its own,
+/// as `/run` becomes that of the image's system, which nobody but root may look into.
+const MOUNTS: [Mount; 7] = [
     Mount { kind: "proc", target: "/proc", flags: NO_PROGRAMS, data: None },
     Mount { kind: "sysfs", target: "/sys", flags: NO_PROGRAMS, data: None },
     Mount { kind: "devtmpfs", target: "/dev", flags: MountFlags::NOSUID, data: Some(c"mode=0755") },
@@ -38,7 +39,13 @@ const MOUNTS: [Mount; 6] = [
         kind: "tmpfs",
         target: "/run",
         flags: MountFlags::NOSUID.union(MountFlags::NODEV),
-        data: Some(c"size=100%,nr_inodes=0,mode=0755"),
+        data: Some(c"mode=0755"),
+    },
+    Mount {
+        kind: "tmpfs",
+        target: "/run/boottorrent",
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        data: Some(c"size=100%,nr_inodes=0,mode=0700"),
     },
     Mount {
         kind: "tmpfs",

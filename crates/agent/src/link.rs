@@ -1,6 +1,7 @@
 //! The node's network: drivers, link, lease, and what the person and the server are told of it.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use boot::Stage;
 
@@ -50,6 +51,11 @@ impl Link {
         node.introduce();
         self.network = Some(network);
         Ok(())
+    }
+
+    /// For how long the address is leased; for ever, or not by us, if none.
+    pub(crate) fn lease_time(&self) -> Option<Duration> {
+        self.network.as_ref().and_then(|network| network.lease().lease_time)
     }
 
     /// The interfaces were switched off: it has to be brought up anew.

@@ -2,15 +2,14 @@
 //!
 //! In the order of a boot: `init` and `cmdline` make a system of a kernel, `link` (with `modules` and
 //! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` what
-//! this node boots, `torrent`, `memory` and `download` bring it, `loader` runs it. `run` is the
-//! sequence and what happens when a step fails; `console` and `report` say how it goes.
+//! this node boots, `other_kernel` sees that the right one runs, `torrent`, `memory` and `download` bring
+//! it, `loader` runs it, `booted` is what stays under it. `run` is the sequence and what happens when a step fails; `console` and `report` say how it goes.
 
 mod cmdline;
 mod init;
 mod machine;
 
 mod link;
-#[allow(dead_code, reason = "loading by name is for loaders that mount file systems")]
 mod modules;
 mod network;
 
@@ -25,6 +24,9 @@ mod memory;
 mod torrent;
 mod watch;
 
+mod other_kernel;
+
+mod booted;
 mod loader;
 
 mod console;
@@ -57,6 +59,13 @@ fn main() -> ExitCode {
     }
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Network(args)) => match network::run_alone(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("boottorrent-agent: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Ok(Asked::Booted) => match booted::run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("boottorrent-agent: {error:#}");
@@ -99,6 +108,8 @@ fn as_init() -> ! {
         server: words.server,
         mac: words.mac,
         image: words.image,
+        choice: words.choice,
+        name: words.name,
         shell: words.shell,
         debug: words.debug,
         ..Options::of_node()

@@ -11,6 +11,10 @@ use crate::failed::Fails;
 /// and reserves 1 to 2 % of a node with a gigabyte; the rest is for what was not thought of.
 pub(crate) const HEADROOM: u64 = 64 << 20;
 
+/// What a system needs to start on the running kernel, beside its root, which stays in memory: systemd
+/// with its journal, udev and a login prompt takes 70 to 100 MiB with what it writes.
+pub(crate) const OVERLAY_HEADROOM: u64 = 128 << 20;
+
 /// What an image needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Need {

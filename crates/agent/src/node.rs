@@ -25,6 +25,10 @@ pub(crate) struct Options {
     pub(crate) mac: Option<Mac>,
     /// An operator's choice for this boot.
     pub(crate) image: Option<ImageName>,
+    /// What was chosen at this node before another kernel was loaded for it.
+    pub(crate) choice: Option<ImageName>,
+    /// What the lab calls this node, as far as the boot program knew.
+    pub(crate) name: Option<String>,
     /// Whether this is the first process of the system: it alone may mount, reboot, reap.
     pub(crate) is_init: bool,
     /// Whether the network is to be brought up.
@@ -62,6 +66,8 @@ impl Options {
             server: None,
             mac: None,
             image: None,
+            choice: None,
+            name: None,
             is_init: true,
             network: true,
             shell: false,
@@ -81,6 +87,7 @@ pub(crate) struct Node {
     pub(crate) inbox: Inbox,
     pub(crate) machine: Machine,
     reporter: Reporter,
+    boot: u64,
     stage: &'static str,
 }
 
@@ -95,7 +102,7 @@ impl Node {
     ) -> Self {
         let boot = fastrand::u64(..);
         let reporter = Reporter::start(boot, machine.clone(), log, inbox.sender());
-        let node = Self { options, console, inbox, machine, reporter, stage: "" };
+        let node = Self { options, console, inbox, machine, reporter, boot, stage: "" };
         // Without a network nobody is reached yet.
         if !node.options.network {
             node.introduce();
@@ -141,6 +148,11 @@ impl Node {
     /// What the next report says of the stage that this node is in.
     pub(crate) fn amend(&self, stage: Stage) {
         self.reporter.amend(stage);
+    }
+
+    /// The number of this boot, and that of its last report.
+    pub(crate) fn boot(&self) -> (u64, u64) {
+        (self.boot, self.reporter.sequence())
     }
 
     /// For who has to report when this is out of reach.

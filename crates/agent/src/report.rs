@@ -115,10 +115,21 @@ impl Queue {
 impl Reporter {
     /// Starts the thread. Nothing is sent before [`Self::address`] has said where to.
     pub(crate) fn start(boot: u64, machine: Machine, log: Log, events: Sender<Event>) -> Self {
+        Self::resume(boot, 0, machine, log, events)
+    }
+
+    /// As [`Self::start`], where reports up to `sequence` were sent by another process.
+    pub(crate) fn resume(
+        boot: u64,
+        sequence: u64,
+        machine: Machine,
+        log: Log,
+        events: Sender<Event>,
+    ) -> Self {
         let queue = Queue {
             to: None,
             boot,
-            sequence: 0,
+            sequence,
             stage: None,
             is_news: false,
             machine,
@@ -146,6 +157,11 @@ impl Reporter {
     pub(crate) fn submit(&self, stage: Stage) {
         self.shared.queue().submit(stage);
         self.shared.changed.notify_all();
+    }
+
+    /// The number of the last report that was sent or tried.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.shared.queue().sequence
     }
 
     /// What the next report says, without being a reason for one.

@@ -3,26 +3,32 @@
 
 use std::time::{Duration, Instant};
 
-use boot::{Failure, ImageName, Manifest, Stage};
+use boot::{Failure, Image, ImageName, Manifest, Phase1, Stage};
 
 use crate::backoff::Backoff;
+use crate::booted::{Handover, Seed};
 use crate::choose::{self, By, Choice, Decision};
 use crate::console::{Mark, duration, failure_screen, mib};
-use crate::download::{Download, Folder};
+use crate::download::{Download, Folder, VerifiedImage};
 use crate::events::{Answered, Event, Key};
 use crate::failed::{Failed, chain};
 use crate::link::Link;
-use crate::loader::{self, Plan};
+use crate::loader::{self, ForNode, Plan};
 use crate::manifest::Manifests;
 use crate::memory::{self, Need};
 use crate::menu::{Menu, Outcome};
 use crate::node::{Node, Then};
+use crate::other_kernel;
 use crate::shell;
 use crate::sources::Sources;
 use crate::torrent;
 
 /// How long the last report may hold up the boot.
 const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Reports between the one that is handed over and the first of the process under the system: more
+/// than the reporter can have tried meanwhile.
+const REPORTS_BETWEEN: u64 = 1_000;
 
 /// Over how long a fleet spreads when the server says that it has something newer.
 const RUSH: Duration = Duration::from_secs(1);
@@ -49,7 +55,7 @@ impl Run {
             link: Link::new(),
             sources: Sources::new(&node.options.root, node.options.server.clone()),
             manifests: None,
-            chosen: None,
+            chosen: node.options.choice.clone().map(|name| (name, By::Menu)),
             ask_server: false,
             looked_for: 0,
             attempt_count: 0,
@@ -141,7 +147,22 @@ impl Run {
     ) -> Result<(), Failed> {
         let image = &choice.image;
         let console = node.console.clone();
-        let metainfo = torrent::find(&self.sources, image, &mut |refused| {
+        let line = std::fs::read_to_string(node.options.root.join("proc/cmdline"));
+        let line = line.unwrap_or_default();
+        let running = node.machine.kernel.clone();
+        if let Some(phase1) = other_kernel::needed(manifest, image, &running, &line)? {
+            return self.change_kernel(node, phase1, image, &line);
+        }
+        let name = choice.name.clone().or_else(|| node.options.name.clone());
+        let for_node =
+            ForNode { name: name.as_deref(), mac: node.options.mac, cmdline: &choice.cmdline };
+        if !image.loader.has_payload() {
+            let plan = Plan::without_files(image, for_node)?;
+            node.console.say(&plan.describe());
+            let handover = self.handover(node, image, None);
+            return self.hand_over(node, plan, None, &handover);
+        }
+        let (metainfo, torrent) = torrent::find(&self.sources, image, &mut |refused| {
             console.say(&format!("  passed over: {}", chain(refused)));
         })?;
         let loader_len = loader::check(image, &metainfo, &choice.cmdline)?;
@@ -160,10 +181,80 @@ impl Run {
             self.attempt_count,
         )?;
         let verified = download.finish(node)?;
-        let plan = Plan::new(&verified, &choice.cmdline)?;
+        let plan = Plan::new(&verified, for_node)?;
         node.console.say(&format!("Verified. {}", plan.describe()));
-        download.seed(node, Duration::from_secs(manifest.seed_time_s));
-        self.hand_over(node, plan, download, &image.name)
+        let mut seed = None;
+        if plan.is_root() {
+            seed = Some(self.seed(node, manifest, &verified, &torrent)?);
+        } else {
+            download.seed(node, Duration::from_secs(manifest.seed_time_s));
+        }
+        if let Some(seed) = &mut seed {
+            seed.uploaded_bytes = download.uploaded();
+        }
+        let handover = self.handover(node, image, seed);
+        self.hand_over(node, plan, Some(download), &handover)
+    }
+
+    /// What goes on being seeded under the system.
+    fn seed(
+        &self,
+        node: &Node,
+        manifest: &Manifest,
+        verified: &VerifiedImage,
+        torrent: &[u8],
+    ) -> Result<Seed, Failed> {
+        let path = node.options.root.join("run/boottorrent/seed.torrent");
+        std::fs::write(&path, torrent)
+            .map_err(|error| Failed::internal("cannot keep the torrent", &error))?;
+        Ok(Seed {
+            dir: verified.dir().to_owned(),
+            torrent: path,
+            pex: manifest.discovery.pex,
+            lsd: manifest.discovery.lsd,
+            upload_limit_bytes_per_s: manifest.booted_upload_limit_bytes_per_s,
+            uploaded_bytes: 0,
+        })
+    }
+
+    /// What the process under the system has to know.
+    fn handover(&self, node: &Node, image: &Image, seed: Option<Seed>) -> Handover {
+        let (boot, sequence) = node.boot();
+        Handover {
+            server: node.options.server.as_ref().map(ToString::to_string),
+            node: node.options.mac,
+            boot,
+            // Of the last word of this process and what is tried again of it.
+            sequence: sequence + REPORTS_BETWEEN,
+            machine: node.machine.clone(),
+            image: image.name.clone(),
+            seed,
+            lease_s: self.link.lease_time().map(|time| time.as_secs()),
+        }
+    }
+
+    /// Goes on in the phase 1 of another kernel. Comes back only to say why not.
+    fn change_kernel(
+        &mut self,
+        node: &mut Node,
+        phase1: &Phase1,
+        image: &Image,
+        line: &str,
+    ) -> Result<(), Failed> {
+        let version = phase1.version.as_str();
+        node.console.say(&format!(
+            "{} is for the kernel {version}, this is {}: loading that one.",
+            image.name, node.machine.kernel
+        ));
+        if node.options.then != Then::Load {
+            return Ok(());
+        }
+        other_kernel::load(&self.sources, phase1, image, line)?;
+        node.enter(Stage::Loading { image: image.name.clone() }, &[("kernel", version)]);
+        node.finish_reports(LAST_REPORT_TIMEOUT);
+        let error = loader::kexec::start();
+        self.link.is_down();
+        Err(error.into())
     }
 
     /// The last step. It comes back only if it was not to be done, or to say why it failed.
@@ -171,10 +262,11 @@ impl Run {
         &mut self,
         node: &mut Node,
         plan: Plan,
-        download: Download,
-        image: &ImageName,
+        download: Option<Download>,
+        handover: &Handover,
     ) -> Result<(), Failed> {
-        let uploaded = mib(download.uploaded());
+        let image = &handover.image;
+        let uploaded = mib(download.as_ref().map_or(0, Download::uploaded));
         if node.options.then == Then::Load {
             // What can be refused is refused here, while this node is still a peer and can say so.
             plan.load()?;
@@ -185,7 +277,11 @@ impl Run {
         drop(download);
         match &node.options.then {
             Then::Load => {
-                let error = plan.start();
+                if plan.is_root() {
+                    // The address stays; a socket that is left would be taken for the system's.
+                    self.link.is_down();
+                }
+                let error = plan.start(handover);
                 self.link.is_down();
                 Err(error.into())
             }

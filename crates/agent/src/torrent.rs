@@ -53,7 +53,7 @@ impl Fails for TorrentFailure {
     }
 }
 
-/// The torrent of `image`, from the initramfs or else from the server. What is refused on the way is
+/// The torrent of `image`, and its bytes, from the initramfs or else from the server. What is refused on the way is
 /// told to `refused`.
 ///
 /// # Errors
@@ -62,11 +62,11 @@ pub(crate) fn find(
     sources: &Sources,
     image: &Image,
     refused: &mut dyn FnMut(&TorrentFailure),
-) -> Result<Metainfo, TorrentFailure> {
+) -> Result<(Metainfo, Vec<u8>), TorrentFailure> {
     let path = format!("torrents/{}.torrent", image.name);
     let before = match sources.local(&path, METAINFO_LEN_MAX) {
         Ok(bytes) => match judge(Origin::Initramfs, image, &bytes) {
-            Ok(metainfo) => return Ok(metainfo),
+            Ok(metainfo) => return Ok((metainfo, bytes)),
             Err(error) => Ok(error),
         },
         Err(error) => Err(error),
@@ -78,7 +78,7 @@ pub(crate) fn find(
             if let Ok(error) = before {
                 refused(&error);
             }
-            judge(origin, image, &bytes)
+            judge(origin, image, &bytes).map(|metainfo| (metainfo, bytes))
         }
         (Err(unreachable), Ok(error)) => {
             let errors = vec![unreachable];

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The most bytes of a kernel's version: `struct utsname` has 64 with the NUL.
 pub const VERSION_LEN_MAX: usize = 64;
@@ -106,6 +107,18 @@ pub struct Content {
     pub sha256: [u8; 32],
 }
 
+impl Content {
+    /// That of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { len: bytes.len() as u64, sha256: Sha256::digest(bytes).into() }
+    }
+
+    /// Whether it is that of `bytes`.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        *self == Self::of(bytes)
+    }
+}
+
 impl Phase1 {
     /// Where the server has its kernel, from the root of its web server.
     pub fn vmlinuz_path(&self) -> String {
@@ -121,6 +134,15 @@ impl Phase1 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_known_by_what_is_in_it() {
+        let content = Content::of(b"abc");
+        assert!(content.is(b"abc"));
+        assert!(!content.is(b"abd") && !content.is(b"abcd"));
+        let text = serde_json::to_string(&content).unwrap();
+        assert!(text.starts_with(r#"{"len":3,"sha256":"ba7816bf"#), "{text}");
+    }
 
     #[test]
     fn versions_are_ordered_by_age() {

@@ -9,6 +9,7 @@
 
 pub mod hex;
 pub mod node;
+pub mod nodeset;
 
 pub mod image;
 pub mod kernel;

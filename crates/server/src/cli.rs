@@ -13,6 +13,8 @@ use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
 use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
+use crate::image::{self, ImageCommand};
+use crate::kernel::{self, KernelCommand};
 use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
@@ -54,6 +56,12 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Make images that nodes boot, and keep, change and remove them.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// List, add and remove the kernels that images run on.
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Tell why a node waits or failed, with the timeline of its boot.
     Why(WhyArgs),
     /// Build and show the kernel and initramfs that nodes run first.
@@ -117,6 +125,8 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Image(command) => image::run(&command, lab),
+            Command::Kernel(command) => kernel::run(&command, lab),
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),

@@ -3,6 +3,8 @@
 mod cli;
 mod commands;
 
+mod image;
+mod kernel;
 mod lab;
 mod phase1;
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use boot::LabPublicKey;
+use boot::{KernelVersion, LabPublicKey};
 use clap::{Args, Subcommand};
 use image::phase1::drivers::ALL_NET;
 use image::phase1::{self, Inputs, KernelChoice, Phase1, Progress, Record, firmware};
@@ -96,8 +96,33 @@ pub(crate) fn ensure(
     progress: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Phase1> {
     let inputs = lab_inputs(settings, key)?;
-    let (phase1, _) = phase1::ensure(&inputs, &cache(&settings.dir), progress)?;
     let out = settings.out_dir().join("phase1");
+    ensure_in(&inputs, settings, out, progress)
+}
+
+/// As [`ensure`], of another kernel: one of the lab's, or one that is installed.
+///
+/// # Errors
+/// If there is no such kernel, or something else that goes into it is missing.
+pub(crate) fn ensure_version(
+    settings: &Settings,
+    key: LabPublicKey,
+    version: &KernelVersion,
+    progress: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Phase1> {
+    let kernel = KernelChoice::Installed(version.clone());
+    let inputs = Inputs { kernel, ..lab_inputs(settings, key)? };
+    let out = settings.out_dir().join("phase1").join(version.as_str());
+    ensure_in(&inputs, settings, out, progress)
+}
+
+fn ensure_in(
+    inputs: &Inputs,
+    settings: &Settings,
+    out: PathBuf,
+    progress: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Phase1> {
+    let (phase1, _) = phase1::ensure(inputs, &cache(&settings.dir), progress)?;
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let kernel = place(&phase1.kernel, &out)?;
     let initramfs = place(&phase1.initramfs, &out)?;
@@ -221,7 +246,7 @@ fn kernel_choice(text: Option<&str>, base: &Path) -> anyhow::Result<KernelChoice
     })
 }
 
-fn cache(dir: &Path) -> PathBuf {
+pub(crate) fn cache(dir: &Path) -> PathBuf {
     dir.join("state/phase1")
 }
 

@@ -208,3 +208,11 @@ pub(crate) fn print(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
+
+/// What a command that shows nothing on its way has done, as a sentence or as an object.
+pub(crate) fn tell(format: OutputFormat, text: &str, event: &Value) {
+    match format {
+        OutputFormat::Text => print(text),
+        OutputFormat::Json => print(&event.to_string()),
+    }
+}

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
-use boot::Arch;
+use boot::{Arch, KernelVersion};
 use clap::Args;
 use dhcp::LabId;
 use image::boot_program::{self, Family};
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::OutputFormat;
 use crate::lab::config::SERVER_FILE;
+use crate::lab::phase1s::{Phase1Files, Shelf};
 use crate::lab::publisher::{Hashing, Publisher};
 use crate::lab::settings::{Access, BootProgram, Settings};
 use crate::lab::watch::{self, Watcher};
@@ -122,8 +123,15 @@ fn prepare(lab: &Path, args: &StartArgs) -> anyhow::Result<(Prepared, Publisher)
     }
     wipe_out(&lab.settings).context("cannot empty the folder out/")?;
     let mut console = Console::new(args.output);
-    let boot_files = boot_files(&lab.settings, args.phase1.as_deref(), &mut console)?;
-    let mut publisher = Publisher::new(lab.settings.dir())?;
+    let (boot_files, own) = boot_files(&lab.settings, args.phase1.as_deref(), &mut console)?;
+    let publisher = Publisher::new(lab.settings.dir())?;
+    let key = publisher.key().public();
+    let build = move |settings: &Settings, version: &KernelVersion| {
+        tracing::info!(target: "START", "phase 1 for the kernel {version}");
+        let phase1 = phase1::ensure_version(settings, key, version, &mut |_| {})?;
+        Phase1Files::of(&phase1)
+    };
+    let mut publisher = publisher.with_phase1(Shelf::new(own, Box::new(build)));
     let id = boot::hex::decode(&publisher.key().public().id().to_string()).unwrap_or_default();
     let console = Mutex::new(console);
     let outcome = publisher.publish(lab, &|hashing: Hashing<'_>| {
@@ -135,25 +143,31 @@ fn prepare(lab: &Path, args: &StartArgs) -> anyhow::Result<(Prepared, Publisher)
     Ok((Prepared { publication, boot_files, lab: LabId(id) }, publisher))
 }
 
-/// What nodes boot from, before there is an image; phase 1 is built if it is not there.
+/// What nodes boot from, before there is an image, and the lab's own phase 1 as far as its kernel is
+/// known; it is built if it is not there.
 fn boot_files(
     settings: &Settings,
     phase1: Option<&Path>,
     console: &mut Console,
-) -> anyhow::Result<BootFiles> {
-    let (kernel, initramfs) = match phase1 {
-        Some(folder) => (folder.join("vmlinuz"), folder.join("initramfs.img")),
+) -> anyhow::Result<(BootFiles, Option<Phase1Files>)> {
+    let (kernel, initramfs, own) = match phase1 {
+        Some(folder) => {
+            let own = image::phase1::open(folder);
+            let own = own.and_then(|phase1| Phase1Files::of(&phase1).ok());
+            (folder.join("vmlinuz"), folder.join("initramfs.img"), own)
+        }
         None => {
             let key = lab::key::load(settings.dir())?.public();
             let phase1 = phase1::ensure(settings, key, &mut |progress| {
                 let step = progress.step.as_str();
                 console.hashing(step, "phase 1", progress.done, progress.total);
             })?;
-            (phase1.kernel, phase1.initramfs)
+            let own = Phase1Files::of(&phase1).map_err(anyhow::Error::from_boxed)?;
+            (phase1.kernel, phase1.initramfs, Some(own))
         }
     };
     let programs = programs(settings)?;
-    Ok(BootFiles { kernel, initramfs, arch: Arch::X86_64, programs })
+    Ok((BootFiles { kernel, initramfs, arch: Arch::X86_64, programs }, own))
 }
 
 /// The boot programs that firmware asks for. Without TFTP they are for firmware that boots by HTTP,

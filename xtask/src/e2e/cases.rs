@@ -3,7 +3,10 @@
 mod altered;
 mod fallback;
 mod harness;
+mod images;
 mod limits;
+mod livenet;
+mod nfs;
 mod poweroff;
 mod proxy;
 mod room;
@@ -62,6 +65,16 @@ pub(super) const ALL: &[Case] = &[
         run: survival::run,
     },
     Case {
+        name: "livenet",
+        what: "a node runs a root in memory and seeds under it: another boots with the server stopped",
+        run: livenet::run,
+    },
+    Case {
+        name: "nfs",
+        what: "a node's root is its own folder on an NFS server; an assigned image runs on its own kernel",
+        run: nfs::run,
+    },
+    Case {
         name: "fallback",
         what: "no tracker and no peer can be reached: the image comes by HTTP",
         run: fallback::run,
@@ -75,6 +88,11 @@ pub(super) const ALL: &[Case] = &[
         name: "altered",
         what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
         run: altered::run,
+    },
+    Case {
+        name: "images",
+        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
+        run: images::run,
     },
     Case {
         name: "limits",

@@ -171,6 +171,11 @@ impl<'a> Server<'a> {
             .map_or_else(|| "the server does not run".to_owned(), Process::log_tail)
     }
 
+    /// All that it has logged since it was started.
+    pub(crate) fn log(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, Process::log)
+    }
+
     /// A command of our program on this lab; its output.
     pub(crate) fn run(&self, args: &[&str]) -> Result<String> {
         let (program, dir) =
@@ -245,7 +250,7 @@ pub(crate) fn prepare_phase1(dir: &Path) -> Result<()> {
 }
 
 /// Runs our program here; what it says goes to standard error.
-fn ours(args: &[&OsStr]) -> Result<()> {
+pub(super) fn ours(args: &[&OsStr]) -> Result<()> {
     let mut command = Command::new(release_binary()?);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().context("running boottorrent")?;

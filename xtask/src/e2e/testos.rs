@@ -44,6 +44,10 @@ impl Kernel {
         Ok(Self { release })
     }
 
+    pub(crate) fn release(&self) -> &str {
+        &self.release
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/boot").join(format!("vmlinuz-{}", self.release))
     }
@@ -128,6 +132,53 @@ impl TestOs {
         &self.initrd
     }
 
+    /// Makes the folder of an image of it whose root is a squashfs that phase 1's kernel runs, `name`
+    /// under `oss`, with ballast as in [`Self::install`].
+    pub(crate) fn install_live(
+        &self,
+        oss: &Path,
+        name: &str,
+        ballast_len: u64,
+        keys: &str,
+    ) -> Result<()> {
+        let dir = oss.join(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let tree = self.live_tree()?;
+        let mut command = Command::new("mksquashfs");
+        command.arg(&tree).arg(dir.join("squashfs.img"));
+        command.args(["-noappend", "-quiet", "-no-progress", "-all-root", "-comp", "zstd"]);
+        let out = command.stdin(Stdio::null()).output().context("running mksquashfs")?;
+        ensure!(
+            out.status.success(),
+            "mksquashfs: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+        if ballast_len > 0 {
+            Image::create(&dir, ballast_len)?;
+        }
+        let config = format!(
+            "dispname: Live system {name}\nmethod: livenet\nrootfs: squashfs.img\n\
+             cmdline: testos={name}\n{keys}"
+        );
+        write(&dir.join("config.yaml"), &config)
+    }
+
+    /// The root of the test system that runs on phase 1's kernel, as a folder.
+    pub(crate) fn live_tree(&self) -> Result<PathBuf> {
+        let tree = self.initrd.with_file_name("live-testos");
+        if tree.exists() {
+            std::fs::remove_dir_all(&tree)
+                .with_context(|| format!("removing {}", tree.display()))?;
+        }
+        for name in ["bin", "dev", "etc", "proc", "run", "sbin", "sys", "tmp"] {
+            std::fs::create_dir_all(tree.join(name))?;
+        }
+        copy(Path::new(BUSYBOX), &tree.join("bin/busybox"))?;
+        write_program(&tree.join("sbin/init"), LIVE_INIT)?;
+        write_program(&tree.join("bin/lease"), LEASE)?;
+        Ok(tree)
+    }
+
     /// Makes the folder of an image of it, `name` under `oss`; `ballast_len` bytes that nothing can
     /// compress make its download longer.
     pub(crate) fn install(&self, oss: &Path, name: &str, ballast_len: u64) -> Result<()> {
@@ -205,6 +256,28 @@ for path in /sys/class/net/*; do
 done
 name=$(sed 's/.*testos=\([^ ]*\).*/\1/' /proc/cmdline)
 echo "BOOTTORRENT-TEST-OS ready $name"
+while :; do sleep 3600; done
+"#;
+
+/// PID 1 of a root on phase 1's kernel. It says what it was started with, takes the interface over as
+/// a system does, and writes into its root.
+const LIVE_INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+echo "LIVE pid $$ root $(sed -n 's/^[^ ]* \/ \([^ ]*\) .*/\1/p' /proc/mounts | tail -1)"
+echo "LIVE signals $(sed -n 's/^Sig\(Blk\|Ign\):.*[^0]$/\1 not empty/p' /proc/self/status)"
+echo "LIVE files $(ls /proc/1/fd | tr '\n' ' ')"
+echo "LIVE name $(hostname)"
+echo "LIVE seed $(ps -o args | grep -c '^@boottorrent-agent')"
+echo "LIVE initramfs $(sed -n 's/^rootfs.*//p' /proc/mounts | wc -l)"
+echo written >/written && echo "LIVE $(cat /written)"
+for path in /sys/class/net/*; do
+    [ -e "$path/device" ] || continue
+    udhcpc -i "${path##*/}" -n -q -t 20 -T 2 -s /bin/lease
+done
+name=$(sed 's/.*testos=\([^ ]*\).*/\1/' /proc/cmdline)
+echo "BOOTTORRENT-TEST-OS ready $name"
+echo "LIVE uptime $(cut -d ' ' -f 1 /proc/uptime)"
 while :; do sleep 3600; done
 "#;
 

@@ -3,7 +3,7 @@
 //! `kexec_file_load` takes files, not memory, so that a kernel that insists on signatures can check
 //! them itself (Secure Boot): the same call works with and without.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -114,34 +114,46 @@ impl Plan {
 
     pub(super) fn load(&self) -> Result<(), LoadFailure> {
         self.kernel.0.check_unchanged()?;
-        let (initrd, flags) = match &self.initrd {
-            Some(initrd) => (initrd.fd().as_raw_fd(), 0),
-            None => (-1, libc::KEXEC_FILE_NO_INITRAMFS),
-        };
-        let cmdline = self.cmdline.as_bytes_with_nul();
-        // SAFETY: the descriptors are open for the time of the call, and the kernel reads
-        // `cmdline.len()` bytes from `cmdline`, the last of them NUL as it demands.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_kexec_file_load,
-                libc::c_long::from(self.kernel.0.as_fd().as_raw_fd()),
-                libc::c_long::from(initrd),
-                cmdline.len(),
-                cmdline.as_ptr(),
-                libc::c_long::from(flags),
-            )
-        };
-        if result == 0 {
-            return Ok(());
-        }
-        let source = io::Error::last_os_error();
-        let hint = hint(source.raw_os_error().unwrap_or(0));
-        Err(LoadFailure::Refused { source, hint })
+        load_files(self.kernel.0.as_fd(), self.initrd.as_ref().map(Initrd::fd), &self.cmdline)
     }
 }
 
+/// Gives a kernel to the running one; [`start`] starts it.
+///
+/// # Errors
+/// If that refuses it.
+pub(crate) fn load_files(
+    kernel: BorrowedFd<'_>,
+    initrd: Option<BorrowedFd<'_>>,
+    cmdline: &CStr,
+) -> Result<(), LoadFailure> {
+    let (initrd, flags) = match initrd {
+        Some(initrd) => (initrd.as_raw_fd(), 0),
+        None => (-1, libc::KEXEC_FILE_NO_INITRAMFS),
+    };
+    let cmdline = cmdline.to_bytes_with_nul();
+    // SAFETY: the descriptors are open for the time of the call, and the kernel reads
+    // `cmdline.len()` bytes from `cmdline`, the last of them NUL as it demands.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            libc::c_long::from(kernel.as_raw_fd()),
+            libc::c_long::from(initrd),
+            cmdline.len(),
+            cmdline.as_ptr(),
+            libc::c_long::from(flags),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    let hint = hint(source.raw_os_error().unwrap_or(0));
+    Err(LoadFailure::Refused { source, hint })
+}
+
 /// Starts what was loaded. It comes back only to say why not.
-pub(super) fn start() -> LoadFailure {
+pub(crate) fn start() -> LoadFailure {
     rustix::fs::sync();
     // A card that goes on writing what it receives to where a driver once wanted it would write into
     // the new kernel.
@@ -166,10 +178,22 @@ fn join(files: &[(FileHandle, u64)]) -> io::Result<(OwnedFd, u64)> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    // The kernel refuses to load a file that somebody could still write to.
-    let path = format!("/proc/self/fd/{}", out.as_raw_fd());
-    let readable = File::open(path)?;
-    Ok((readable.into(), len))
+    Ok((readable(&out)?, len))
+}
+
+/// Bytes as a file in memory.
+///
+/// # Errors
+/// If there is no memory.
+pub(crate) fn in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    readable(&file)
+}
+
+/// The same file to be read only: the kernel refuses to load one that somebody could still write to.
+fn readable(file: &File) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
 }
 
 const fn len_to_align(len: u64) -> usize {

@@ -2,7 +2,8 @@
 //! [`VerifiedImage`], which only a complete download can make.
 
 mod exec;
-mod kexec;
+pub(crate) mod kexec;
+mod root;
 mod words;
 
 use std::io;
@@ -13,6 +14,8 @@ use boot::{Failure, Image, ImagePath, Loader};
 use torrent::metainfo::Metainfo;
 use torrent_io::storage::StorageError;
 
+pub(crate) use self::root::ForNode;
+use crate::booted::Handover;
 use crate::download::VerifiedImage;
 use crate::failed::Fails;
 use crate::memory;
@@ -75,6 +78,20 @@ pub(crate) enum LoadFailure {
     /// Everything was ready, and nothing happened.
     #[error("the new kernel was loaded, and the old one does not start it")]
     NotStarted(#[source] io::Error),
+    /// A root cannot be mounted or entered.
+    #[error("{what}: {source}{}", root_hint(source))]
+    Root {
+        /// What of it.
+        what: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Nothing in the root can be its first process.
+    #[error("the root has no program that could be its init: there is none of {tried}")]
+    NoInit {
+        /// What was looked for.
+        tried: String,
+    },
     /// The program cannot be run.
     #[error("`{path}` cannot be run")]
     Exec {
@@ -95,9 +112,25 @@ impl Fails for LoadFailure {
             | Self::Refused { .. }
             | Self::NotStarted(_) => Failure::KernelRefused,
             Self::Args { .. } | Self::Exec { .. } => Failure::LoaderFailed,
+            Self::Root { .. } => Failure::RootRefused,
+            Self::NoInit { .. } => Failure::NoInit,
             Self::Storage(_) => Failure::ImageAltered,
             Self::Initrd(_) => Failure::NotEnoughMemory,
         }
+    }
+}
+
+/// What an error of a mount means on a node.
+fn root_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENODEV) => ": the running kernel does not know this file system",
+        Some(libc::EINVAL) => ": it is damaged, of another kind, or an option is not known",
+        Some(libc::EACCES | libc::EPERM) => ": the server does not let this node mount it",
+        Some(libc::ETIMEDOUT | libc::ECONNREFUSED | libc::EHOSTUNREACH) => {
+            ": nothing answers there"
+        }
+        Some(libc::ENOENT) => ": there is nothing of this name",
+        _ => "",
     }
 }
 
@@ -124,7 +157,11 @@ pub(crate) fn check(image: &Image, metainfo: &Metainfo, cmdline: &str) -> Result
             len(bin).map(|_| 0)
         }
         Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: image.name.to_string() }),
-        Loader::Livenet { .. } | Loader::Nfs { .. } | Loader::Unknown => {
+        Loader::Livenet { rootfs, cmdline: of_image, .. } => {
+            root::words(of_image, cmdline)?;
+            len(rootfs).map(|_| memory::OVERLAY_HEADROOM)
+        }
+        Loader::Nfs { .. } | Loader::Unknown => {
             Err(LoadFailure::UnknownLoader { image: image.name.to_string() })
         }
     }
@@ -137,6 +174,8 @@ pub(crate) enum Plan {
     Kexec(kexec::Plan),
     /// As a program.
     Exec(exec::Plan),
+    /// As a root on the running kernel.
+    Root(root::Plan),
 }
 
 impl Plan {
@@ -144,7 +183,8 @@ impl Plan {
     ///
     /// # Errors
     /// If something that it needs is missing.
-    pub(crate) fn new(image: &VerifiedImage, cmdline: &str) -> Result<Self, LoadFailure> {
+    pub(crate) fn new(image: &VerifiedImage, node: ForNode<'_>) -> Result<Self, LoadFailure> {
+        let cmdline = node.cmdline;
         let name = || image.image().name.to_string();
         match &image.image().loader {
             Loader::Kexec { kernel, initrds, cmdline: of_image } => {
@@ -153,10 +193,31 @@ impl Plan {
             }
             Loader::Exec { bin, args } => Ok(Self::Exec(exec::Plan::new(image, bin, args)?)),
             Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: name() }),
-            Loader::Livenet { .. } | Loader::Nfs { .. } | Loader::Unknown => {
+            Loader::Livenet { rootfs, cmdline, .. } => {
+                Ok(Self::Root(root::Plan::in_memory(image, rootfs, cmdline, node)?))
+            }
+            Loader::Nfs { .. } | Loader::Unknown => {
                 Err(LoadFailure::UnknownLoader { image: name() })
             }
         }
+    }
+
+    /// Makes an image without files ready.
+    ///
+    /// # Errors
+    /// If it is none, or its command line is too long.
+    pub(crate) fn without_files(image: &Image, node: ForNode<'_>) -> Result<Self, LoadFailure> {
+        match &image.loader {
+            Loader::Nfs { root, options, cmdline, .. } => {
+                Ok(Self::Root(root::Plan::elsewhere(root, options, cmdline, node)?))
+            }
+            _ => Err(LoadFailure::UnknownLoader { image: image.name.to_string() }),
+        }
+    }
+
+    /// Whether it is a root on the running kernel, under which this node goes on seeding.
+    pub(crate) const fn is_root(&self) -> bool {
+        matches!(self, Self::Root(_))
     }
 
     /// What will be run, in one line for people.
@@ -164,6 +225,7 @@ impl Plan {
         match self {
             Self::Kexec(plan) => plan.describe(),
             Self::Exec(plan) => plan.describe(),
+            Self::Root(plan) => plan.describe(),
         }
     }
 
@@ -175,6 +237,7 @@ impl Plan {
         match self {
             Self::Kexec(plan) => plan.save(folder),
             Self::Exec(plan) => std::fs::write(folder.join("program"), plan.describe()),
+            Self::Root(plan) => std::fs::write(folder.join("root"), plan.describe()),
         }
     }
 
@@ -186,14 +249,16 @@ impl Plan {
         match self {
             Self::Kexec(plan) => plan.load(),
             Self::Exec(plan) => plan.make_executable(),
+            Self::Root(plan) => plan.load(),
         }
     }
 
     /// The end of this program. It comes back only to say why not.
-    pub(crate) fn start(self) -> LoadFailure {
+    pub(crate) fn start(self, handover: &Handover) -> LoadFailure {
         match self {
             Self::Kexec(_) => kexec::start(),
             Self::Exec(plan) => plan.start(),
+            Self::Root(plan) => plan.start(handover),
         }
     }
 }

@@ -88,6 +88,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("USB itself", &["xhci_pci", "ehci_pci", "ohci_pci", "uhci_hcd"]),
     ("keyboards", &["usbhid", "hid_generic", "atkbd", "i8042"]),
     ("images: squashfs under an overlay", &["squashfs", "overlay", "loop"]),
+    ("images whose root a server has", &["nfs", "nfsv4"]),
     ("what the agent opens", &["af_packet", "unix", "ipv6", "efivarfs"]),
     ("networks with VLANs, bonded ports", &["8021q", "bonding"]),
 ];

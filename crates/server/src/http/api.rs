@@ -97,6 +97,7 @@ async fn reports(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("not a report: {error}")),
     };
     site.0.counters.reports.fetch_add(1, Ordering::Relaxed);
+    site.0.next.reported(report.node);
     site.0.fleet.tell(&Event::Reported { address: source.v4(), report: Box::new(report) });
     json(&report::Answer { manifest_serial: site.live().offer.serial })
 }

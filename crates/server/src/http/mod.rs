@@ -8,6 +8,7 @@
 mod about;
 mod access;
 mod api;
+mod boots;
 mod dashboard;
 mod feed;
 mod files;
@@ -33,6 +34,7 @@ use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
 pub(crate) use about::About;
+pub(crate) use boots::{Boots, NextBoot, NextBoots};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
@@ -57,6 +59,7 @@ pub(crate) struct Site(Arc<Inner>);
 struct Inner {
     live: RwLock<Arc<Live>>,
     fleet: SharedFleet,
+    next: NextBoots,
     counters: Counters,
     feed: Feed,
     is_ready: AtomicBool,
@@ -82,10 +85,11 @@ pub(crate) struct HttpCounts {
 }
 
 impl Site {
-    pub(crate) fn new(live: Live, fleet: SharedFleet, about: About) -> Self {
+    pub(crate) fn new(live: Live, fleet: SharedFleet, next: NextBoots, about: About) -> Self {
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             fleet,
+            next,
             counters: Counters::default(),
             feed: Feed::default(),
             is_ready: AtomicBool::new(false),
@@ -199,7 +203,8 @@ async fn boot_script(
         let fleet = site.0.fleet.lock();
         name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
     }
-    match script::render(&site.live().script, asked.as_ref(), name.as_deref()) {
+    let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
+    match script::render(&site.live().script, asked.as_ref(), name.as_deref(), next.as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

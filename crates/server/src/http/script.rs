@@ -7,6 +7,7 @@ use boot::{Arch, Firmware, Mac};
 use minijinja::{Environment, UndefinedBehavior, context};
 use percent_encoding::percent_decode_str;
 
+use super::boots::{Boot, Boots, NextBoot};
 use crate::fleet::ScriptAsked;
 
 /// The most characters of a query that are looked at: four fields of an address, a UUID and two
@@ -26,6 +27,8 @@ pub(crate) struct ScriptSettings {
     pub(crate) cmdline: String,
     /// What phase 1 was built for.
     pub(crate) arch: Arch,
+    /// What differs between nodes.
+    pub(crate) boots: Boots,
 }
 
 /// A query that no script of ours sends.
@@ -82,6 +85,7 @@ pub(crate) fn render(
     settings: &ScriptSettings,
     asked: Option<&ScriptAsked>,
     name: Option<&str>,
+    next: Option<&NextBoot>,
 ) -> Result<String, minijinja::Error> {
     let base = settings.base.as_str();
     let chain = format!("chain --replace {base}/boot.ipxe?{ASK}");
@@ -98,10 +102,19 @@ pub(crate) fn render(
             templates.render_str(include_str!("other.ipxe.j2"), context! { chain, reason });
         return whole(script);
     }
-    // One line, whatever the configuration says.
-    let cmdline = settings.cmdline.split_whitespace().collect::<Vec<_>>().join(" ");
     let mac = asked.mac.to_string();
-    let known = context! { base, chain, mac, name, cmdline };
+    let boot = match settings.boots.of_node(asked.mac, next) {
+        Boot::Disk => {
+            let known = context! { mac, name, chain };
+            return whole(templates.render_str(include_str!("disk.ipxe.j2"), known));
+        }
+        Boot::Phase1(boot) => boot,
+    };
+    // One line, whatever the configuration says.
+    let lines = [settings.cmdline.as_str(), &boot.cmdline];
+    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+    let (cmdline, folder) = (words.join(" "), &boot.folder);
+    let known = context! { base, chain, mac, name, cmdline, folder };
     whole(templates.render_str(include_str!("boot.ipxe.j2"), known))
 }
 
@@ -119,12 +132,13 @@ mod tests {
             base: "http://192.168.1.1:8080".to_owned(),
             cmdline: "console=tty0  console=ttyS0,115200\n".to_owned(),
             arch: Arch::X86_64,
+            boots: Boots::default(),
         }
     }
 
     fn check(query: &str, name: Option<&str>, expect: &str) {
         let asked = parse(query).unwrap();
-        let script = render(&settings(), asked.as_ref(), name).unwrap();
+        let script = render(&settings(), asked.as_ref(), name, None).unwrap();
         assert_eq!(script, expect, "{query}");
     }
 
@@ -157,9 +171,21 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
     #[test]
     fn a_node_that_has_a_name_reads_it_on_its_screen() {
         let asked = parse("mac=525400123456").unwrap();
-        let script = render(&settings(), asked.as_ref(), Some("c001")).unwrap();
+        let script = render(&settings(), asked.as_ref(), Some("c001"), None).unwrap();
         assert!(script.contains("# BootTorrent: phase 1 for 52:54:00:12:34:56 (c001).\n"));
+        assert!(script.contains(" boottorrent.node=c001 "));
         assert!(script.contains("\necho BootTorrent: c001 loads phase 1 from"));
+    }
+
+    #[test]
+    fn a_node_that_is_to_boot_from_its_disk_loads_nothing() {
+        let asked = parse("mac=525400123456").unwrap();
+        let script = render(&settings(), asked.as_ref(), None, Some(&NextBoot::Disk)).unwrap();
+        assert!(
+            script.contains("\nsanboot --no-describe --drive 0x80 || goto failed\n"),
+            "{script}"
+        );
+        assert!(!script.contains("vmlinuz"), "{script}");
     }
 
     #[test]
@@ -222,7 +248,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         }
         let hostile = "mac=525400123456&uuid=%0Ashell&arch=%0Ashell&platform=%0Ashell&name=shell";
         let asked = parse(hostile).unwrap();
-        let script = render(&settings(), asked.as_ref(), None).unwrap();
+        let script = render(&settings(), asked.as_ref(), None, None).unwrap();
         assert!(!script.contains("shell"), "{script}");
     }
 
@@ -230,7 +256,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         #[test]
         fn a_script_has_the_lines_of_its_template(query in ".{0,80}", mac in "([0-9a-f%]{12}|.{0,20})") {
             if let Ok(Some(asked)) = parse(&format!("mac={mac}&{query}")) {
-                let script = render(&settings(), Some(&asked), None).unwrap();
+                let script = render(&settings(), Some(&asked), None, None).unwrap();
                 assert!(matches!(script.lines().count(), 7 | 14));
             }
         }

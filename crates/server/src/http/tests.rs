@@ -44,9 +44,11 @@ impl Test {
             base: "http://10.0.0.1:8080".to_owned(),
             cmdline: String::new(),
             arch: Arch::X86_64,
+            boots: Boots::default(),
         };
         let fleet = SharedFleet::new(Fleet::default());
-        Self { lab, site: Site::new(Live { offer, script }, fleet, About::for_tests()) }
+        let live = Live { offer, script };
+        Self { lab, site: Site::new(live, fleet, NextBoots::default(), About::for_tests()) }
     }
 
     async fn ask(&self, method: Method, path: &str, body: &str) -> (u16, HeaderMap, String) {

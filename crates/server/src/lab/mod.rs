@@ -5,7 +5,9 @@
 //! changed.
 
 pub(crate) mod config;
+pub(crate) mod edit;
 pub(crate) mod key;
+pub(crate) mod phase1s;
 pub(crate) mod problem;
 pub(crate) mod publication;
 pub(crate) mod publisher;

@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 
 use boot::manifest::{Assignment, Discovery, ManifestError, Menu};
-use boot::{Image, ImageName, LabKey, Manifest};
+use boot::{Image, ImageName, LabKey, Manifest, Phase1};
 
 use super::Lab;
+use super::phase1s::Phase1Files;
 use super::settings::Settings;
 
 /// What is published of a lab at one moment.
@@ -25,6 +26,8 @@ pub(crate) struct Publication {
     pub(crate) archive: Vec<u8>,
     /// The .torrent file of each image, in the order of the manifest.
     pub(crate) torrents: Vec<(ImageName, Vec<u8>)>,
+    /// What nodes run first; the lab's own is the first.
+    pub(crate) phase1: Vec<Phase1Files>,
 }
 
 /// Why nothing can be published.
@@ -39,7 +42,12 @@ pub(crate) enum AssembleError {
 }
 
 /// The manifest of a lab with these images.
-pub(crate) fn manifest(settings: &Settings, images: Vec<Image>, serial: u64) -> Manifest {
+pub(crate) fn manifest(
+    settings: &Settings,
+    images: Vec<Image>,
+    phase1: Vec<Phase1>,
+    serial: u64,
+) -> Manifest {
     let assigned = settings.nodes.iter().filter_map(|node| {
         let default = || settings.menu.default.clone();
         // A command line alone is for whatever it boots: without a menu, that is the default.
@@ -61,7 +69,7 @@ pub(crate) fn manifest(settings: &Settings, images: Vec<Image>, serial: u64) -> 
         seed_time_s: settings.seed_time.as_secs(),
         discovery: Discovery { lsd: settings.seeding.lsd, pex: settings.seeding.pex },
         images,
-        phase1: vec![],
+        phase1,
         booted_upload_limit_bytes_per_s: settings.seeding.booted_upload_limit_bytes_per_s,
         assignments: assigned.collect(),
     }
@@ -72,13 +80,14 @@ pub(crate) fn assemble(
     lab: &Lab,
     manifest: Manifest,
     torrents: Vec<(ImageName, Vec<u8>)>,
+    phase1: Vec<Phase1Files>,
     key: &LabKey,
 ) -> Result<Publication, AssembleError> {
     let (manifest_bytes, signature) = manifest.sign(key)?;
     let signature = signature.to_string();
     let archive = archive(&manifest_bytes, &signature, &torrents)?;
     let settings = lab.settings.clone();
-    Ok(Publication { settings, manifest, manifest_bytes, signature, archive, torrents })
+    Ok(Publication { settings, manifest, manifest_bytes, signature, archive, torrents, phase1 })
 }
 
 /// Where the agent looks for it in its initramfs.

@@ -16,6 +16,7 @@ use torrent_io::create::{CreateError, Options, create_with};
 use super::config::ImageConfig;
 use super::hashes::Hashes;
 use super::key::{self, KeyError};
+use super::phase1s::{NoPhase1, Shelf};
 use super::publication::{self, AssembleError, Publication};
 use super::scan::{Scan, is_part_of_image};
 use super::serial::Serials;
@@ -50,6 +51,8 @@ pub(crate) enum PublishError {
     #[error("the torrent of the image `{0}` cannot be read back")]
     Metainfo(ImageName),
     #[error(transparent)]
+    Phase1(#[from] NoPhase1),
+    #[error(transparent)]
     Assemble(#[from] AssembleError),
     #[error("cannot write to {}", path.display())]
     Out { path: PathBuf, source: std::io::Error },
@@ -62,6 +65,7 @@ pub(crate) struct Publisher {
     key: LabKey,
     hashes: Hashes,
     serials: Serials,
+    shelf: Shelf,
     /// The last.
     current: Option<Arc<Publication>>,
     /// What lay in the lab when it was read for that.
@@ -92,10 +96,16 @@ impl Publisher {
             key,
             hashes,
             serials,
+            shelf: Shelf::default(),
             current: None,
             seen: Scan::default(),
             stop: Arc::default(),
         })
+    }
+
+    /// With what nodes run first.
+    pub(crate) fn with_phase1(self, shelf: Shelf) -> Self {
+        Self { shelf, ..self }
     }
 
     /// The lab's key.
@@ -143,9 +153,13 @@ impl Publisher {
             torrents.extend(bytes.map(|bytes| (image.name.clone(), bytes)));
             images.push(described);
         }
+        let phase1 = self.shelf.for_images(&lab)?;
+        let described: Vec<_> = phase1.iter().map(|files| files.described.clone()).collect();
+        let manifest = |serial| {
+            publication::manifest(&lab.settings, images.clone(), described.clone(), serial)
+        };
         if let Some(current) = &self.current {
-            let serial = current.manifest.serial;
-            let same = publication::manifest(&lab.settings, images.clone(), serial);
+            let same = manifest(current.manifest.serial);
             if same == current.manifest
                 && torrents == current.torrents
                 && lab.settings == current.settings
@@ -166,8 +180,8 @@ impl Publisher {
             .collect();
         self.hashes.retain(&folders);
         let serial = self.serials.next(SystemTime::now())?;
-        let manifest = publication::manifest(&lab.settings, images, serial);
-        let publication = publication::assemble(&lab, manifest, torrents, &self.key)?;
+        let manifest = manifest(serial);
+        let publication = publication::assemble(&lab, manifest, torrents, phase1, &self.key)?;
         let out = lab.settings.out_dir();
         publication.write(&out).map_err(|source| PublishError::Out { path: out, source })?;
         let publication = Arc::new(publication);

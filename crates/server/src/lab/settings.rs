@@ -213,6 +213,8 @@ pub(crate) struct NodeSettings {
     pub(crate) image: Option<ImageName>,
     /// Added to the image's command line: its group's, then its own.
     pub(crate) cmdline: String,
+    /// It is left to its disk, whatever its image is.
+    pub(crate) disk: bool,
 }
 
 impl Settings {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use boot::Mac;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,12 +25,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::lock::{Holder, Lock};
+use crate::http::NextBoot;
 use crate::state::FOLDER;
 
 const FILE: &str = "control.sock";
 
-/// The longest request: a word and a node's name.
-const REQUEST_LEN_MAX: u64 = 4 << 10;
+/// The longest request: the Ethernet addresses of 50,000 nodes.
+const REQUEST_LEN_MAX: u64 = 2 << 20;
 
 /// The longest answer that a command reads: 10,000 nodes of 1 KiB are 10 MiB.
 const ANSWER_LEN_MAX: u64 = 256 << 20;
@@ -58,6 +60,8 @@ pub(crate) enum Request {
     Status,
     /// All about one node, by its name or Ethernet address.
     Node { which: String },
+    /// What these nodes boot the next time, and then no more.
+    NextBoot { nodes: Vec<Mac>, boot: NextBoot },
 }
 
 /// What it is told.

@@ -9,7 +9,7 @@ use boot::{Arch, ImageName, Manifest};
 use torrent::metainfo::Metainfo;
 
 use super::status::ImageStatus;
-use crate::http::{self, ImageFiles, Live, Offer, ScriptSettings, Served};
+use crate::http::{self, Boots, ImageFiles, Live, Offer, ScriptSettings, Served};
 use crate::lab::publication::Publication;
 use crate::lab::settings::{BootProgram, Settings};
 use crate::tftp::{Root, Source};
@@ -72,6 +72,7 @@ pub(crate) fn make(
         base: settings.http_base(),
         cmdline: settings.phase1.cmdline.clone(),
         arch: boot_files.arch,
+        boots: Boots::of(&published.manifest, settings),
     };
     let statuses = statuses(&published.manifest);
     let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
@@ -91,7 +92,8 @@ fn tftp_root(
     }
     let bytes = |text: String| Source::Bytes(Arc::from(text.into_bytes()));
     // For an iPXE that was told nothing but this server's address.
-    let fallback = http::render_script(script, None, None).context("cannot write boot.ipxe")?;
+    let fallback =
+        http::render_script(script, None, None, None).context("cannot write boot.ipxe")?;
     root.insert("boot.ipxe", bytes(fallback))?;
     if settings.phase1.loader == BootProgram::Pxelinux {
         root.insert("pxelinux.cfg/default", bytes(pxelinux_config(script)))?;
@@ -128,6 +130,10 @@ fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Publication) -> 
     add("/lab.cpio", Served::memory(archive, &version, "application/octet-stream"));
     add("/phase1/vmlinuz", open(&boot_files.kernel)?);
     add("/phase1/initramfs.img", open(&boot_files.initramfs)?);
+    for files in &published.phase1 {
+        add(&files.described.vmlinuz_path(), open(&files.kernel)?);
+        add(&files.described.initramfs_path(), open(&files.initramfs)?);
+    }
     for (name, bytes) in &boot_files.programs {
         let mut hasher = DefaultHasher::new();
         bytes.hash(&mut hasher);

@@ -26,7 +26,7 @@ use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
-use crate::http::{self, About, Site};
+use crate::http::{self, About, NextBoots, Site};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::Settings;
@@ -77,6 +77,15 @@ struct Server {
     history: Arc<Mutex<History>>,
 }
 
+/// What a server has besides what it publishes and its sockets.
+struct Around {
+    fleet: SharedFleet,
+    root: watch::Sender<Arc<Root>>,
+    history: History,
+    news: News,
+    next: NextBoots,
+}
+
 struct Reloading {
     /// Reads what there is, on a thread that may take its time.
     reader: JoinHandle<()>,
@@ -118,12 +127,16 @@ pub(crate) async fn run(
     let nodes = history.load().context("cannot read the history of nodes")?;
     let fleet = SharedFleet::new(Fleet::restore(nodes));
     configure(&fleet, settings);
-    let mut server = Server::begin(prepared, edition, sockets, fleet, root, history, news)?;
+    let next = NextBoots::default();
+    let around = Around { fleet, root, history, news, next: next.clone() };
+    let mut server = Server::begin(prepared, edition, sockets, around)?;
     let (sender, commands) = mpsc::channel(1);
     server.commands = commands;
     let facts = server.facts.clone();
     server.services.spawn(async move {
-        control.serve(move |request| answer(facts.clone(), sender.clone(), request)).await;
+        control
+            .serve(move |request| answer(facts.clone(), sender.clone(), next.clone(), request))
+            .await;
         anyhow!("the control socket failed")
     });
     ready(settings);
@@ -145,11 +158,9 @@ impl Server {
         prepared: Prepared,
         edition: Edition,
         sockets: Sockets,
-        fleet: SharedFleet,
-        root: watch::Sender<Arc<Root>>,
-        history: History,
-        news: News,
+        around: Around,
     ) -> anyhow::Result<Self> {
+        let Around { fleet, root, history, news, next } = around;
         let Prepared { publication, boot_files, lab } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
@@ -169,7 +180,7 @@ impl Server {
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
         facts.publish(&edition);
         let about = about(&facts, &seeding, settings);
-        let site = Site::new(edition.live, fleet.clone(), about);
+        let site = Site::new(edition.live, fleet.clone(), next, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
@@ -421,7 +432,12 @@ fn configure(fleet: &SharedFleet, settings: &Settings) {
     fleet.lock().configure(UnixMs::now(), &known);
 }
 
-async fn answer(facts: Facts, commands: mpsc::Sender<Command>, request: Request) -> Answer {
+async fn answer(
+    facts: Facts,
+    commands: mpsc::Sender<Command>,
+    next: NextBoots,
+    request: Request,
+) -> Answer {
     let wait = async |command: fn(oneshot::Sender<Answer>) -> Command| {
         let (reply, answer) = oneshot::channel();
         let gone = || Answer::Error("the server ends".to_owned());
@@ -435,6 +451,7 @@ async fn answer(facts: Facts, commands: mpsc::Sender<Command>, request: Request)
         Request::Reload => wait(Command::Reload).await,
         Request::Status => facts.report(),
         Request::Node { which } => facts.node(&which),
+        Request::NextBoot { nodes, boot } => Answer::Ok(json!(next.decide(&nodes, &boot))),
     }
 }
 

@@ -71,6 +71,7 @@ fn published(settings: &Settings) -> Publication {
         signature: signature.to_string(),
         archive: b"archive".to_vec(),
         torrents: vec![(name, torrent)],
+        phase1: vec![],
     }
 }
 
@@ -192,6 +193,7 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
         address: None,
         image: None,
         cmdline: String::new(),
+        disk: false,
     }];
     let test = move || {
         let changes = ask(&lab, &Request::Reload).unwrap();

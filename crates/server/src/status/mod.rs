@@ -20,7 +20,7 @@ use crate::progress::print;
 use crate::services::control::{self, ControlError, Request};
 use crate::services::status::Report;
 
-pub(crate) use table::{firmware, nodes, since};
+pub(crate) use table::{Table, firmware, nodes, since};
 
 /// How often `--watch` looks: agents report each second while they download.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -383,6 +383,12 @@ pub(crate) const NODE: &[Key] = &[
     key("group", "group", Optional("none"), "The group whose image and cmdline it has."),
     key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
     key(
+        "boot",
+        "`image` or `disk`",
+        Default("image"),
+        "`disk` leaves it to its own disk: its image is kept for when that is taken back. With iPXE.",
+    ),
+    key(
         "cmdline",
         "text",
         Default(""),

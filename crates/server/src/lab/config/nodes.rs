@@ -9,7 +9,7 @@ use boot::{ImageName, Mac};
 use super::NODES_FILE as FILE;
 use super::keys::{self, Key};
 use super::reader::Reader;
-use super::value::{Cmdline, Found, FromYaml as _, Label, nearest};
+use super::value::{BootFrom, Cmdline, Found, FromYaml as _, Label, nearest};
 use crate::lab::problem::Problems;
 use crate::lab::settings::NodeSettings;
 use crate::lab::yaml::{Entry, Node, Value};
@@ -115,6 +115,7 @@ fn node(
         address: address.map(|address| address.value),
         image: own.or_else(|| group.and_then(|group| group.image.clone())),
         cmdline,
+        disk: matches!(reader.bare("boot"), Some(BootFrom::Disk)),
     })
 }
 

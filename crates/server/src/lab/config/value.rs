@@ -215,6 +215,15 @@ from_text!(BootProgram, "a word", |text| word(
     &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
 ));
 
+/// What a node is left to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BootFrom {
+    Image,
+    Disk,
+}
+
+from_text!(BootFrom, "a word", |text| word(text, &[("image", Self::Image), ("disk", Self::Disk)]));
+
 from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json", Self::Json)]));
 
 from_text!(Access, "a word", |text| word(

@@ -1,14 +1,18 @@
-//! `boottorrent node`: nodes one by one.
+//! `boottorrent node`: nodes one by one, and what they boot.
 
+mod assign;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use boot::Stage;
+use boot::{Stage, nodeset};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::cli::OutputFormat;
 use crate::fleet::{Node, UnixMs};
+use crate::lab::Lab;
 use crate::progress::print;
 use crate::quantity;
 use crate::services::control::{self, Request};
@@ -18,12 +22,19 @@ use crate::status::{self, since};
 pub(crate) enum NodeCommand {
     /// List the nodes that the configuration names or that have been seen.
     List(ListArgs),
+    /// Decide what nodes boot: written into nodes.yaml, and in force at once if the server runs.
+    Assign(assign::AssignArgs),
+    /// Take that back: they boot their group's image, or get the menu.
+    Unassign(assign::UnassignArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// What nodes.yaml has them boot, a line for each image; no server has to run.
+    #[arg(long)]
+    by_image: bool,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
@@ -44,15 +55,45 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
     match command {
         NodeCommand::List(args) => list(args, lab),
         NodeCommand::Show(args) => show(args, lab),
+        NodeCommand::Assign(args) => assign::assign(args, lab),
+        NodeCommand::Unassign(args) => assign::unassign(args, lab),
     }
 }
 
 fn list(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
+    if args.by_image {
+        return by_image(args, lab);
+    }
     let report = status::ask(lab)?;
     match args.output {
         OutputFormat::Json => print(&json!({"nodes": report.nodes}).to_string()),
         OutputFormat::Text => {
             print(status::nodes(&report.nodes, UnixMs::now()).trim_end());
+        }
+    }
+    Ok(())
+}
+
+/// The nodes of nodes.yaml by what they boot.
+fn by_image(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
+    let settings = Lab::open(lab)?.settings;
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for node in &settings.nodes {
+        let what = match (&node.image, node.disk) {
+            (_, true) => "(disk)".to_owned(),
+            (Some(image), false) => image.to_string(),
+            (None, false) => "(menu)".to_owned(),
+        };
+        groups.entry(what).or_default().push(&node.name);
+    }
+    match args.output {
+        OutputFormat::Json => print(&json!({"images": groups}).to_string()),
+        OutputFormat::Text => {
+            let mut table = status::Table::new(["IMAGE", "NODES"]);
+            for (what, names) in groups {
+                table.push([what, nodeset::fold(names)]);
+            }
+            print(table.text().trim_end());
         }
     }
     Ok(())

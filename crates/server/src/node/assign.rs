@@ -1,0 +1,254 @@
+//! `boottorrent node assign` and `unassign`: what nodes boot, written into nodes.yaml and in force at
+//! once if the server runs.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use boot::{ImageName, nodeset};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::cli::OutputFormat;
+use crate::http::NextBoot;
+use crate::lab::config::NODES_FILE;
+use crate::lab::edit::{Change, difference, edit};
+use crate::lab::settings::{NodeSettings, Settings};
+use crate::lab::{self, Lab};
+use crate::progress::print;
+use crate::services::control::{self, ControlError, Request};
+
+/// For a network that takes its time (dracut.cmdline(7)).
+const DHCP_WORDS: &str =
+    "ip=dhcp rd.net.timeout.carrier=30 rd.net.timeout.ifup=60 rd.net.dhcp.retry=4";
+
+#[derive(Debug, Args)]
+pub(crate) struct AssignArgs {
+    /// Nodes of nodes.yaml, such as c001 or c[001-100,105],login1.
+    nodes: String,
+    /// A folder of oss/.
+    #[arg(required_unless_present = "disk", conflicts_with = "disk")]
+    image: Option<ImageName>,
+    /// Leave them to their own disks instead.
+    #[arg(long)]
+    disk: bool,
+    /// For their next boot alone, and not in nodes.yaml: the running server keeps it.
+    #[arg(long)]
+    next_boot_only: bool,
+    /// Words for the command line, in place of those that nodes.yaml has for these nodes.
+    #[arg(long, value_name = "WORDS", conflicts_with = "next_boot_only")]
+    cmdline: Option<String>,
+    /// Add to the command line how the image's initramfs gets on the network: by DHCP, or with each
+    /// node's own `address`.
+    #[arg(long, value_enum, conflicts_with = "next_boot_only")]
+    network: Option<NetworkWords>,
+    /// The gateway for `--network static`; by default `dhcp.router`.
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<Ipv4Addr>,
+    /// The netmask for `--network static`.
+    #[arg(long, value_name = "ADDRESS", default_value = "255.255.255.0")]
+    netmask: Ipv4Addr,
+    /// The interface for `--network static`, as the image's kernel names it; by default the first.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    nic: String,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnassignArgs {
+    /// Nodes of nodes.yaml, such as c001 or c[001-100,105],login1.
+    nodes: String,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkWords {
+    Dhcp,
+    Static,
+}
+
+/// Assigns.
+pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
+    let lab = Lab::open(dir)?;
+    let nodes = find(&args.nodes, &lab.settings)?;
+    if let Some(image) = &args.image
+        && !lab.images.iter().any(|known| known.name == *image)
+    {
+        let known: Vec<&str> = lab.images.iter().map(|image| image.name.as_str()).collect();
+        bail!("there is no image `{image}`: oss/ has {}", known.join(", "));
+    }
+    if args.next_boot_only {
+        return next_boot(args, &nodes, dir);
+    }
+    let before = read(dir)?;
+    let mut after = before.clone();
+    for node in &nodes {
+        let image = args.image.as_ref().map(ImageName::as_str);
+        let cmdline = cmdline(args, node, &lab.settings)?;
+        let mut changes: Vec<Change<'_>> = match image {
+            Some(image) => vec![("image", Some(image)), ("boot", None)],
+            None => vec![("boot", Some("disk"))],
+        };
+        if let Some(cmdline) = &cmdline {
+            changes.push(("cmdline", (!cmdline.is_empty()).then_some(cmdline.as_str())));
+        }
+        after = edit(&after, &node.name, &changes)?;
+    }
+    let what = match &args.image {
+        Some(image) => image.to_string(),
+        None => "their disks".to_owned(),
+    };
+    write(dir, &before, &after, &nodes, &format!("boot {what}"), &args.how)
+}
+
+/// Takes an assignment back: nodes get their group's image, or the menu.
+pub(super) fn unassign(args: &UnassignArgs, dir: &Path) -> anyhow::Result<()> {
+    let lab = Lab::open(dir)?;
+    let nodes = find(&args.nodes, &lab.settings)?;
+    let before = read(dir)?;
+    let mut after = before.clone();
+    for node in &nodes {
+        after = edit(&after, &node.name, &[("image", None), ("boot", None), ("cmdline", None)])?;
+    }
+    write(dir, &before, &after, &nodes, "have nothing assigned", &args.how)
+}
+
+/// The nodes of a set; those that the lab does not know are named, all of them.
+fn find<'a>(set: &str, settings: &'a Settings) -> anyhow::Result<Vec<&'a NodeSettings>> {
+    let names = nodeset::expand(set).with_context(|| format!("`{set}` is no set of nodes"))?;
+    let known: std::collections::BTreeMap<&str, &NodeSettings> =
+        settings.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+    let unknown: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !known.contains_key(name)).collect();
+    ensure!(
+        unknown.is_empty(),
+        "{NODES_FILE} does not name {}: write each there with its `mac`",
+        nodeset::fold(unknown)
+    );
+    Ok(names.iter().filter_map(|name| known.get(name.as_str()).copied()).collect())
+}
+
+/// What the node's command line becomes; none if it stays.
+fn cmdline(
+    args: &AssignArgs,
+    node: &NodeSettings,
+    settings: &Settings,
+) -> anyhow::Result<Option<String>> {
+    let network = match args.network {
+        None => return Ok(args.cmdline.clone()),
+        Some(NetworkWords::Dhcp) => DHCP_WORDS.to_owned(),
+        Some(NetworkWords::Static) => {
+            let address = node.address.with_context(|| {
+                format!(
+                    "{} has no `address` in {NODES_FILE}, which --network static needs",
+                    node.name
+                )
+            })?;
+            let gateway = args.gateway.or(settings.dhcp.router);
+            let gateway = gateway.map_or_else(String::new, |gateway| gateway.to_string());
+            // ip=CLIENT:PEER:GATEWAY:NETMASK:HOSTNAME:INTERFACE:AUTOCONF (dracut.cmdline(7)).
+            format!("ip={address}::{gateway}:{}:{}:{}:none", args.netmask, node.name, args.nic)
+        }
+    };
+    let words = [network.as_str(), args.cmdline.as_deref().unwrap_or_default()];
+    Ok(Some(words.join(" ").trim().to_owned()))
+}
+
+fn next_boot(args: &AssignArgs, nodes: &[&NodeSettings], dir: &Path) -> anyhow::Result<()> {
+    let boot = match &args.image {
+        Some(image) => NextBoot::Image(image.clone()),
+        None => NextBoot::Disk,
+    };
+    let macs = nodes.iter().map(|node| node.mac).collect();
+    control::ask(dir, &Request::NextBoot { nodes: macs, boot })?;
+    say(&args.how, nodes, "take it for their next boot alone", None);
+    Ok(())
+}
+
+fn read(dir: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(dir.join(NODES_FILE)).with_context(|| format!("cannot read {NODES_FILE}"))
+}
+
+/// Shows the change, asks, writes it in one step, and has the server read it.
+fn write(
+    dir: &Path,
+    before: &str,
+    after: &str,
+    nodes: &[&NodeSettings],
+    what: &str,
+    how: &How,
+) -> anyhow::Result<()> {
+    if before == after {
+        say(how, nodes, "are so already", None);
+        return Ok(());
+    }
+    if how.output == OutputFormat::Text {
+        print(difference(before, after).trim_end());
+    }
+    if !how.yes && !agreed()? {
+        bail!("nothing was changed");
+    }
+    let path = dir.join(NODES_FILE);
+    let mut file = tempfile::NamedTempFile::new_in(dir).context("cannot write in the lab")?;
+    file.write_all(after.as_bytes())?;
+    fs::set_permissions(file.path(), fs::metadata(&path)?.permissions())?;
+    file.as_file().sync_all()?;
+    // Whatever the lines look like, the parser has the last word.
+    file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Ok((_, problems)) = lab::check(dir)
+        && problems.has_errors()
+    {
+        fs::write(&path, before).with_context(|| format!("cannot restore {}", path.display()))?;
+        bail!("{NODES_FILE} would have problems, and is as it was:\n{problems}");
+    }
+    let begin = Instant::now();
+    match control::ask(dir, &Request::Reload) {
+        Ok(_) => say(how, nodes, what, Some(begin.elapsed().as_secs_f64())),
+        Err(ControlError::NotRunning { .. } | ControlError::Starting { .. }) => {
+            say(how, nodes, what, None);
+        }
+        Err(error) => return Err(error).context("it is written, but the server has not read it"),
+    }
+    Ok(())
+}
+
+fn agreed() -> anyhow::Result<bool> {
+    ensure!(io::stdin().is_terminal(), "this would change {NODES_FILE}: say so with --yes");
+    let mut out = io::stdout();
+    write!(out, "Change {NODES_FILE} so? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// `in_force_s` is how long the running server took to publish it.
+fn say(how: &How, nodes: &[&NodeSettings], what: &str, in_force_s: Option<f64>) {
+    let set = nodeset::fold(nodes.iter().map(|node| node.name.as_str()));
+    match how.output {
+        OutputFormat::Json => {
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            let value = json!({"nodes": names, "set": set, "what": what, "in_force_s": in_force_s});
+            print(&value.to_string());
+        }
+        OutputFormat::Text => {
+            let after = in_force_s.map(|s| format!("; in force after {s:.2} s"));
+            print(&format!("{set} {what}{}", after.unwrap_or_default()));
+        }
+    }
+}
