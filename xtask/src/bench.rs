@@ -9,6 +9,7 @@ mod case;
 pub(crate) mod contender;
 mod dhcp;
 pub(crate) mod image;
+mod lan;
 mod machine;
 mod outcome;
 mod report;
@@ -25,6 +26,7 @@ pub(crate) use api::{ApiArgs, run as api};
 pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
+pub(crate) use lan::{LanArgs, run as lan};
 pub(crate) use tftp::{TftpArgs, run as tftp};
 pub(crate) use tracker::{TrackerArgs, run as tracker};
 

@@ -73,6 +73,8 @@ enum Bench {
     Swarm(bench::SwarmArgs),
     /// Ask the API while a fleet reports
     Api(bench::ApiArgs),
+    /// Send a file through a chain of hosts, beside other ways, and fill its queue
+    Lan(bench::LanArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
@@ -104,6 +106,7 @@ fn run() -> Result<()> {
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
         Command::Bench(Bench::Api(args)) => bench::api(&args),
+        Command::Bench(Bench::Lan(args)) => bench::lan(args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),

@@ -4,6 +4,7 @@
 mod announce;
 mod blast;
 pub(crate) mod chain;
+mod lan;
 mod tftp;
 
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ pub(crate) enum Peer {
     ChainHead(chain::Head),
     /// Receive a file, pass it on while it arrives
     ChainRelay(chain::Relay),
+    /// Send a file through a chain once its endpoints are there
+    LanOrigin(lan::Origin),
     /// Announce to a tracker as fast as it answers
     Announce(announce::Announce),
     /// Fetch a file by TFTP, several times at once
@@ -35,6 +38,7 @@ impl Peer {
             Self::BlastSend { to, seconds } => blast::send(*to, *seconds),
             Self::ChainHead(head) => head.run(),
             Self::ChainRelay(relay) => relay.run(),
+            Self::LanOrigin(origin) => origin.run(),
             Self::Announce(announce) => announce.run(),
             Self::TftpFetch(fetch) => fetch.run(),
         }

@@ -53,6 +53,7 @@ pub(crate) const GANESHA_VFS: Tool =
     tool("/var/lib/dpkg/info/nfs-ganesha-vfs.list", "nfs-ganesha-vfs");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
+pub(crate) const RSYNC: Tool = tool("rsync", "rsync");
 pub(crate) const RPMBUILD: Tool = tool("rpmbuild", "rpm");
 pub(crate) const SKOPEO: Tool = tool("skopeo", "skopeo");
 pub(crate) const SQUASHFS: Tool = tool("mksquashfs", "squashfs-tools");
@@ -93,6 +94,7 @@ const ALL: &[Tool] = &[
     TRANSMISSION_DAEMON,
     TRANSMISSION_REMOTE,
     TRANSMISSION_SHOW,
+    RSYNC,
     UDP_SENDER,
     BUSYBOX,
     CPIO,

@@ -15,6 +15,7 @@ use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
 use crate::image::{self, ImageCommand};
 use crate::kernel::{self, KernelCommand};
+use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
 use crate::start::{self, StartArgs};
@@ -69,6 +70,9 @@ enum Command {
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
+    /// Send a file to many running hosts through a chain of them, and queue requests for files.
+    #[command(subcommand)]
+    Lan(LanCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
     /// Give addresses and name boot programs by DHCP or proxyDHCP, without a lab, until Ctrl+C.
@@ -126,6 +130,7 @@ impl Cli {
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
+            Command::Lan(command) => lan::run(&command, lab),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Dhcp(args) => dhcp::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
