@@ -51,7 +51,6 @@ pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 pub(crate) const GANESHA: Tool = tool("ganesha.nfsd", "nfs-ganesha");
 pub(crate) const GANESHA_VFS: Tool =
     tool("/var/lib/dpkg/info/nfs-ganesha-vfs.list", "nfs-ganesha-vfs");
-pub(crate) const SQUASHFS: Tool = tool("mksquashfs", "squashfs-tools");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
 pub(crate) const RPMBUILD: Tool = tool("rpmbuild", "rpm");

@@ -11,16 +11,18 @@ use tower::ServiceExt;
 use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
 use crate::http::serve::Source;
-use crate::http::{About, Live, Offer, ScriptSettings};
+use crate::http::{About, Boots, Live, NextBoots, Offer, ScriptSettings};
 
 fn site() -> Site {
     let script = ScriptSettings {
         base: "http://10.0.0.1:8080".to_owned(),
         cmdline: String::new(),
         arch: boot::Arch::X86_64,
+        boots: Boots::default(),
     };
     let live = Live { offer: Offer::default(), script };
-    Site::new(live, SharedFleet::new(Fleet::default()), About::for_tests())
+    let fleet = SharedFleet::new(Fleet::default());
+    Site::new(live, fleet, NextBoots::default(), About::for_tests())
 }
 
 fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
