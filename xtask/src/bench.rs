@@ -4,6 +4,7 @@
 //! Every run has a fresh lab. The unit of time is F/B: the file's length by the goodput of one TCP
 //! stream, measured on the same shaped link just before.
 
+mod api;
 mod case;
 pub(crate) mod contender;
 mod dhcp;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
+pub(crate) use api::{ApiArgs, run as api};
 pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};

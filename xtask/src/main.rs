@@ -4,6 +4,7 @@ mod agent_network;
 mod artifact;
 mod bench;
 mod ci;
+mod crowd;
 mod demo;
 mod dist;
 mod e2e;
@@ -70,6 +71,8 @@ enum Command {
 enum Bench {
     /// Distribute a file to many nodes on shaped links, beside other programs
     Swarm(bench::SwarmArgs),
+    /// Ask the API while a fleet reports
+    Api(bench::ApiArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
@@ -100,6 +103,7 @@ fn run() -> Result<()> {
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
+        Command::Bench(Bench::Api(args)) => bench::api(&args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),

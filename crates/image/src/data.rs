@@ -247,7 +247,7 @@ mod tests {
             livenet_size: Some("1.5G".parse().unwrap()),
             selinux: true,
             optimize: true,
-            ssh_pub_key: Some("/root/.ssh/id.pub".to_owned()),
+            ssh_pub_key: Some("/srv/id.pub".to_owned()),
             additional_packages: vec!["vim".to_owned(), "7".to_owned()],
             release_version: Some("8".to_owned()),
             source: Some("packages".to_owned()),

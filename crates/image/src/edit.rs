@@ -34,10 +34,10 @@ fn folder(catalogue: &Catalogue, name: &str) -> PathBuf {
 
 /// The image as it is laid open, if it is.
 pub fn mounted(catalogue: &Catalogue, name: &str) -> Option<Mounted> {
-    let inventory = folder(catalogue, name).join("inventory/host");
-    let text = fs::read_to_string(&inventory).ok()?;
+    let hosts = folder(catalogue, name).join("inventory/host");
+    let text = fs::read_to_string(&hosts).ok()?;
     let root = text.strip_suffix(" ansible_connection=chroot\n")?;
-    Some(Mounted { root: root.into(), inventory })
+    Some(Mounted { root: root.into(), inventory: hosts })
 }
 
 /// Refuses an image that is laid open.
@@ -85,12 +85,12 @@ pub fn mount(catalogue: &Catalogue, name: &str, work: &Work<'_>) -> Result<Mount
     }
     drop(build);
     bind(&root)?;
-    let inventory = dir.join("inventory/host");
+    let hosts = dir.join("inventory/host");
     let text = format!("{} ansible_connection=chroot\n", root.display());
     fs::create_dir_all(dir.join("inventory"))
-        .and_then(|()| fs::write(&inventory, text))
-        .map_err(ImageError::write(&inventory))?;
-    Ok(Mounted { root, inventory })
+        .and_then(|()| fs::write(&hosts, text))
+        .map_err(ImageError::write(&hosts))?;
+    Ok(Mounted { root, inventory: hosts })
 }
 
 /// Binds what is not yet bound. What happens to the copies must not happen to the machine's own.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::bail;
+use boot::nodeset;
 use clap::{Args, Subcommand};
 use image::catalogue::Catalogue;
 use image::kind::nfs;
@@ -36,7 +37,7 @@ pub(crate) struct NodesListArgs {
 pub(crate) struct NodesArgs {
     /// The image.
     name: String,
-    /// Nodes of nodes.yaml, with commas between.
+    /// Nodes of nodes.yaml, such as c[001-010],login.
     #[arg(value_name = "NODESET")]
     nodes: String,
     /// How to print.
@@ -61,7 +62,7 @@ pub(super) fn run(command: &NodesCommand, catalogue: &Catalogue) -> anyhow::Resu
             progress::tell(args.output, &nodes.join("\n"), &event);
         }
         NodesCommand::Add(args) => {
-            let nodes = expand(&args.nodes)?;
+            let nodes = nodeset::expand(&args.nodes)?;
             refuse_unknown(catalogue, &nodes)?;
             let task = Task { name: &args.name, output: args.output };
             let added =
@@ -70,7 +71,7 @@ pub(super) fn run(command: &NodesCommand, catalogue: &Catalogue) -> anyhow::Resu
             progress::tell(args.output, &format!("trees made: {}", added.len()), &event);
         }
         NodesCommand::Remove(args) => {
-            let nodes = expand(&args.nodes)?;
+            let nodes = nodeset::expand(&args.nodes)?;
             nfs::remove_nodes(catalogue, &args.name, &nodes)?;
             let event = json!({"event": "nodes-removed", "image": args.name, "nodes": nodes});
             progress::tell(args.output, &format!("trees removed: {}", nodes.len()), &event);
@@ -88,12 +89,4 @@ fn refuse_unknown(catalogue: &Catalogue, nodes: &[String]) -> anyhow::Result<()>
         bail!("nodes.yaml knows no {}: write them there first", unknown.join(", "));
     }
     Ok(())
-}
-
-/// The names in a list with commas.
-fn expand(text: &str) -> anyhow::Result<Vec<String>> {
-    let names: Vec<String> =
-        text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    anyhow::ensure!(!names.is_empty(), "no node is named: write c001,c002");
-    Ok(names)
 }

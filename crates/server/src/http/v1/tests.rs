@@ -10,6 +10,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
+use crate::http::boots::{Boots, NextBoots};
 use crate::http::serve::Source;
 use crate::http::{About, Boots, Live, NextBoots, Offer, ScriptSettings};
 
@@ -125,6 +126,7 @@ async fn what_is_wrong_is_a_problem_in_json() {
     check("/v1/nodes/%3Cscript%3E", 404).await;
     check("/v1/throughput?seconds=9999", 400).await;
     check("/v1/log?limit=-1", 400).await;
+    check("/v1/log?after=9223372036854775808", 400).await;
     check("/v1/teapot", 404).await;
     check("/v1/manifest", 404).await;
 }
