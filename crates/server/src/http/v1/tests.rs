@@ -12,7 +12,7 @@ use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
 use crate::http::boots::{Boots, NextBoots};
 use crate::http::serve::Source;
-use crate::http::{About, Boots, Live, NextBoots, Offer, ScriptSettings};
+use crate::http::{About, Live, Offer, ScriptSettings};
 
 fn site() -> Site {
     let script = ScriptSettings {
