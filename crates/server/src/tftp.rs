@@ -34,7 +34,7 @@ use crate::sockets;
 const PORT_COUNT: u8 = 4;
 
 /// Threads, which share the ports: late packets of a node's last transfer must not reach its next
-/// one, so each needs two. Two send more than 100,000 blocks a second.
+/// one, so each needs two.
 const THREADS_MAX: usize = 2;
 
 /// Room for packets on an interface whose MTU is not known: Ethernet's.

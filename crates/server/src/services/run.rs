@@ -550,8 +550,8 @@ mod tests {
         let (_sender, events) = mpsc::unbounded_channel();
         let news = News { reload: Arc::new(|| ()), events };
         let fleet = SharedFleet::new(Fleet::default());
-        let mut server =
-            Server::begin(prepared, edition, sockets, fleet, root, history, news).unwrap();
+        let around = Around { fleet, root, history, news, next: NextBoots::default() };
+        let mut server = Server::begin(prepared, edition, sockets, around).unwrap();
         server.services.spawn(service);
         match server.wait(&mut Signals::new().unwrap()).await {
             End::Failed(error) => format!("{error:#}"),
