@@ -4,25 +4,31 @@
 //! Every run has a fresh lab. The unit of time is F/B: the file's length by the goodput of one TCP
 //! stream, measured on the same shaped link just before.
 
+mod api;
 mod case;
 pub(crate) mod contender;
 mod dhcp;
 pub(crate) mod image;
+mod lan;
 mod machine;
 mod outcome;
 mod report;
 mod run;
 mod tftp;
+mod tracker;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
+pub(crate) use api::{ApiArgs, run as api};
 pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
+pub(crate) use lan::{LanArgs, run as lan};
 pub(crate) use tftp::{TftpArgs, run as tftp};
+pub(crate) use tracker::{TrackerArgs, run as tracker};
 
 use crate::lab::Rate;
 use crate::setup;

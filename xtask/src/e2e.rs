@@ -9,7 +9,9 @@ mod capture;
 mod cases;
 pub(crate) mod console;
 pub(crate) mod debian;
+pub(crate) mod live;
 pub(crate) mod machine;
+mod rpms;
 pub(crate) mod server;
 mod stranger;
 pub(crate) mod testos;
@@ -34,8 +36,15 @@ pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::BUSYBOX,
     setup::CPIO,
     setup::DNSMASQ,
+    setup::PXELINUX,
     setup::PYTHON,
+    setup::SYSLINUX,
+    setup::MMDEBSTRAP,
     setup::SQUASHFS,
+    setup::DNF,
+    setup::RPMBUILD,
+    setup::CREATEREPO,
+    setup::SKOPEO,
     setup::GANESHA,
     setup::GANESHA_VFS,
 ];

@@ -2,12 +2,13 @@
 //!
 //! A case is a torrent, a tracker (or none), a seed and some nodes; it passes when every node says
 //! that it is complete and every byte of every file is right. Cases of TFTP are in `tftp.rs`,
-//! those of DHCP in `dhcp.rs`. What the programs are told is what their users tell them: encryption
+//! those of DHCP in `dhcp.rs`, chains of hosts in `lan.rs`. What the programs are told is what their users tell them: encryption
 //! and µTP stay as their authors set them.
 
 mod cases;
 mod content;
 mod dhcp;
+mod lan;
 mod program;
 mod run;
 mod tftp;
@@ -25,6 +26,8 @@ use clap::Args;
 use crate::{build_release, setup, target_dir};
 use cases::Case;
 use content::Contents;
+
+pub(crate) use tracker::Tracker;
 
 /// Cases run at the same time. Most of a case is waiting for programs that start, look around, and
 /// announce; more at once than this and they wait for a processor.
@@ -72,6 +75,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let mut rows = run_all(&cases, &contents, &dir);
     rows.extend(tftp::run(&args.filters, &dir)?);
     rows.extend(dhcp::run(&args.filters, &dir));
+    rows.extend(lan::run(&args.filters, &dir));
     ensure!(!rows.is_empty(), "no case is called so");
     let failed: Vec<&Row> = rows.iter().filter(|row| row.error.is_some()).collect();
     for row in &failed {

@@ -40,6 +40,9 @@ static SETUP: Mutex<()> = Mutex::new(());
 /// One /24 after another inside 10.77.0.0/16, 250 slots each; far more than one machine carries.
 const SLOTS_MAX: usize = 1_000;
 
+/// The router's address in a network behind a node.
+pub(crate) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+
 /// Longest packet a veth hands over whole: a 64 KiB GSO packet, counted with the headers of each of
 /// its 45 segments. A token bucket smaller than this makes the kernel cut packets up in software,
 /// and the benchmark would measure that.
@@ -186,6 +189,24 @@ impl Lab {
         ensure!(self.shaped, "an unshaped lab has no rates to change");
         tc(&self.namespace(slot), &shape("change", "eth0", rate))?;
         tc(&self.switch(), &shape("change", &slot.port(), rate))
+    }
+
+    /// Takes a node off the switch and puts it into a network of its own behind `router`: 10.78.0.0/16,
+    /// where that is 10.78.0.1 ([`BEHIND`]). The server knows the way there. The node has no address.
+    pub(crate) fn put_behind(&self, router: Slot, node: Slot) -> Result<()> {
+        let (behind, netns) = (self.namespace(router), self.namespace(node));
+        ip(&["-n", &netns, "link", "delete", "eth0"])?;
+        let lines = format!(
+            "link add eth1 type veth peer name eth0 netns {netns}\n\
+             address add {BEHIND}/16 dev eth1\n\
+             link set eth1 addrgenmode none up\n"
+        );
+        batch(with_args("ip", &["-n", &behind]), &lines)?;
+        ip(&["-n", &netns, "link", "set", "eth0", "addrgenmode", "none", "up"])?;
+        let via = router.address().to_string();
+        ip(&["-n", &self.namespace(Slot::SERVER), "route", "add", "10.78.0.0/16", "via", &via])?;
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        self.run(router, &["sh", "-c", forward]).map(drop)
     }
 
     /// Pulls the plug: from now on nothing reaches the slot or leaves it, and nobody is told.

@@ -4,6 +4,7 @@ mod agent_network;
 mod artifact;
 mod bench;
 mod ci;
+mod crowd;
 mod demo;
 mod dist;
 mod e2e;
@@ -70,10 +71,16 @@ enum Command {
 enum Bench {
     /// Distribute a file to many nodes on shaped links, beside other programs
     Swarm(bench::SwarmArgs),
+    /// Ask the API while a fleet reports
+    Api(bench::ApiArgs),
+    /// Send a file through a chain of hosts, beside other ways, and fill its queue
+    Lan(bench::LanArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
     Tftp(bench::TftpArgs),
+    /// Announce to our tracker as fast as it answers, beside opentracker
+    Tracker(bench::TrackerArgs),
 }
 
 fn main() -> ExitCode {
@@ -98,8 +105,11 @@ fn run() -> Result<()> {
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, Duration::from_secs(seconds)),
         Command::Tidy => tidy::tidy(),
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
+        Command::Bench(Bench::Api(args)) => bench::api(&args),
+        Command::Bench(Bench::Lan(args)) => bench::lan(args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
+        Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),
     }

@@ -1,8 +1,10 @@
-//! Small programs that a lab runs inside its namespaces: a TCP stream to measure a link with, and
-//! the relay of the reference chain. They are this same binary, started by itself.
+//! Small programs that a lab runs inside its namespaces: a TCP stream to measure a link with, the
+//! relay of the reference chain, the load of a benchmark. They are this same binary, started by itself.
 
+mod announce;
 mod blast;
 pub(crate) mod chain;
+mod lan;
 mod tftp;
 
 use std::net::SocketAddr;
@@ -21,6 +23,10 @@ pub(crate) enum Peer {
     ChainHead(chain::Head),
     /// Receive a file, pass it on while it arrives
     ChainRelay(chain::Relay),
+    /// Send a file through a chain once its endpoints are there
+    LanOrigin(lan::Origin),
+    /// Announce to a tracker as fast as it answers
+    Announce(announce::Announce),
     /// Fetch a file by TFTP, several times at once
     TftpFetch(tftp::Fetch),
 }
@@ -32,6 +38,8 @@ impl Peer {
             Self::BlastSend { to, seconds } => blast::send(*to, *seconds),
             Self::ChainHead(head) => head.run(),
             Self::ChainRelay(relay) => relay.run(),
+            Self::LanOrigin(origin) => origin.run(),
+            Self::Announce(announce) => announce.run(),
             Self::TftpFetch(fetch) => fetch.run(),
         }
     }

@@ -36,6 +36,8 @@ pub(crate) const GZIP: Tool = tool("gzip", "gzip");
 pub(crate) const IPXE: Tool = tool("/usr/lib/ipxe/undionly.kpxe", "ipxe");
 /// The ROMs of QEMU's network cards.
 pub(crate) const IPXE_QEMU: Tool = tool("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
+pub(crate) const CREATEREPO: Tool = tool("createrepo_c", "createrepo-c");
+pub(crate) const DNF: Tool = tool("dnf", "dnf");
 /// The kernel of phase 1 and of test systems; a machine in a container has none.
 pub(crate) const KERNEL: Tool =
     tool("/var/lib/dpkg/info/linux-image-amd64.list", "linux-image-amd64");
@@ -49,9 +51,12 @@ pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 pub(crate) const GANESHA: Tool = tool("ganesha.nfsd", "nfs-ganesha");
 pub(crate) const GANESHA_VFS: Tool =
     tool("/var/lib/dpkg/info/nfs-ganesha-vfs.list", "nfs-ganesha-vfs");
-pub(crate) const SQUASHFS: Tool = tool("mksquashfs", "squashfs-tools");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
+pub(crate) const RSYNC: Tool = tool("rsync", "rsync");
+pub(crate) const RPMBUILD: Tool = tool("rpmbuild", "rpm");
+pub(crate) const SKOPEO: Tool = tool("skopeo", "skopeo");
+pub(crate) const SQUASHFS: Tool = tool("mksquashfs", "squashfs-tools");
 pub(crate) const SYSLINUX: Tool =
     tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
 /// Kea's load generator for DHCP.
@@ -89,6 +94,7 @@ const ALL: &[Tool] = &[
     TRANSMISSION_DAEMON,
     TRANSMISSION_REMOTE,
     TRANSMISSION_SHOW,
+    RSYNC,
     UDP_SENDER,
     BUSYBOX,
     CPIO,
@@ -99,6 +105,11 @@ const ALL: &[Tool] = &[
     IPXE_QEMU,
     KERNEL,
     MMDEBSTRAP,
+    SQUASHFS,
+    DNF,
+    RPMBUILD,
+    CREATEREPO,
+    SKOPEO,
     OVMF,
     PXELINUX,
     QEMU,

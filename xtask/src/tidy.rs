@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules of the house that no compiler knows: lengths of files, forbidden
-//! words, links that lead nowhere, licences.
+//! words, links that lead nowhere, dependencies.
 
-mod licences;
+mod dependencies;
 mod links;
 mod sources;
 
@@ -31,7 +31,7 @@ pub(crate) fn tidy() -> Result<()> {
             offences.extend(found.into_iter().map(|offence| format!("{name}:{offence}")));
         }
     }
-    offences.extend(licences::check(root())?);
+    offences.extend(dependencies::check(root())?);
     ensure!(offences.is_empty(), "{}\n{} offences", offences.join("\n"), offences.len());
     Ok(())
 }

@@ -4,7 +4,11 @@
 //! Each change of stage is also said in one line that programs can read and that stays as it is:
 //! `BOOTTORRENT stage=NAME key=value…`. What changes all the time, as the progress of a download,
 //! is one line that is written over.
+//!
+//! Where somebody is to choose, a page takes the whole screen of every terminal ([`Console::draw`]).
+//! What is said meanwhile is written when the page is left.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -14,11 +18,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use boot::Failure;
+use ratatui_core::buffer::Buffer;
 
 use crate::log::Log;
+use crate::screen::ansi::Screen;
 
 /// Where lines cannot be written over, as in a file, progress is said this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a terminal has that does not say: a serial line.
+const SIZE_USUAL: (u16, u16) = (80, 24);
+
+/// The most lines that are kept for when a page is left; of more the newest.
+const HELD_MAX: usize = 200;
 
 /// Back to the first column, and what was there is gone (ECMA-48 EL).
 const OVERWRITE: &str = "\r\x1b[K";
@@ -35,11 +47,26 @@ struct Outputs {
     /// The line that is written over, if one is shown.
     progress: String,
     plain_at: Option<Instant>,
+    /// Terminals show a page.
+    is_drawn: bool,
+    /// What was said since.
+    held: VecDeque<String>,
 }
 
 struct Output {
     terminal: Terminal,
     is_terminal: bool,
+    screen: Screen,
+}
+
+impl Output {
+    /// Columns and lines; asked each time, since a window can be resized.
+    fn size(&self) -> (u16, u16) {
+        match rustix::termios::tcgetwinsize(&self.terminal.file) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+            _ => SIZE_USUAL,
+        }
+    }
 }
 
 /// Something to write to, and mostly also to read keys from.
@@ -56,6 +83,11 @@ impl Terminal {
     fn open(path: PathBuf) -> io::Result<Self> {
         let file = open(&path)?;
         Ok(Self { path: Some(path), file })
+    }
+
+    /// It is a console of the node, not what somebody has started this program on.
+    pub(crate) const fn is_device(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Opens it again. When the shell on a terminal ends, the kernel hangs up: what was open of it
@@ -84,9 +116,19 @@ impl Console {
     pub(crate) fn new(terminals: Vec<Terminal>, log: Log) -> Self {
         let outputs = terminals
             .into_iter()
-            .map(|terminal| Output { is_terminal: terminal.file.is_terminal(), terminal })
+            .map(|terminal| Output {
+                is_terminal: terminal.file.is_terminal(),
+                terminal,
+                screen: Screen::default(),
+            })
             .collect();
-        let outputs = Outputs { outputs, progress: String::new(), plain_at: None };
+        let outputs = Outputs {
+            outputs,
+            progress: String::new(),
+            plain_at: None,
+            is_drawn: false,
+            held: VecDeque::new(),
+        };
         Self { outputs: Arc::new(Mutex::new(outputs)), log }
     }
 
@@ -127,9 +169,41 @@ impl Console {
         }
     }
 
+    /// Shows a page on every terminal, whose size `draw` finds in the buffer. What is no terminal
+    /// gets `plain` as [`Self::progress`] would write it.
+    pub(crate) fn draw(&self, plain: &str, draw: impl Fn(&mut Buffer)) {
+        let mut outputs = self.outputs();
+        outputs.is_drawn = true;
+        outputs.progress.clear();
+        for output in outputs.outputs.iter_mut().filter(|output| output.is_terminal) {
+            let (width, height) = output.size();
+            let text = output.screen.show(width, height, &draw);
+            let _ = output.terminal.file.write_all(text.as_bytes());
+        }
+        outputs.plain(plain);
+    }
+
+    /// The page is left: from here on lines are written as ever, first those that were said
+    /// meanwhile.
+    pub(crate) fn end_page(&self) {
+        let mut outputs = self.outputs();
+        outputs.plain_at = None;
+        if !std::mem::take(&mut outputs.is_drawn) {
+            return;
+        }
+        let held: String = outputs.held.drain(..).map(|line| line + "\r\n").collect();
+        for output in outputs.outputs.iter_mut().filter(|output| output.is_terminal) {
+            let text = output.screen.leave() + &held;
+            let _ = output.terminal.file.write_all(text.as_bytes());
+        }
+    }
+
     /// A shell has ended.
     pub(crate) fn reopen(&self) {
-        self.outputs().outputs.iter_mut().for_each(|output| output.terminal.reopen());
+        for output in &mut self.outputs().outputs {
+            output.terminal.reopen();
+            output.screen.forget();
+        }
     }
 
     fn outputs(&self) -> MutexGuard<'_, Outputs> {
@@ -147,6 +221,14 @@ impl Outputs {
     }
 
     fn line(&mut self, line: &str, over_progress: bool) {
+        if self.is_drawn {
+            if self.held.len() == HELD_MAX {
+                self.held.pop_front();
+            }
+            self.held.push_back(line.to_owned());
+            let plain = format!("{line}\n");
+            return self.write(|output| if output.is_terminal { "" } else { &plain });
+        }
         let begin = if over_progress { OVERWRITE } else { "" };
         let terminal = format!("{begin}{line}\r\n");
         let plain = format!("{line}\n");
@@ -160,10 +242,15 @@ impl Outputs {
     }
 
     fn progress(&mut self, text: &str) {
-        if self.progress == text {
+        if self.progress == text || self.is_drawn {
             return;
         }
         self.overwrite(text.to_owned());
+        self.plain(text);
+    }
+
+    /// Progress where lines cannot be written over.
+    fn plain(&mut self, text: &str) {
         let is_due = self.plain_at.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL);
         if is_due {
             self.plain_at = Some(Instant::now());

@@ -28,6 +28,7 @@ use crate::console::{duration, mib};
 use crate::events::{Event, Key};
 use crate::failed::{Fails, chain};
 use crate::node::Node;
+use crate::screen::download as page;
 use crate::shell;
 use crate::torrent as torrents;
 use crate::watch::{SILENCE_MAX, Verdict, Watch};
@@ -227,7 +228,8 @@ impl Download {
         let never = AtomicBool::new(false);
         let mut prepared = Prepared::open(metainfo, &place, threads, &never, &mut checking)?;
         if let Some(server) = &node.options.server {
-            prepared.add_web_seed(server.join("/images/"));
+            let infohash = boot::hex::encode(&image.infohash);
+            prepared.add_web_seed(server.join(&boot::image::version_path(&infohash)));
         }
         let metainfo = prepared.metainfo().clone();
         let total = metainfo.geometry().data_len();
@@ -257,11 +259,32 @@ impl Download {
         })
     }
 
-    /// Waits until every byte is verified.
+    /// Waits until every byte is verified. If somebody `is_there` the page of the download is shown,
+    /// which can be left: then there is no image.
     ///
     /// # Errors
     /// [`DownloadFailure`]; what is verified by then stays for the next attempt.
-    pub(crate) fn finish(&mut self, node: &mut Node) -> Result<VerifiedImage, DownloadFailure> {
+    pub(crate) fn finish(
+        &mut self,
+        node: &mut Node,
+        is_there: bool,
+    ) -> Result<Option<VerifiedImage>, DownloadFailure> {
+        let finished = self.wait(node, is_there);
+        node.console.end_page();
+        if !finished? {
+            return Ok(None);
+        }
+        Ok(Some(VerifiedImage {
+            image: self.image.clone(),
+            metainfo: self.metainfo.clone(),
+            storage: self.storage.clone(),
+            folder: self.folder.clone(),
+            dir: self.dir.clone(),
+        }))
+    }
+
+    /// Whether every byte is verified in the end.
+    fn wait(&mut self, node: &mut Node, is_there: bool) -> Result<bool, DownloadFailure> {
         let len = self.total.to_string();
         let facts = [("image", self.image.name.as_str()), ("len", &len)];
         node.enter(self.stage(), &facts);
@@ -275,12 +298,13 @@ impl Download {
                         break;
                     }
                 }
-                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(Event::Key(Key::Escape)) if is_there => return Ok(false),
+                Some(Event::Key(Key::Char('s') | Key::Control('s'))) => shell::run(node),
                 Some(_) | None => {}
             }
             if tell_at <= Instant::now() {
                 tell_at = Instant::now() + TELL_INTERVAL;
-                node.console.progress(&self.line());
+                self.show(node, is_there);
                 node.report(self.stage());
             }
             if let Some(verdict) = watch.verdict(started.elapsed()) {
@@ -290,14 +314,28 @@ impl Download {
         let seconds = format!("{:.1}", started.elapsed().as_secs_f64());
         let name = self.image.name.clone();
         let facts = [("image", name.as_str()), ("len", len.as_str()), ("seconds", &seconds)];
+        node.console.end_page();
         node.enter(Stage::Verified { image: name.clone() }, &facts);
-        Ok(VerifiedImage {
-            image: self.image.clone(),
-            metainfo: self.metainfo.clone(),
-            storage: self.storage.clone(),
-            folder: self.folder.clone(),
-            dir: self.dir.clone(),
-        })
+        Ok(true)
+    }
+
+    fn show(&self, node: &Node, is_there: bool) {
+        if !is_there {
+            return node.console.progress(&self.line());
+        }
+        let Stats { verified, download_rate, uploaded, upload_rate, .. } = self.stats;
+        let progress = page::Progress {
+            node: &node.name(),
+            title: &self.image.title,
+            verified,
+            total: self.total,
+            rate: download_rate as u64,
+            from: &self.from(),
+            uploaded,
+            upload_rate: upload_rate as u64,
+            heard: &self.heard,
+        };
+        node.console.draw(&self.line(), |buffer| page::draw(&progress, buffer));
     }
 
     /// Goes on seeding, until `time` has passed or the person at the node presses Enter.
@@ -317,7 +355,7 @@ impl Download {
                     let _ = self.take(node, event, &mut watch, Instant::now());
                 }
                 Some(Event::Key(Key::Enter)) => break,
-                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(Event::Key(Key::Char('s') | Key::Control('s'))) => shell::run(node),
                 Some(_) | None => {}
             }
         }
@@ -411,9 +449,13 @@ impl Download {
     }
 
     fn line(&self) -> String {
-        let Stats { verified, download_rate, peers, .. } = self.stats;
-        let from = if self.by_http() { "by HTTP".to_owned() } else { count(peers) };
-        progress_line(&self.image.name, verified, self.total, download_rate as u64, &from)
+        let Stats { verified, download_rate, .. } = self.stats;
+        progress_line(&self.image.name, verified, self.total, download_rate as u64, &self.from())
+    }
+
+    /// Who sends the image.
+    fn from(&self) -> String {
+        if self.by_http() { "by HTTP".to_owned() } else { count(self.stats.peers) }
     }
 
     fn seeding_line(&self, left: Duration) -> String {

@@ -33,16 +33,35 @@ pub(crate) enum Key {
     Enter,
     /// Backspace or Delete.
     Erase,
+    /// Esc.
+    Escape,
+    /// The arrow.
+    Up,
+    /// The arrow.
+    Down,
+    /// Page up.
+    PageUp,
+    /// Page down.
+    PageDown,
+    /// Home.
+    Home,
+    /// End.
+    End,
+    /// F1 and so on.
+    Function(u8),
+    /// A small letter together with Ctrl.
+    Control(char),
     /// Any other printable character.
     Char(char),
 }
 
 impl Key {
-    /// The key that sends this byte.
+    /// The key that sends this byte alone.
     pub(crate) fn of(byte: u8) -> Option<Self> {
         match byte {
             b'\r' | b'\n' => Some(Self::Enter),
             0x08 | 0x7f => Some(Self::Erase),
+            0x01..=0x1a => Some(Self::Control((byte - 1 + b'a').into())),
             byte if byte.is_ascii_graphic() || byte == b' ' => Some(Self::Char(byte.into())),
             _ => None,
         }

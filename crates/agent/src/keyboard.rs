@@ -9,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::console::Terminal;
 use crate::events::{Event, Key};
+use crate::keys::KeyReader;
 
 /// How long keys are waited for at a time: how long a shell has to wait for the keyboard.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -39,6 +40,7 @@ struct Keyboard {
     before: Option<Termios>,
     /// It can be read from.
     works: bool,
+    reader: KeyReader,
 }
 
 /// Reads keys of `terminals` from now on.
@@ -46,7 +48,7 @@ pub(crate) fn listen(terminals: Vec<Terminal>, events: Sender<Event>) {
     let keyboards = terminals.into_iter().map(|terminal| {
         let before = tcgetattr(&terminal.file).ok();
         by_key(&terminal);
-        Keyboard { terminal, before, works: true }
+        Keyboard { terminal, before, works: true, reader: KeyReader::default() }
     });
     lock().all.extend(keyboards);
     // Without the thread nobody can choose, and the default is booted.
@@ -90,10 +92,15 @@ fn lock() -> MutexGuard<'static, Keyboards> {
     KEYBOARDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Each key at once, and not shown by the terminal.
+/// Each key at once, and not shown by the terminal; Ctrl+S as a key, which otherwise stops output,
+/// and on a console of a node also Ctrl+C, which otherwise is lost there.
 fn by_key(terminal: &Terminal) {
     if let Ok(mut modes) = tcgetattr(&terminal.file) {
         modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+        modes.input_modes -= InputModes::IXON;
+        if terminal.is_device() {
+            modes.local_modes -= LocalModes::ISIG;
+        }
         let _ = tcsetattr(&terminal.file, OptionalActions::Now, &modes);
     }
 }
@@ -127,7 +134,9 @@ impl Keyboards {
         let ready = poll(&mut fds, Some(&LOOK)).unwrap_or(0);
         let at = fds.iter().position(|fd| !fd.revents().is_empty()).map(|at| working[at]);
         let Some(at) = at.filter(|_| ready > 0 && !PAUSED.load(Ordering::SeqCst)) else {
-            return Some(vec![]);
+            return Some(
+                self.all.iter_mut().filter_map(|keyboard| keyboard.reader.pause()).collect(),
+            );
         };
         let mut bytes = [0; 64];
         match rustix::io::read(&self.all[at].terminal.file, &mut bytes) {
@@ -138,7 +147,7 @@ impl Keyboards {
             }
             Ok(len) => {
                 self.last = at;
-                Some(bytes[..len].iter().filter_map(|&byte| Key::of(byte)).collect())
+                Some(self.all[at].reader.take(&bytes[..len]))
             }
         }
     }

@@ -1,9 +1,10 @@
 //! `boottorrent-agent`: PID 1 of phase 1.
 //!
 //! In the order of a boot: `init` and `cmdline` make a system of a kernel, `link` (with `modules` and
-//! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` what
-//! this node boots, `other_kernel` sees that the right one runs, `torrent`, `memory` and `download` bring
-//! it, `loader` runs it, `booted` is what stays under it. `run` is the sequence and what happens when a step fails; `console` and `report` say how it goes.
+//! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` (drawn
+//! by `screen`) what this node boots, `other_kernel` sees that the right one runs, `torrent`, `memory`
+//! and `download` bring it, `loader` runs it, `booted` is what stays under it. `run` is the sequence and
+//! what happens when a step fails; `console` and `report` say how it goes.
 
 mod cmdline;
 mod init;
@@ -18,6 +19,7 @@ mod sources;
 
 mod choose;
 mod menu;
+mod screen;
 
 mod download;
 mod memory;
@@ -31,6 +33,7 @@ mod loader;
 
 mod console;
 mod keyboard;
+mod keys;
 mod log;
 mod report;
 mod shell;

@@ -1,16 +1,19 @@
-//! The menu: a list with numbers, and a line that says what is typed and what happens if nobody
-//! types. A state machine without clock or console.
+//! The menu: a list, what is typed to shorten it, and what happens if nobody types. A state machine
+//! without clock or console; `screen::menu` draws it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use boot::{ImageName, Manifest};
+use boot::{Image, ImageName, Manifest};
 
 use crate::console::mib;
 use crate::events::Key;
 
-/// The most digits that are taken: there are no ten thousand images in a menu.
-const TYPED_LEN_MAX: usize = 4;
+/// The most characters that are typed to find an image: names have no more.
+const FILTER_LEN_MAX: usize = boot::image::NAME_LEN_MAX;
+
+/// Lines that page up and page down go: about half a screen of 24 lines.
+const PAGE_LEN: usize = 10;
 
 /// What the menu has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +26,26 @@ pub(crate) enum Outcome {
     Shell,
 }
 
+/// What is in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// The images.
+    List,
+    /// What this node is.
+    Node,
+    /// What has happened.
+    Log,
+}
+
 /// The menu of a manifest.
 #[derive(Clone, Debug)]
 pub(crate) struct Menu {
-    titles: Vec<(ImageName, String)>,
+    images: Vec<Image>,
     default: usize,
-    typed: String,
+    page: Page,
+    /// Of the images that are shown.
+    selected: usize,
+    filter: String,
     /// What is left; none if it waits for ever, or somebody has touched a key.
     left: Option<Duration>,
     touched: bool,
@@ -37,21 +54,15 @@ pub(crate) struct Menu {
 impl Menu {
     /// Waits `timeout_s` seconds, or for ever.
     pub(crate) fn new(manifest: &Manifest, timeout_s: Option<u64>) -> Self {
-        let titles: Vec<_> = manifest
-            .images
-            .iter()
-            .map(|image| {
-                (
-                    image.name.clone(),
-                    format!("{}  ({}, {})", image.title, image.name, mib(image.len)),
-                )
-            })
-            .collect();
-        let default = manifest.images.iter().position(|image| image.name == manifest.menu.default);
+        let images = manifest.images.clone();
+        let default = images.iter().position(|image| image.name == manifest.menu.default);
+        let default = default.unwrap_or(0);
         Self {
-            titles,
-            default: default.unwrap_or(0),
-            typed: String::new(),
+            images,
+            default,
+            page: Page::List,
+            selected: default,
+            filter: String::new(),
             left: timeout_s.map(Duration::from_secs),
             touched: false,
         }
@@ -62,28 +73,57 @@ impl Menu {
         self.touched
     }
 
-    /// The list, to be shown once.
+    /// What is in front.
+    pub(crate) const fn page(&self) -> Page {
+        self.page
+    }
+
+    /// What is typed.
+    pub(crate) fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// The images that fit what is typed, in the order of the manifest.
+    pub(crate) fn shown(&self) -> Vec<&Image> {
+        let wanted = self.filter.to_lowercase();
+        let fits = |image: &&Image| {
+            image.name.as_str().to_lowercase().contains(&wanted)
+                || image.title.to_lowercase().contains(&wanted)
+        };
+        self.images.iter().filter(fits).collect()
+    }
+
+    /// Which of these is selected.
+    pub(crate) const fn selected(&self) -> usize {
+        self.selected
+    }
+
+    /// Whether this is what is booted if nobody chooses.
+    pub(crate) fn is_default(&self, image: &Image) -> bool {
+        self.images.get(self.default).is_some_and(|default| default.name == image.name)
+    }
+
+    /// For what shows no screen, such as a file: all images.
     pub(crate) fn list(&self) -> String {
-        let mut text = String::from("\nWhat shall this node boot?\n\n");
-        for (index, (_, title)) in self.titles.iter().enumerate() {
-            let mark = if index == self.default { '*' } else { ' ' };
+        let mut text = String::from("What shall this node boot?\n");
+        for image in &self.images {
+            let mark = if self.is_default(image) { '*' } else { ' ' };
+            let (title, name, len) = (&image.title, &image.name, mib(image.len));
             // Writing to a string does not fail.
-            let _ = writeln!(text, " {mark}{:>3}  {title}", index + 1);
+            let _ = writeln!(text, " {mark} {title}  ({name}, {len})");
         }
-        text.push_str("\n  number and Enter: boot it    Enter: the one marked *    s: shell\n");
         text
     }
 
-    /// The line below it.
+    /// What happens if nobody chooses.
     pub(crate) fn prompt(&self) -> String {
-        let default = &self.titles[self.default].0;
-        match self.left {
-            Some(left) => {
+        match (self.left, self.images.get(self.default)) {
+            (Some(left), Some(default)) => {
                 // The second that has begun counts.
                 let seconds = left.as_millis().div_ceil(1000);
-                format!("{default} in {seconds} s, if nobody chooses > {}", self.typed)
+                format!("In {seconds} s: {}. Any key stops the clock.", default.title)
             }
-            None => format!("1 to {} > {}", self.titles.len(), self.typed),
+            _ => "Waiting for a choice.".to_owned(),
         }
     }
 
@@ -91,30 +131,50 @@ impl Menu {
     pub(crate) fn handle(&mut self, key: Key) -> Option<Outcome> {
         self.left = None;
         self.touched = true;
+        let count = self.shown().len();
+        let last = count.saturating_sub(1);
         match key {
-            Key::Char(c) if c.is_ascii_digit() => {
-                if self.typed.len() < TYPED_LEN_MAX {
-                    self.typed.push(c);
-                }
-                None
-            }
+            Key::Control('s') => return Some(Outcome::Shell),
+            Key::Function(1) => self.turn_to(Page::Node),
+            Key::Function(2) => self.turn_to(Page::Log),
+            Key::Escape | Key::Enter if self.page != Page::List => self.page = Page::List,
+            _ if self.page != Page::List => {}
+            Key::Up => self.selected = self.selected.saturating_sub(1),
+            Key::Down => self.selected = (self.selected + 1).min(last),
+            Key::PageUp => self.selected = self.selected.saturating_sub(PAGE_LEN),
+            Key::PageDown => self.selected = (self.selected + PAGE_LEN).min(last),
+            Key::Home => self.selected = 0,
+            Key::End => self.selected = last,
+            Key::Escape => self.filter_by(String::new()),
             Key::Erase => {
-                self.typed.pop();
-                None
+                let mut filter = self.filter.clone();
+                filter.pop();
+                self.filter_by(filter);
             }
-            Key::Char('s' | 'S') => Some(Outcome::Shell),
-            Key::Char(_) => None,
+            Key::Char(c) if self.filter.len() < FILTER_LEN_MAX => {
+                let filter = format!("{}{c}", self.filter);
+                self.filter_by(filter);
+            }
             Key::Enter => {
-                let typed = std::mem::take(&mut self.typed);
-                let index = if typed.is_empty() {
-                    Some(self.default)
-                } else {
-                    typed.parse().ok().and_then(|number: usize| number.checked_sub(1))
-                };
-                let chosen = index.and_then(|index| self.titles.get(index));
-                chosen.map(|(name, _)| Outcome::Chosen(name.clone()))
+                let chosen = self.shown().get(self.selected).map(|image| image.name.clone());
+                return chosen.map(Outcome::Chosen);
             }
+            Key::Char(_) | Key::Control(_) | Key::Function(_) => {}
         }
+        None
+    }
+
+    /// The same key again leads back.
+    fn turn_to(&mut self, page: Page) {
+        self.page = if self.page == page { Page::List } else { page };
+    }
+
+    /// Another filter. What was selected stays so if it is still shown.
+    fn filter_by(&mut self, filter: String) {
+        let selected = self.shown().get(self.selected).map(|image| image.name.clone());
+        self.filter = filter;
+        let place = self.shown().iter().position(|image| Some(&image.name) == selected.as_ref());
+        self.selected = place.unwrap_or(0);
     }
 
     /// Time has passed.
@@ -129,11 +189,13 @@ impl Menu {
 mod tests {
     use super::*;
     use crate::choose::tests::manifest;
+    use crate::keys::KeyReader;
 
     fn typed(keys: &str) -> Option<Outcome> {
         let mut menu = Menu::new(&manifest(Some(30)), Some(30));
         let mut outcome = None;
-        for key in keys.bytes().filter_map(Key::of) {
+        let mut reader = KeyReader::default();
+        for key in reader.take(keys.as_bytes()).into_iter().chain(reader.pause()) {
             outcome = menu.handle(key);
         }
         outcome
@@ -144,30 +206,72 @@ mod tests {
     }
 
     #[test]
-    fn a_number_and_enter_choose() {
-        assert_eq!(typed("3\r"), chosen("memtest"));
-        assert_eq!(typed("\r"), chosen("debian"));
-        assert_eq!(typed("33\x7f\n"), chosen("memtest"));
-        assert_eq!(typed("s"), Some(Outcome::Shell));
-        for keys in ["3", "0\r", "4\r", "99999\r", "x\x1b"] {
-            assert_eq!(typed(keys), None, "{keys:?}");
+    fn arrows_and_enter_choose() {
+        for (keys, expect) in [
+            ("\r", "debian"),
+            ("\x1b[A\r", "arch"),
+            ("\x1b[A\x1b[A\r", "arch"),
+            ("\x1b[B\x1b[B\r", "memtest"),
+            ("\x1b[5~\r", "arch"),
+            ("\x1b[6~\r", "memtest"),
+            ("\x1b[H\r", "arch"),
+            ("\x1b[F\r", "memtest"),
+        ] {
+            assert_eq!(typed(keys), chosen(expect), "{keys:?}");
         }
+    }
+
+    #[test]
+    fn typing_leaves_what_fits_by_name_or_title() {
+        assert_eq!(typed("MEM\r"), chosen("memtest"));
+        assert_eq!(typed("the a\r"), chosen("arch"));
+        assert_eq!(typed("memx\x7f\r"), chosen("memtest"));
+        assert_eq!(typed("nothing\r"), None);
+        assert_eq!(typed("nothing\x1b[B\x1b[F\r"), None);
+        // What was selected stays so while it is shown.
+        assert_eq!(typed("e\r"), chosen("debian"));
+    }
+
+    #[test]
+    fn escape_shows_all_again() {
+        let mut menu = Menu::new(&manifest(None), None);
+        for key in [Key::Char('m'), Key::Char('e'), Key::Char('m'), Key::Escape] {
+            menu.handle(key);
+        }
+        assert_eq!((menu.filter(), menu.shown().len(), menu.selected()), ("", 3, 2));
+    }
+
+    #[test]
+    fn a_shell_is_a_key_away_on_every_page() {
+        assert_eq!(typed("\x13"), Some(Outcome::Shell));
+        assert_eq!(typed("\x1bOP\x13"), Some(Outcome::Shell));
+    }
+
+    #[test]
+    fn what_is_read_about_the_node_is_left_again() {
+        for keys in ["\x1bOP\x1bOP\r", "\x1bOP\r\r", "\x1bOQ\x1bOP\x1bOP\r", "\x1bOPxyz\r\r"] {
+            assert_eq!(typed(keys), chosen("debian"), "{keys:?}");
+        }
+        assert_eq!(typed("\x1bOP\r"), None);
+        assert_eq!(typed("\x1bOQ\x1b"), None);
     }
 
     #[test]
     fn nobody_there_boots_the_default_in_time() {
         let mut menu = Menu::new(&manifest(Some(2)), Some(2));
-        assert!(menu.prompt().starts_with("debian in 2 s"), "{}", menu.prompt());
+        assert!(menu.prompt().starts_with("In 2 s: The debian."), "{}", menu.prompt());
         assert_eq!(menu.pass(Duration::from_millis(1500)), None);
-        assert!(menu.prompt().starts_with("debian in 1 s"), "{}", menu.prompt());
+        assert!(menu.prompt().starts_with("In 1 s: The debian."), "{}", menu.prompt());
         assert_eq!(menu.pass(Duration::from_millis(500)), Some(Outcome::TimedOut));
     }
 
     #[test]
-    fn a_key_stops_the_countdown_and_null_never_begins_one() {
-        let mut menu = Menu::new(&manifest(Some(2)), Some(2));
-        menu.handle(Key::Char('1'));
-        assert_eq!(menu.pass(Duration::from_secs(1000)), None);
+    fn any_key_stops_the_countdown_and_null_never_begins_one() {
+        for key in [Key::Char('1'), Key::Up, Key::Escape, Key::Control('c'), Key::Function(9)] {
+            let mut menu = Menu::new(&manifest(Some(2)), Some(2));
+            menu.handle(key);
+            assert_eq!(menu.pass(Duration::from_secs(1000)), None, "{key:?}");
+        }
         let mut menu = Menu::new(&manifest(None), None);
         assert_eq!(menu.pass(Duration::from_secs(1000)), None);
     }
@@ -175,6 +279,18 @@ mod tests {
     #[test]
     fn the_list_has_titles_sizes_and_the_default() {
         let list = Menu::new(&manifest(None), None).list();
-        assert!(list.contains(" *  2  The debian  (debian, 5.0 MiB)"), "{list}");
+        assert!(list.contains(" * The debian  (debian, 5.0 MiB)"), "{list}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_keys_select_what_is_not_shown(keys in "[a-e\r\x08\x1b\\[ABHF56~OPQ]{0,60}") {
+            let mut menu = Menu::new(&manifest(None), None);
+            for key in KeyReader::default().take(keys.as_bytes()) {
+                menu.handle(key);
+                let shown = menu.shown().len();
+                proptest::prop_assert!(menu.selected() < shown.max(1));
+            }
+        }
     }
 }

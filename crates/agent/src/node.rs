@@ -86,6 +86,7 @@ pub(crate) struct Node {
     pub(crate) console: Console,
     pub(crate) inbox: Inbox,
     pub(crate) machine: Machine,
+    pub(crate) log: Log,
     reporter: Reporter,
     boot: u64,
     stage: &'static str,
@@ -101,13 +102,18 @@ impl Node {
         machine: Machine,
     ) -> Self {
         let boot = fastrand::u64(..);
-        let reporter = Reporter::start(boot, machine.clone(), log, inbox.sender());
-        let node = Self { options, console, inbox, machine, reporter, boot, stage: "" };
+        let reporter = Reporter::start(boot, machine.clone(), log.clone(), inbox.sender());
+        let node = Self { options, console, inbox, machine, log, reporter, boot, stage: "" };
         // Without a network nobody is reached yet.
         if !node.options.network {
             node.introduce();
         }
         node
+    }
+
+    /// What people know it by: its Ethernet address, once that is known.
+    pub(crate) fn name(&self) -> String {
+        self.options.mac.map_or_else(String::new, |mac| mac.to_string())
     }
 
     /// Tells the server of this node from here on, as far as both are known.

@@ -19,9 +19,10 @@ use crate::memory::{self, Need};
 use crate::menu::{Menu, Outcome};
 use crate::node::{Node, Then};
 use crate::other_kernel;
-use crate::shell;
+use crate::screen::menu::About;
 use crate::sources::Sources;
 use crate::torrent;
+use crate::{screen, shell};
 
 /// How long the last report may hold up the boot.
 const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -40,6 +41,8 @@ pub(crate) struct Run {
     manifests: Option<Manifests>,
     /// What was booted the last time, unless the person wants to choose anew.
     chosen: Option<(ImageName, By)>,
+    /// Somebody is at the node and wants to choose.
+    is_there: bool,
     /// The server's manifest is to be looked at, whatever the initramfs has.
     ask_server: bool,
     /// The newest serial that the server was asked for while a menu was shown.
@@ -56,6 +59,7 @@ impl Run {
             sources: Sources::new(&node.options.root, node.options.server.clone()),
             manifests: None,
             chosen: node.options.choice.clone().map(|name| (name, By::Menu)),
+            is_there: false,
             ask_server: false,
             looked_for: 0,
             attempt_count: 0,
@@ -88,7 +92,12 @@ impl Run {
         loop {
             let manifest = self.manifest(node)?;
             if let Some(choice) = self.choose(node, &manifest)? {
-                return self.boot(node, &manifest, &choice);
+                if let Booted::Yes = self.boot(node, &manifest, &choice)? {
+                    return Ok(());
+                }
+                self.chosen = None;
+                self.is_there = true;
+                node.leave();
             }
             // Somebody may stand before a menu for hours; it is to show what there is now.
             self.ask_server = true;
@@ -116,9 +125,15 @@ impl Run {
     /// What to boot; none if the menu was out of date before anything was chosen.
     fn choose(&mut self, node: &mut Node, manifest: &Manifest) -> Result<Option<Choice>, Failed> {
         let (wanted, mac) = (node.options.image.clone(), node.options.mac);
-        let choice = match choose::decide(manifest, wanted.as_ref(), mac, self.chosen.as_ref())? {
-            Decision::Boot(choice) => *choice,
-            Decision::Ask(timeout_s) => {
+        let decision = choose::decide(manifest, wanted.as_ref(), mac, self.chosen.as_ref())?;
+        let choice = match decision {
+            // Whoever came back to the menu is asked, even where nobody is asked otherwise.
+            Decision::Boot(choice) if choice.by != By::Default || !self.is_there => *choice,
+            decision => {
+                let timeout_s = match decision {
+                    Decision::Ask(timeout_s) => timeout_s.filter(|_| !self.is_there),
+                    Decision::Boot(_) => None,
+                };
                 let known = manifest.serial.max(self.looked_for);
                 let (name, by) = match ask(node, manifest, timeout_s, known) {
                     Ok(chosen) => chosen,
@@ -144,14 +159,15 @@ impl Run {
         node: &mut Node,
         manifest: &Manifest,
         choice: &Choice,
-    ) -> Result<(), Failed> {
+    ) -> Result<Booted, Failed> {
         let image = &choice.image;
         let console = node.console.clone();
         let line = std::fs::read_to_string(node.options.root.join("proc/cmdline"));
         let line = line.unwrap_or_default();
         let running = node.machine.kernel.clone();
         if let Some(phase1) = other_kernel::needed(manifest, image, &running, &line)? {
-            return self.change_kernel(node, phase1, image, &line);
+            self.change_kernel(node, phase1, image, &line)?;
+            return Ok(Booted::Yes);
         }
         let name = choice.name.clone().or_else(|| node.options.name.clone());
         let for_node =
@@ -160,7 +176,8 @@ impl Run {
             let plan = Plan::without_files(image, for_node)?;
             node.console.say(&plan.describe());
             let handover = self.handover(node, image, None);
-            return self.hand_over(node, plan, None, &handover);
+            self.hand_over(node, plan, None, &handover)?;
+            return Ok(Booted::Yes);
         }
         let (metainfo, torrent) = torrent::find(&self.sources, image, &mut |refused| {
             console.say(&format!("  passed over: {}", chain(refused)));
@@ -180,7 +197,9 @@ impl Run {
             &manifest.discovery,
             self.attempt_count,
         )?;
-        let verified = download.finish(node)?;
+        let Some(verified) = download.finish(node, choice.by == By::Menu)? else {
+            return Ok(Booted::Cancelled);
+        };
         let plan = Plan::new(&verified, for_node)?;
         node.console.say(&format!("Verified. {}", plan.describe()));
         let mut seed = None;
@@ -193,7 +212,8 @@ impl Run {
             seed.uploaded_bytes = download.uploaded();
         }
         let handover = self.handover(node, image, seed);
-        self.hand_over(node, plan, Some(download), &handover)
+        self.hand_over(node, plan, Some(download), &handover)?;
+        Ok(Booted::Yes)
     }
 
     /// What goes on being seeded under the system.
@@ -310,18 +330,24 @@ impl Run {
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let retry_in_s = left.as_secs_f64().ceil() as u64;
             console.progress(&format!(
-                "Next attempt in {}.  Enter: now   m: menu   s: shell   r: restart",
+                "Next attempt in {}.  Enter: now   m: menu   l: log   s: shell   r: restart",
                 duration(retry_in_s)
             ));
             node.amend(Stage::Failed { failure, reason: reason.clone(), retry_in_s });
             let tick = end.min(Instant::now() + Duration::from_secs(1));
             match node.next(tick) {
                 Some(Event::Key(Key::Enter)) => break,
-                Some(Event::Key(Key::Char('m'))) => {
+                Some(Event::Key(Key::Char('m') | Key::Escape)) => {
                     self.chosen = None;
+                    self.is_there = true;
                     break;
                 }
-                Some(Event::Key(Key::Char('s'))) => shell::run(node),
+                Some(Event::Key(Key::Char('s') | Key::Control('s'))) => shell::run(node),
+                Some(Event::Key(Key::Char('l'))) => {
+                    let log = node.log.lines().join("\n");
+                    console.end_progress();
+                    console.show(&log);
+                }
                 Some(Event::Key(Key::Char('r'))) if node.options.is_init => {
                     crate::init::restart(rustix::system::RebootCommand::Restart);
                 }
@@ -342,6 +368,14 @@ impl Run {
     }
 }
 
+/// How a boot ended that did not fail.
+enum Booted {
+    /// As it was to.
+    Yes,
+    /// The person at the node wants something else.
+    Cancelled,
+}
+
 /// The server has a manifest of this serial.
 struct Outdated(u64);
 
@@ -360,12 +394,12 @@ fn ask(
     node.console.show(&menu.list());
     let mut last = Instant::now();
     loop {
-        node.console.progress(&menu.prompt());
+        show(node, &menu);
         let event = node.next(Instant::now() + Duration::from_millis(250));
         let outcome = match event {
             Some(Event::Key(key)) => menu.handle(key),
             Some(Event::Answer(answer)) if answer.serial > known && !menu.is_touched() => {
-                node.console.end_progress();
+                node.console.end_page();
                 node.leave();
                 return Err(Outdated(answer.serial));
             }
@@ -373,18 +407,24 @@ fn ask(
         };
         last = Instant::now();
         if outcome.is_some() {
-            node.console.end_progress();
+            node.console.end_page();
         }
         match outcome {
             Some(Outcome::Chosen(name)) => return Ok((name, By::Menu)),
             Some(Outcome::TimedOut) => return Ok((default, By::Default)),
-            Some(Outcome::Shell) => {
-                shell::run(node);
-                node.console.show(&menu.list());
-            }
+            Some(Outcome::Shell) => shell::run(node),
             None => {}
         }
     }
+}
+
+/// The menu, on all terminals.
+fn show(node: &Node, menu: &Menu) {
+    let log = node.log.lines();
+    let mac = node.name();
+    let server = node.options.server.as_ref().map_or_else(String::new, ToString::to_string);
+    let about = About { node: &mac, machine: &node.machine, server: &server, log: &log };
+    node.console.draw(&menu.prompt(), |buffer| screen::menu::draw(menu, &about, buffer));
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -232,6 +232,13 @@ pub struct Image {
     pub loader: Loader,
 }
 
+/// Where the server serves the version of an image that has this infohash, in hexadecimal, as a web
+/// seed (BEP 19), below its own URL. A file of it is at `NAME/PATH` below that.
+#[must_use]
+pub fn version_path(infohash: &str) -> String {
+    format!("/versions/{infohash}/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

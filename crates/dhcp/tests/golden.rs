@@ -33,6 +33,7 @@ const IPXE_BIOS: Captured = captured!("ipxe-bios");
 const IPXE_UEFI: Captured = captured!("ipxe-uefi");
 const PXE_BIOS: Captured = captured!("pxe-bios");
 const UEFI: Captured = captured!("uefi");
+const UEFI_ARM64: Captured = captured!("uefi-arm64");
 const UEFI_HTTP: Captured = captured!("uefi-http");
 const UDHCP: Captured = captured!("udhcp");
 
@@ -119,6 +120,11 @@ fn a_bios_rom_is_given_ipxe() {
 #[test]
 fn uefi_is_given_ipxe_for_uefi() {
     check(&UEFI, Asker::Uefi(Machine::X64), Some("snponly.efi"));
+}
+
+#[test]
+fn uefi_of_arm64_is_given_ipxe_for_arm64() {
+    check(&UEFI_ARM64, Asker::Uefi(Machine::Arm64), Some("snponly-arm64.efi"));
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
 use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
+use crate::image::{self, ImageCommand};
+use crate::kernel::{self, KernelCommand};
+use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
 use crate::start::{self, StartArgs};
@@ -53,6 +56,12 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Make images that nodes boot, and keep, change and remove them.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// List, add and remove the kernels that images run on.
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Tell why a node waits or failed, with the timeline of its boot.
     Why(WhyArgs),
     /// Build and show the kernel and initramfs that nodes run first.
@@ -61,6 +70,9 @@ enum Command {
     /// Make, show, verify, seed and download torrents.
     #[command(subcommand)]
     Torrent(TorrentCommand),
+    /// Send a file to many running hosts through a chain of them, and queue requests for files.
+    #[command(subcommand)]
+    Lan(LanCommand),
     /// Run a BitTorrent tracker, over HTTP and UDP, until Ctrl+C.
     Tracker(TrackerArgs),
     /// Give addresses and name boot programs by DHCP or proxyDHCP, without a lab, until Ctrl+C.
@@ -113,9 +125,12 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Image(command) => image::run(&command, lab),
+            Command::Kernel(command) => kernel::run(&command, lab),
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),
             Command::Torrent(command) => torrent::run(&command),
+            Command::Lan(command) => lan::run(&command, lab),
             Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Dhcp(args) => dhcp::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),

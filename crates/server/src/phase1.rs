@@ -246,7 +246,7 @@ fn kernel_choice(text: Option<&str>, base: &Path) -> anyhow::Result<KernelChoice
     })
 }
 
-fn cache(dir: &Path) -> PathBuf {
+pub(crate) fn cache(dir: &Path) -> PathBuf {
     dir.join("state/phase1")
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Console {
 }
 
 enum Mode {
+    /// For commands whose output is another's.
+    Silent,
     Json,
     Plain,
     Bar(ProgressBar),
@@ -63,9 +65,24 @@ impl Console {
         Self { mode, started: Instant::now(), shown_at: None, shown: String::new() }
     }
 
+    /// One that shows nothing but warnings.
+    pub(crate) fn silent() -> Self {
+        let mode = Mode::Silent;
+        Self { mode, started: Instant::now(), shown_at: None, shown: String::new() }
+    }
+
+    /// What is waited for, on a terminal only.
+    pub(crate) fn wait(&self, text: &str) {
+        if let Mode::Bar(bar) = &self.mode {
+            bar.set_message(text.to_owned());
+            bar.tick();
+        }
+    }
+
     /// Something that happened once, in words and as fields of a JSON object.
     pub(crate) fn say(&self, text: &str, event: &Value) {
         match &self.mode {
+            Mode::Silent => {}
             Mode::Json => print(&event.to_string()),
             Mode::Plain => print(text),
             Mode::Bar(bar) => bar.suspend(|| print(text)),
@@ -82,7 +99,7 @@ impl Console {
                 print(&json!({"event": "warning", "message": text}).to_string());
                 warn();
             }
-            Mode::Plain => warn(),
+            Mode::Silent | Mode::Plain => warn(),
             Mode::Bar(bar) => bar.suspend(warn),
         }
     }
@@ -134,6 +151,7 @@ impl Console {
 
     fn show(&mut self, done: u64, total: u64, text: &str, event: &Value, always: bool) {
         let interval = match &self.mode {
+            Mode::Silent => return,
             Mode::Json => JSON_INTERVAL,
             Mode::Plain => LINE_INTERVAL,
             Mode::Bar(_) => BAR_INTERVAL,
@@ -141,7 +159,7 @@ impl Console {
         // What is over before a line is due needs none.
         let since = match self.mode {
             Mode::Plain => Some(self.shown_at.unwrap_or(self.started)),
-            Mode::Json | Mode::Bar(_) => self.shown_at,
+            Mode::Silent | Mode::Json | Mode::Bar(_) => self.shown_at,
         };
         let always = always && (self.shown_at.is_some() || !matches!(self.mode, Mode::Plain));
         if !always && since.is_some_and(|at| at.elapsed() < interval) {
@@ -149,6 +167,7 @@ impl Console {
         }
         self.shown_at = Some(Instant::now());
         match &self.mode {
+            Mode::Silent => {}
             Mode::Json => print(&event.to_string()),
             Mode::Plain => {
                 if self.shown != text {
@@ -188,4 +207,12 @@ fn percent(done: u64, total: u64) -> u64 {
 pub(crate) fn print(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// What a command that shows nothing on its way has done, as a sentence or as an object.
+pub(crate) fn tell(format: OutputFormat, text: &str, event: &Value) {
+    match format {
+        OutputFormat::Text => print(text),
+        OutputFormat::Json => print(&event.to_string()),
+    }
 }

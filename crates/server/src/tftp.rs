@@ -1,7 +1,7 @@
 //! The TFTP server: `tftp::Server` behind sockets. What firmware reads before it can speak anything
 //! better; see that crate for the protocol.
 //!
-//! One thread of its own, without tokio: in lock-step the time between a packet and its answer is
+//! Threads of its own, without tokio: in lock-step the time between a packet and its answer is
 //! the time that a transfer takes, block by block.
 //!
 //! **What is served** is a [`Root`]: names and where their bytes are. It is not a folder, so there is
@@ -15,21 +15,27 @@ mod send;
 
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 pub(crate) use command::{TftpArgs, run};
 pub(crate) use root::{Root, Source};
 
 use crate::sockets;
-use driver::{Driver, Waker};
 
 /// Ports for transfers. A few, as what waits in this machine to be sent is what their sockets hold
 /// ([`send::QUEUE_LEN`]): that must be less than the queue before the network card, or windows are
 /// lost before they reach the wire.
 const PORT_COUNT: u8 = 4;
+
+/// Threads, which share the ports: late packets of a node's last transfer must not reach its next
+/// one, so each needs two.
+const THREADS_MAX: usize = 2;
 
 /// Room for packets on an interface whose MTU is not known: Ethernet's.
 const MTU_DEFAULT: u32 = 1_500;
@@ -93,24 +99,40 @@ impl Tftp {
             blksize_max: blksize_max(self.config.interface.as_deref()),
             ..tftp::Config::default()
         };
-        let waker = Arc::new(Waker::new().context("cannot start the TFTP server")?);
-        let driver = Driver::new(self, limits, events, Arc::clone(&waker))
+        let count = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+        let (drivers, stop) = driver::drivers(self, limits, &events, count)
             .context("cannot start the TFTP server")?;
-        let (sender, ended) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("tftp".to_owned());
-        thread
-            .spawn(move || sender.send(driver.run()))
-            .context("cannot start the TFTP server's thread")?;
-        tokio::pin!(ended);
-        tokio::select! {
-            () = shutdown => {
-                waker.wake();
-                ended.await
-            }
-            result = &mut ended => result,
+        let mut ends = JoinSet::new();
+        for driver in drivers {
+            let (sender, ended) = oneshot::channel();
+            let thread = thread::Builder::new().name("tftp".to_owned());
+            thread
+                .spawn(move || sender.send(driver.run()))
+                .context("cannot start the TFTP server's threads")?;
+            ends.spawn(ended);
         }
-        .context("the TFTP server's thread panicked")?
-        .context("the TFTP server failed")
+        drop(events);
+        tokio::pin!(shutdown);
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                () = &mut shutdown, if !is_stopping => {
+                    is_stopping = true;
+                    stop.stop();
+                }
+                ended = ends.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(ended) => {
+                        // One alone must not go on without the others, whatever its reason.
+                        stop.stop();
+                        ended
+                            .context("the TFTP server's threads are not waited for")?
+                            .context("a thread of the TFTP server panicked")?
+                            .context("the TFTP server failed")?;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -326,11 +326,15 @@ fn a_node_finishes_the_version_that_it_began() {
     let lab = Lab::new();
     let _server = lab.start();
     let before = lab.torrent();
+    let published = lab.json(&["status", "-o", "json"])["status"]["images"][0]["infohash"].clone();
+    let version = format!("/versions/{}/debian/vmlinuz", published.as_str().unwrap());
+    assert_eq!(lab.get(&version), "the kernel");
     lab.write("oss/debian/.new", "a newer kernel");
     let folder = lab.path().join("oss/debian");
     fs::rename(folder.join(".new"), folder.join("vmlinuz")).unwrap();
     lab.run(&["reload"]);
     assert_eq!(lab.get("/images/debian/vmlinuz"), "a newer kernel");
+    assert_eq!(lab.get(&version), "the kernel");
     assert_eq!(lab.download(&before), "the kernel");
     assert_eq!(lab.download(&lab.torrent()), "a newer kernel");
 }

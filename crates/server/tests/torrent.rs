@@ -98,7 +98,8 @@ impl Drop for Running {
 
 fn boottorrent<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boottorrent"));
-    command.args(args).stdin(Stdio::null());
+    // Notes of what was verified go to where the build keeps what tests leave.
+    command.args(args).stdin(Stdio::null()).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
@@ -399,6 +400,30 @@ fn corrupt_file_is_not_seeded() {
     assert_eq!(error["event"], "error");
     assert!(error["message"].as_str().unwrap().starts_with(&expect), "{error}");
     assert!(events.iter().all(|event| event["event"] != "listening"), "{events:?}");
+}
+
+#[test]
+fn a_seed_that_has_not_changed_is_not_read_again_unless_it_is_told_to() {
+    let lab = Lab::new("unchanged");
+    lab.create(&[]);
+    let is_unchanged = |more: &[&str]| {
+        let seed = Running::start(&lab.args("seed", "seed", &[&["--no-lsd"], more].concat()));
+        let named = |event: &Value| ["unchanged", "listening"].map(|name| event["event"] == name);
+        let first = seed.event(|event| named(event).contains(&true));
+        seed.signal(Signal::TERM);
+        first["event"] == "unchanged"
+    };
+    // What was written only just before is not noted, as another change of it might not show.
+    let until = Instant::now() + DEADLINE;
+    while !is_unchanged(&[]) {
+        assert!(Instant::now() < until, "it is never noted");
+    }
+    assert!(!is_unchanged(&["--recheck"]));
+    assert!(is_unchanged(&[]));
+    let path = lab.path("seed").join("unchanged/root.img");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(!is_unchanged(&[]), "it was written to, if with the same bytes");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Config {
     pub transfers_max: usize,
     /// [`NODE_TRANSFERS_MAX`].
     pub node_transfers_max: usize,
+    /// [`WINDOWS_LEN_MAX`], or this server's share of it if others use the same link.
+    pub windows_len_max: u64,
 }
 
 impl Default for Config {
@@ -64,6 +66,7 @@ impl Default for Config {
             blksize_max: 1_468,
             transfers_max: TRANSFERS_MAX,
             node_transfers_max: NODE_TRANSFERS_MAX,
+            windows_len_max: WINDOWS_LEN_MAX,
         }
     }
 }
@@ -365,7 +368,7 @@ impl<F> Server<F> {
             }
         };
         let mut options = entry.asked.agree(len, self.config.blksize_max);
-        let left = WINDOWS_LEN_MAX.saturating_sub(self.windows_len);
+        let left = self.config.windows_len_max.saturating_sub(self.windows_len);
         options.windowsize = options.windowsize.map(|wish| {
             let share = left / 8 / u64::from(options.blksize.unwrap_or(BLKSIZE_DEFAULT));
             wish.min(u16::try_from(share).unwrap_or(u16::MAX).max(WINDOWSIZE_FEW))

@@ -51,6 +51,14 @@ pub struct Block {
     pub len: u32,
 }
 
+impl Block {
+    /// Whether `other` begins where this one ends, in the same piece.
+    #[must_use]
+    pub const fn is_followed_by(self, other: Self) -> bool {
+        self.piece == other.piece && self.offset.saturating_add(self.len) == other.offset
+    }
+}
+
 /// The shape of one torrent: its lengths, and nothing about hashes or files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {

@@ -21,6 +21,8 @@ pub(crate) enum Case {
     Clean,
     /// A quarter of the nodes is killed at 40 % of F/B
     Kill,
+    /// One node in the middle of the numbers is killed at 40 % of F/B
+    KillOne,
     /// The same without a word: their links die first
     Poweroff,
     /// An eighth of the nodes has a fifth of the rate
@@ -71,6 +73,7 @@ impl Case {
         match self {
             Self::Clean => "clean",
             Self::Kill => "kill",
+            Self::KillOne => "kill-one",
             Self::Poweroff => "poweroff",
             Self::Slow => "slow",
             Self::Late => "late",
@@ -97,6 +100,7 @@ impl Case {
     pub(crate) fn role(self, node: Slot) -> Role {
         match self {
             Self::Kill | Self::Poweroff if node.number() % 4 == 2 => Role::Doomed,
+            Self::KillOne if node.number() == 8 => Role::Doomed,
             Self::Slow if node.number() % 8 == 5 => Role::Slow,
             Self::Late if node.number().is_multiple_of(8) => Role::Late,
             _ => Role::Usual,
@@ -116,7 +120,8 @@ impl Plan {
 
     /// When the case's accident happens, in multiples of F/B.
     pub(crate) fn accident_at(&self) -> Option<f64> {
-        matches!(self.case, Case::Kill | Case::Poweroff | Case::Late).then_some(ACCIDENT_AT)
+        matches!(self.case, Case::Kill | Case::KillOne | Case::Poweroff | Case::Late)
+            .then_some(ACCIDENT_AT)
     }
 }
 
@@ -129,6 +134,7 @@ mod tests {
         let count =
             |case: Case, role| (1..=16).filter(|n| case.role(Slot::node(*n)) == role).count();
         assert_eq!(count(Case::Kill, Role::Doomed), 4);
+        assert_eq!(count(Case::KillOne, Role::Doomed), 1);
         assert_eq!(count(Case::Poweroff, Role::Doomed), 4);
         assert_eq!(count(Case::Slow, Role::Slow), 2);
         assert_eq!(count(Case::Late, Role::Late), 2);

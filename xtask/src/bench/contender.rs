@@ -5,9 +5,11 @@
 mod aria2;
 mod chain;
 mod curl;
+mod lan;
 mod libtorrent;
 mod original;
 pub(crate) mod ours;
+mod rsync;
 mod udpcast;
 
 use std::ffi::OsStr;
@@ -64,12 +66,14 @@ pub(crate) trait Contender {
 pub(crate) fn all() -> Vec<Box<dyn Contender>> {
     vec![
         Box::new(ours::Ours),
+        Box::new(lan::Lan),
         Box::new(chain::Chain),
         Box::new(udpcast::Udpcast),
         Box::new(libtorrent::Libtorrent),
         Box::new(aria2::Aria2),
         Box::new(original::Original),
         Box::new(curl::Curl),
+        Box::new(rsync::Rsync),
     ]
 }
 

@@ -306,7 +306,7 @@ impl Run<'_> {
     fn cause_accident(&mut self) -> Result<()> {
         match self.plan.case {
             Case::Late => self.start_nodes(|role| role == Role::Late)?,
-            Case::Kill | Case::Poweroff => {
+            Case::Kill | Case::KillOne | Case::Poweroff => {
                 let doomed: Vec<_> =
                     self.nodes.iter().filter(|node| node.role == Role::Doomed).collect();
                 if self.plan.case == Case::Poweroff {

@@ -100,6 +100,7 @@ fn sender(options: &[u8]) -> Option<String> {
     let arch = match option(options, 93) {
         Some([0, 0]) => "bios",
         Some([0, 7 | 9]) => "uefi",
+        Some([0, 11]) => "uefi-arm64",
         Some([0, 16]) => "uefi-http",
         Some(_) => "other",
         None => "none",

@@ -3,11 +3,14 @@
 mod altered;
 mod fallback;
 mod harness;
+mod images;
 mod limits;
 mod livenet;
+mod menu;
 mod nfs;
 mod poweroff;
 mod proxy;
+mod pxelinux;
 mod room;
 mod survival;
 
@@ -59,6 +62,11 @@ pub(super) const ALL: &[Case] = &[
         run: proxy::run,
     },
     Case {
+        name: "pxelinux",
+        what: "with PXELINUX in place of iPXE a BIOS machine boots, by nothing but TFTP up to phase 1",
+        run: pxelinux::run,
+    },
+    Case {
         name: "survival",
         what: "the server is killed once a node has the image: the other node gets it from there",
         run: survival::run,
@@ -87,6 +95,16 @@ pub(super) const ALL: &[Case] = &[
         name: "altered",
         what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
         run: altered::run,
+    },
+    Case {
+        name: "menu",
+        what: "keys on the serial line choose the other image, cancel its download, choose it again",
+        run: menu::run,
+    },
+    Case {
+        name: "images",
+        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
+        run: images::run,
     },
     Case {
         name: "limits",

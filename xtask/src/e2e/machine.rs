@@ -1,6 +1,8 @@
 //! A node as a virtual machine: memory, a network card, a serial port and nothing else. QEMU without
 //! hardware virtualisation, so that it runs wherever CI runs.
 
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::console::Console;
 use crate::interrupt;
-use crate::lab::{Lab, Process, Rate, Spawn};
+use crate::lab::{Lab, Process, Rate, Slot, Spawn};
 
 /// Debian's QEMU.
 const QEMU: &str = "qemu-system-x86_64";
@@ -175,6 +177,19 @@ impl<'a> Machine<'a> {
         self.running.as_ref().map_or(Duration::ZERO, |running| running.since.elapsed())
     }
 
+    /// Types on its serial console.
+    pub(crate) fn type_keys(&self, keys: &str) -> Result<()> {
+        let path = self.keyboard();
+        let mut socket = UnixStream::connect(&path)
+            .with_context(|| format!("connecting to {}", path.display()))?;
+        socket.write_all(keys.as_bytes()).context("typing")
+    }
+
+    /// The socket of its serial port; a short path, as those of sockets have to be.
+    fn keyboard(&self) -> PathBuf {
+        self.lab.slot_dir(Slot::SERVER).join(format!("{}.serial", self.spec.name()))
+    }
+
     /// Waits until its console shows a text; the time since it was switched on.
     pub(crate) fn wait_for(&self, text: &str, timeout: Duration) -> Result<Duration> {
         self.wait(text, timeout, |console| console.has(text))
@@ -224,7 +239,13 @@ impl<'a> Machine<'a> {
             format!("-uuid=b0077044-0000-4000-8000-{:012x}", spec.number),
             "-accel=tcg".to_owned(),
             format!("-m={}", spec.memory_mib),
-            format!("-serial=file:{}", console.display()),
+            // What it says goes into a file; what is typed comes through a socket.
+            format!(
+                "-chardev=socket,id=serial0,path={},server=on,wait=off,logfile={}",
+                self.keyboard().display(),
+                console.display()
+            ),
+            "-serial=chardev:serial0".to_owned(),
             format!("-netdev=tap,id=net0,ifname={},script=no,downscript=no", spec.tap()),
             format!("-device={card},netdev=net0,mac={},bootindex=1{rom}", spec.mac()),
             // edk2's network stack wants random numbers.

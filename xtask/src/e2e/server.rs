@@ -29,6 +29,10 @@ pub(crate) struct Config {
     pub(crate) tracker: bool,
     pub(crate) external_tracker: Option<&'static str>,
     pub(crate) seed_time_s: u64,
+    /// How long the menu waits; 0 for none.
+    pub(crate) menu_timeout_s: u64,
+    /// `ipxe` or `pxelinux`.
+    pub(crate) loader: &'static str,
 }
 
 impl Default for Config {
@@ -39,27 +43,31 @@ impl Default for Config {
             tracker: true,
             external_tracker: None,
             seed_time_s: 2,
+            menu_timeout_s: 0,
+            loader: "ipxe",
         }
     }
 }
 
 impl Config {
-    /// `Boottorrent.yaml` for the server in this slot. No menu: nobody is at the keyboard.
+    /// `Boottorrent.yaml` for the server in this slot.
     fn yaml(&self, slot: Slot) -> String {
         let trackers =
             self.external_tracker.map_or(String::new(), |url| format!("  trackers: {url}\n"));
         format!(
             "version: 1\n\
              server:\n  interface: eth0\n  address: {}\n\
-             boot:\n  default: {}\n  timeout: 0\n  seed_time: {}\n\
+             boot:\n  default: {}\n  timeout: {}\n  seed_time: {}\n\
              dhcp:\n  mode: {}\n  ranges: 10.77.200.1-10.77.200.250\n\
              swarm:\n  tracker: {}\n{trackers}\
-             phase1:\n  cmdline: console=ttyS0,115200\n",
+             phase1:\n  loader: {}\n  cmdline: console=ttyS0,115200\n",
             slot.address(),
             self.image,
+            self.menu_timeout_s,
             self.seed_time_s,
             self.dhcp,
             self.tracker,
+            self.loader,
         )
     }
 }
@@ -250,7 +258,7 @@ pub(crate) fn prepare_phase1(dir: &Path) -> Result<()> {
 }
 
 /// Runs our program here; what it says goes to standard error.
-fn ours(args: &[&OsStr]) -> Result<()> {
+pub(super) fn ours(args: &[&OsStr]) -> Result<()> {
     let mut command = Command::new(release_binary()?);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().context("running boottorrent")?;

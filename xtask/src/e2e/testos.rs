@@ -44,6 +44,10 @@ impl Kernel {
         Ok(Self { release })
     }
 
+    pub(crate) fn release(&self) -> &str {
+        &self.release
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/boot").join(format!("vmlinuz-{}", self.release))
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Row, line};
-use crate::lab::{Lab, Process, Slot, Spawn, wait_until};
+use crate::lab::{BEHIND, Lab, Process, Slot, Spawn, wait_until};
 use crate::setup;
 
 pub(super) const TOOLS: &[setup::Tool] = &[setup::BUSYBOX, setup::DNSMASQ, setup::PERFDHCP];
@@ -14,8 +14,11 @@ pub(super) const TOOLS: &[setup::Tool] = &[setup::BUSYBOX, setup::DNSMASQ, setup
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What busybox calls with the lease in its environment.
-const SCRIPT: &str =
-    "#!/bin/sh\n[ \"$1\" = bound ] && echo \"lease $ip $subnet $router $lease\"\nexit 0\n";
+const SCRIPT: &str = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
+     echo \"lease $ip $subnet $router $lease\"\necho \"boot $siaddr $boot_file\"\n";
+
+/// Options with which busybox asks as the PXE client of a BIOS does.
+const AS_PXE: &str = "-V PXEClient:Arch:00000:UNDI:002001 -x 0x5d:0000";
 
 type Case = fn(&Path) -> Result<()>;
 
@@ -23,6 +26,7 @@ const CASES: &[(&str, Case)] = &[
     ("dhcp → busybox leases", busybox_leases),
     ("dhcp → perfdhcp leases, renews and releases", perfdhcp_renews),
     ("dhcp → leases survive kill -9", leases_survive),
+    ("dhcp behind dnsmasq as relay agent", behind_a_relay),
     ("dhcp beside dnsmasq", beside_dnsmasq),
     ("dhcp: of two labs one refuses", two_labs),
 ];
@@ -67,16 +71,22 @@ fn said(logs: &Path, name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What busybox was given in a slot; nothing if nobody answered for ten seconds. dnsmasq looks for
-/// three whether an address is free.
+/// The lease that busybox was given in a slot; nothing if nobody answered for ten seconds. dnsmasq
+/// looks for three whether an address is free.
 fn udhcpc(lab: &Lab, slot: Slot) -> Result<Option<String>> {
+    let text = udhcpc_with(lab, slot, "")?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("lease ")).map(str::to_owned))
+}
+
+/// All that busybox says when it asks with more options.
+fn udhcpc_with(lab: &Lab, slot: Slot, options: &str) -> Result<String> {
     let script = lab.slot_dir(slot).join("script");
     super::write(&script, SCRIPT)?;
     lab.run(slot, &["chmod", "+x", "script"])?;
     // The program that is installed may be called otherwise than what it is asked to be.
-    let command = "busybox udhcpc -i eth0 -n -q -t 10 -T 1 -s ./script 2>&1 || true";
-    let text = lab.run(slot, &["sh", "-c", command])?;
-    Ok(text.lines().find_map(|line| line.strip_prefix("lease ")).map(str::to_owned))
+    let command =
+        format!("busybox udhcpc -i eth0 -n -q -t 10 -T 1 -s ./script {options} 2>&1 || true");
+    lab.run(slot, &["sh", "-c", &command])
 }
 
 const SERVE: [&str; 3] = ["--mode", "server", "--force"];
@@ -142,6 +152,33 @@ fn leases_survive(logs: &Path) -> Result<()> {
     said(logs, "after", "DHCP server")?;
     ensure!(udhcpc(&lab, Slot::node(2))?.is_none(), "the address was given to another");
     ensure!(udhcpc(&lab, Slot::node(1))? == Some(lease), "the lease is forgotten");
+    Ok(())
+}
+
+/// A node in another network, whose router carries its questions to us and our answers to it.
+fn behind_a_relay(logs: &Path) -> Result<()> {
+    let lab = Lab::new(3, None, logs)?;
+    let (router, near, far) = (Slot::node(1), Slot::node(2), Slot::node(3));
+    lab.put_behind(router, far)?;
+    let ranges = ["--range", "10.77.64.1-10.77.64.9", "--range", "10.78.64.1-10.78.64.9"];
+    let _server = start(&lab, Slot::SERVER, "boottorrent", &[&SERVE[..], &ranges[..]].concat())?;
+    said(logs, "boottorrent", "DHCP server")?;
+    let dnsmasq = setup::find(setup::DNSMASQ.file).context("dnsmasq is gone")?;
+    let spawn = Spawn::new("relay", dnsmasq)
+        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0"])
+        .args(["--log-facility=-", "--pid-file="])
+        .arg(format!("--dhcp-relay={BEHIND},{}", Slot::SERVER.address()));
+    let _relay = lab.spawn(router, spawn)?;
+    said(logs, "relay", "DHCP relay")?;
+    let text = udhcpc_with(&lab, far, AS_PXE)?;
+    let of_far = |line: &str| {
+        line.starts_with("lease 10.78.64.") && line.contains(&format!(" 255.255.0.0 {BEHIND} "))
+    };
+    ensure!(text.lines().any(of_far), "no lease of its network, with its router: {text}");
+    let boot = format!("boot {} undionly.kpxe", Slot::SERVER.address());
+    ensure!(text.lines().any(|line| line == boot), "no `{boot}`: {text}");
+    let lease = udhcpc(&lab, near)?.context("a node beside the server has no lease")?;
+    ensure!(lease.starts_with("10.77.64."), "{lease} is of the other network");
     Ok(())
 }
 

@@ -174,7 +174,7 @@ fn a_loader_without_its_files_is_refused_before_the_download() {
 }
 
 #[test]
-fn a_person_chooses_by_number() {
+fn a_person_chooses_by_name() {
     let mut lab = lab();
     let files = &[("hello", 9), ("other", 1)];
     let loader = Loader::Exec { bin: "hello".parse().unwrap(), args: "a 'b c'".to_owned() };
@@ -183,7 +183,7 @@ fn a_person_chooses_by_number() {
     lab.publish();
     let mut agent = Started::new(&lab, &["--keyboard"]);
     agent.wait_for("BOOTTORRENT stage=menu default=debian timeout_s=none");
-    agent.type_keys("2\n");
+    agent.type_keys("tool\n");
     agent.wait_for("BOOTTORRENT stage=downloading image=tools");
     assert!(agent.ends_well());
     let program = std::fs::read_to_string(lab.saved().join("program")).unwrap();

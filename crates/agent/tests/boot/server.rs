@@ -125,6 +125,7 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
         }
         let (head, body) = {
             let mut state = shared.0.lock().unwrap();
+            let path = current(&path);
             state.requests.push(path.clone());
             let reply = reply(&mut state, &path, range, &body);
             shared.1.notify_all();
@@ -135,6 +136,12 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
             return;
         }
     }
+}
+
+/// An image has one version here.
+fn current(path: &str) -> String {
+    let name = path.strip_prefix("/versions/").and_then(|rest| rest.split_once('/'));
+    name.map_or_else(|| path.to_owned(), |(_, rest)| format!("/images/{rest}"))
 }
 
 fn reply(

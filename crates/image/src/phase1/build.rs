@@ -91,6 +91,7 @@ impl Parts {
             KernelChoice::Newest => Kernel::installed(&inputs.root, None)?,
             KernelChoice::Installed(version) => Kernel::installed(&inputs.root, Some(version))?,
             KernelChoice::Package(package) => Kernel::package(package, spool_dir, progress)?,
+            KernelChoice::Folder(folder) => Kernel::folder(folder)?,
         };
         let arch = program::kernel_arch(&kernel.image);
         let agent = program::read("the agent", &inputs.agent, arch, AGENT_CURE)?;

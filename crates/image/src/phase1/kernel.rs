@@ -29,9 +29,20 @@ pub enum KernelChoice {
     Installed(KernelVersion),
     /// A Debian package.
     Package(PathBuf),
+    /// One of a lab: a folder `kernels/VERSION` with `vmlinuz`, `modules/` and perhaps `config`.
+    Folder(PathBuf),
 }
 
 impl KernelChoice {
+    /// The kernel of this version: the lab's if it has one, else the one that is installed.
+    pub fn of_version(lab: &Path, version: KernelVersion) -> Self {
+        let folder = lab.join("kernels").join(version.as_str());
+        match folder.join("vmlinuz").is_file() {
+            true => Self::Folder(folder),
+            false => Self::Installed(version),
+        }
+    }
+
     /// What a person wrote: nothing, a version, or the path of a package.
     ///
     /// # Errors
@@ -70,8 +81,7 @@ impl Kernel {
     /// If there is none, not this version, or it cannot be read.
     pub fn installed(root: &Path, wanted: Option<&KernelVersion>) -> Result<Self, Phase1Error> {
         let (boot, modules) = (root.join("boot"), modules_dir(root));
-        let mut found = installed_versions(&boot, &modules)?;
-        found.sort_by(|a, b| b.cmp(a));
+        let found = versions(root)?;
         let version = match wanted {
             None => found.first(),
             Some(wanted) if found.is_empty() || found.contains(wanted) => {
@@ -98,6 +108,24 @@ impl Kernel {
         Ok(Self { version, image, config, library, shelf, origin })
     }
 
+    /// One of a lab: the folder `kernels/VERSION`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not named after a version.
+    pub fn folder(folder: &Path) -> Result<Self, Phase1Error> {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let version: KernelVersion = name.parse().map_err(|error| Phase1Error::Read {
+            file: folder.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })?;
+        let origin = folder.join("vmlinuz");
+        let image = fs::read(&origin).map_err(Phase1Error::read(&origin))?;
+        let config = fs::read_to_string(folder.join("config")).ok();
+        let (library, shelf) = Library::installed(&folder.join("modules"))?;
+        let config = config.map(|text| KernelConfig::parse(&text));
+        Ok(Self { version, image, config, library, shelf, origin })
+    }
+
     /// That of a package. Its modules are kept in a file without a name in `spool_dir` for as long
     /// as this lives: they take about 400 MB there.
     ///
@@ -119,14 +147,24 @@ impl Kernel {
     }
 }
 
+/// The kernels of a root that have both an image and modules, the newest first.
+///
+/// # Errors
+/// If the folder of modules is there and cannot be read.
+pub fn versions(root: &Path) -> Result<Vec<KernelVersion>, Phase1Error> {
+    let mut found = installed_versions(&root.join("boot"), &modules_dir(root))?;
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
 /// Where modules are: Debian 13 packages have `/usr/lib`, of which `/lib` is the other name.
-fn modules_dir(root: &Path) -> PathBuf {
+pub(crate) fn modules_dir(root: &Path) -> PathBuf {
     let plain = root.join("lib/modules");
     if plain.is_dir() { plain } else { root.join("usr/lib/modules") }
 }
 
 /// Debian, Ubuntu and SUSE have kernels in `/boot`, Fedora beside the modules.
-fn image_file(boot: &Path, modules: &Path, version: &KernelVersion) -> Option<PathBuf> {
+pub(crate) fn image_file(boot: &Path, modules: &Path, version: &KernelVersion) -> Option<PathBuf> {
     let files = [boot.join(format!("vmlinuz-{version}")), modules.join("vmlinuz")];
     files.into_iter().find(|file| file.is_file())
 }

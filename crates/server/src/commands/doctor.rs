@@ -3,7 +3,9 @@
 
 mod dhcp;
 mod machine;
+mod nodes;
 mod ports;
+mod resources;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,11 +70,13 @@ pub(crate) fn run(args: &DoctorArgs, dir: &Path) -> anyhow::Result<ExitCode> {
     findings.extend(machine::findings(settings));
     if let Some(settings) = settings {
         findings.extend(machine::firewall(settings));
+        findings.extend(resources::findings(settings));
         match Lock::holder(dir) {
             Ok(Holder::Somebody(pid)) => {
                 let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
                 let text = format!("the lab's server runs{pid}: `boottorrent status` asks it");
                 findings.push(Finding::new("ports", State::Unknown, text));
+                findings.extend(nodes::findings(dir));
             }
             _ => {
                 let before = findings.len();

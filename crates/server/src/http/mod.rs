@@ -18,10 +18,12 @@ mod range;
 mod script;
 mod serve;
 mod v1;
+mod versions;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -40,10 +42,12 @@ pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use script::{ScriptSettings, render as render_script};
 pub(crate) use serve::serve;
+pub(crate) use versions::FAREWELL;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet};
 use feed::Feed;
 use serve::Source;
+use versions::Versions;
 
 /// What is served at the moment.
 #[derive(Debug)]
@@ -58,6 +62,7 @@ pub(crate) struct Site(Arc<Inner>);
 
 struct Inner {
     live: RwLock<Arc<Live>>,
+    versions: Mutex<Versions>,
     fleet: SharedFleet,
     next: NextBoots,
     counters: Counters,
@@ -86,8 +91,11 @@ pub(crate) struct HttpCounts {
 
 impl Site {
     pub(crate) fn new(live: Live, fleet: SharedFleet, next: NextBoots, about: About) -> Self {
+        let mut versions = Versions::default();
+        versions.offer(&live.offer.images, Instant::now());
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
+            versions: Mutex::new(versions),
             fleet,
             next,
             counters: Counters::default(),
@@ -99,7 +107,17 @@ impl Site {
 
     /// Puts another offer in place of the present one; transfers that have begun go on.
     pub(crate) fn publish(&self, live: Live) {
+        self.versions().offer(&live.offer.images, Instant::now());
         *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// Closes old versions that nobody fetches any more; to be called every few seconds.
+    pub(crate) fn sweep(&self) {
+        self.versions().sweep(Instant::now());
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.0.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nodes can boot.
@@ -129,6 +147,7 @@ impl Site {
             .route("/boot.ipxe", get(boot_script))
             .route("/torrents/{file}", get(torrent))
             .route("/images/{name}/{*path}", get(image))
+            .route("/versions/{infohash}/{name}/{*path}", get(version))
             .merge(api::routes())
             .merge(access::guarded(&self))
             .route("/healthz", get(metrics::health))
@@ -172,7 +191,16 @@ async fn watch(
         counters.refused.fetch_add(1, Ordering::Relaxed);
     }
     // Ranges of images and reports come by the thousand; what matters of them is in the NODE lines.
-    let frequent = ["/images/", "/api/", "/v1/", "/metrics", "/dashboard/", "/healthz", "/readyz"];
+    let frequent = [
+        "/images/",
+        "/versions/",
+        "/api/",
+        "/v1/",
+        "/metrics",
+        "/dashboard/",
+        "/healthz",
+        "/readyz",
+    ];
     if frequent.iter().any(|begin| path.starts_with(begin)) || is_refused {
         tracing::debug!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
     } else {
@@ -249,6 +277,7 @@ async fn torrent(
     served.clone().answer(request.method(), request.headers(), &site.0.counters.sent)
 }
 
+/// A file of the version that is on offer.
 async fn image(
     State(site): State<Site>,
     Extension(source): Extension<Source>,
@@ -256,23 +285,56 @@ async fn image(
     request: Request,
 ) -> Response<Body> {
     let live = site.live();
-    let found = name.parse::<ImageName>().ok().zip(path.parse::<ImagePath>().ok());
-    let found = found.and_then(|(name, path)| Some((live.offer.images.get(&name)?, name, path)));
-    let Some((image, name, path)) = found else {
+    let found = name.parse::<ImageName>().ok();
+    let found = found.and_then(|name| Some((live.offer.images.get(&name)?.clone(), name)));
+    let Some((files, name)) = found else {
         return refuse(StatusCode::NOT_FOUND, "no image of this name is offered");
     };
-    // Opening may wait for the disk, and what it takes from the cache it takes at once: a change of
-    // threads would cost more.
-    match image.file(&path) {
-        Ok(Some(served)) => {
-            site.fetched(source, Fetched::Image(name));
-            served.answer(request.method(), request.headers(), &site.0.counters.sent)
-        }
-        Ok(None) => refuse(StatusCode::NOT_FOUND, "the image has no such file"),
-        Err(error) => {
-            tracing::warn!(target: "HTTP", "{error}");
-            let text = "the file was changed since it was published; a new version follows";
-            refuse(StatusCode::SERVICE_UNAVAILABLE, text)
+    site.image_file(source, &files, name, &path, &request)
+}
+
+/// A file of one version, as a web seed must give it.
+async fn version(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    Path((infohash, name, path)): Path<(String, String, String)>,
+    request: Request,
+) -> Response<Body> {
+    let found = name.parse::<ImageName>().ok().and_then(|name| {
+        let files = site.versions().find(&infohash, &name, Instant::now())?;
+        Some((files, name))
+    });
+    let Some((files, name)) = found else {
+        return refuse(StatusCode::NOT_FOUND, "this version of the image is not offered any more");
+    };
+    site.image_file(source, &files, name, &path, &request)
+}
+
+impl Site {
+    fn image_file(
+        &self,
+        source: Source,
+        files: &ImageFiles,
+        name: ImageName,
+        path: &str,
+        request: &Request,
+    ) -> Response<Body> {
+        let Ok(path) = path.parse::<ImagePath>() else {
+            return refuse(StatusCode::NOT_FOUND, "the image has no such file");
+        };
+        // Opening may wait for the disk, and what it takes from the cache it takes at once: a change
+        // of threads would cost more.
+        match files.file(&path) {
+            Ok(Some(served)) => {
+                self.fetched(source, Fetched::Image(name));
+                served.answer(request.method(), request.headers(), &self.0.counters.sent)
+            }
+            Ok(None) => refuse(StatusCode::NOT_FOUND, "the image has no such file"),
+            Err(error) => {
+                tracing::warn!(target: "HTTP", "{error}");
+                let text = "the file was changed since it was published; a new version follows";
+                refuse(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
         }
     }
 }

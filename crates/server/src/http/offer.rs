@@ -16,8 +16,8 @@ pub(crate) struct ImageFiles {
     storage: Arc<Storage>,
     /// Of each path within the image's folder, its index in the storage and its length.
     files: Arc<BTreeMap<String, (usize, u64)>>,
-    /// Of the infohash: enough to tell versions apart.
-    version: String,
+    /// In hexadecimal.
+    infohash: String,
 }
 
 /// Why an image cannot be served.
@@ -44,12 +44,9 @@ impl ImageFiles {
             Some((path.to_owned(), (index, file.len)))
         });
         let files = Arc::new(files.collect());
-        let version = metainfo
-            .info_hash_v2()
-            .or(metainfo.info_hash_v1())
-            .map(|hash| boot::hex::encode(&hash.truncated()[..8]))
-            .unwrap_or_default();
-        Ok(Self { storage: Arc::new(Storage::seed(dir, layout)?), files, version })
+        let infohash = metainfo.info_hashes().last();
+        let infohash = infohash.map(|hash| hash.to_string()).unwrap_or_default();
+        Ok(Self { storage: Arc::new(Storage::seed(dir, layout)?), files, infohash })
     }
 
     /// Whether all files still are what was opened: none was written to or touched. One that was
@@ -66,6 +63,11 @@ impl ImageFiles {
         Arc::clone(&self.storage)
     }
 
+    /// Which version it is: the infohash, of v2 if there is one, in hexadecimal.
+    pub(crate) fn infohash(&self) -> &str {
+        &self.infohash
+    }
+
     /// A file.
     ///
     /// # Errors
@@ -76,7 +78,9 @@ impl ImageFiles {
         };
         let handle = self.storage.file(index)?;
         handle.check_unchanged()?;
-        Ok(Some(Served::image(handle, len, &format!("{}-{index}", self.version))))
+        // Enough of it to tell versions apart.
+        let version = self.infohash.get(..16).unwrap_or(&self.infohash);
+        Ok(Some(Served::image(handle, len, &format!("{version}-{index}"))))
     }
 }
 

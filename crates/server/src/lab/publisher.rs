@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use boot::{Image, ImageName, LabKey};
 use torrent::metainfo::Metainfo;
-use torrent::metainfo::create::Spec;
+use torrent::metainfo::create::{INFOHASH, Spec};
 use torrent_io::create::{CreateError, Options, create_with};
 
 use super::config::ImageConfig;
@@ -245,7 +245,8 @@ fn spec(settings: &Settings) -> Spec {
     trackers.extend(settings.tracker.external.iter().map(|url| vec![url.clone()]));
     Spec {
         trackers,
-        web_seeds: vec![format!("{}/images/", settings.http_base())],
+        // Of one version: what is at another URL later must not be taken for it.
+        web_seeds: vec![settings.http_base() + &boot::image::version_path(INFOHASH)],
         created_by: Some(concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned()),
         ..Spec::default()
     }

@@ -246,7 +246,10 @@ impl Server {
                     return End::Failed(error);
                 }
                 _ = save.tick() => self.save().await,
-                _ = sweep.tick() => self.seeding.sweep(),
+                _ = sweep.tick() => {
+                    self.seeding.sweep();
+                    self.site.sweep();
+                }
                 () = alive.due() => notify::tell("WATCHDOG=1"),
             }
         }
@@ -527,5 +530,40 @@ impl Signals {
             _ = self.terminate.recv() => Wish::End,
             _ = self.hangup.recv() => Wish::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::tests::{prepared, settings};
+
+    /// Why a server ends that has one more service.
+    async fn end_with(service: impl Future<Output = anyhow::Error> + Send + 'static) -> String {
+        let temp = tempfile::tempdir().unwrap();
+        let prepared = prepared(settings(temp.path()));
+        let publication = Arc::clone(&prepared.publication);
+        let edition = edition::make(&publication, &prepared.boot_files, &[]).unwrap();
+        let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
+        let sockets = Sockets::bind(&publication.settings, roots, prepared.lab).unwrap();
+        let history = History::open(temp.path()).unwrap();
+        let (_sender, events) = mpsc::unbounded_channel();
+        let news = News { reload: Arc::new(|| ()), events };
+        let fleet = SharedFleet::new(Fleet::default());
+        let around = Around { fleet, root, history, news, next: NextBoots::default() };
+        let mut server = Server::begin(prepared, edition, sockets, around).unwrap();
+        server.services.spawn(service);
+        match server.wait(&mut Signals::new().unwrap()).await {
+            End::Failed(error) => format!("{error:#}"),
+            End::Asked => panic!("nobody asked"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_that_ends_or_panics_ends_the_server_and_says_why() {
+        let ended = end_with(async { anyhow!("the cable burns").context("no more DHCP") }).await;
+        assert_eq!(ended, "no more DHCP: the cable burns");
+        let panicked = end_with(async { panic!("a bug") }).await;
+        assert!(panicked.contains("panicked") && panicked.contains("a bug"), "{panicked}");
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use boot::ImageName;
@@ -19,12 +19,8 @@ use torrent_io::engine::EngineConfig;
 use torrent_io::session::{Prepared, Session, SessionConfig, SessionEvent, TorrentKey};
 use torrent_io::storage::Storage;
 
-use crate::http::ImageFiles;
+use crate::http::{FAREWELL, ImageFiles};
 use crate::lab::settings::SeedingSettings;
-
-/// How long the version before is seeded after the last peer has gone: a node that lost its
-/// connections is back within seconds.
-const FAREWELL: Duration = Duration::from_secs(60);
 
 /// A running one.
 pub(crate) struct Seeding {

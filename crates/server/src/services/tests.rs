@@ -26,7 +26,7 @@ fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn settings(lab: &Path) -> Settings {
+pub(super) fn settings(lab: &Path) -> Settings {
     let mut settings = Settings::for_tests(lab);
     settings.tftp.enabled = false;
     settings.http.port = port();
@@ -75,7 +75,7 @@ fn published(settings: &Settings) -> Publication {
     }
 }
 
-fn prepared(settings: Settings) -> Prepared {
+pub(super) fn prepared(settings: Settings) -> Prepared {
     let lab = settings.dir.clone();
     for (path, text) in [("oss/debian/vmlinuz", "kernel"), ("p1/k", "k"), ("p1/i", "i")] {
         let path = lab.join(path);

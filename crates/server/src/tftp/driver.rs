@@ -1,10 +1,15 @@
 //! The loop: waits for packets and times, and does what `tftp::Server` says.
+//!
+//! There may be several, each on a thread of its own with ports of its own. In lock-step a server
+//! does as much for a block as its node does, so with one thread half of the processors wait.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -22,8 +27,8 @@ use super::{Config, Tftp};
 /// Marks the well-known port among what can wake us; smaller numbers are ports for transfers.
 const REQUESTS: u64 = 256;
 
-/// Marks the end.
-const STOP: u64 = 257;
+/// Marks the waker.
+const WAKER: u64 = 257;
 
 /// Datagrams taken from one socket before others have their turn.
 const DATAGRAMS_AT_ONCE: usize = 64;
@@ -31,69 +36,145 @@ const DATAGRAMS_AT_ONCE: usize = 64;
 /// Longer than any request of use; what is beyond is cut off.
 const DATAGRAM_LEN_MAX: usize = 2_048;
 
-/// Wakes the driver, for its end.
+/// Requests that wait for a thread: a fleet's that is switched on at once. Nodes whose request does
+/// not fit ask again.
+const REQUESTS_MAX: usize = 4_096;
+
+/// Wakes a driver, for its end or for a request.
 #[derive(Debug)]
-pub(super) struct Waker(OwnedFd);
+struct Waker {
+    event: OwnedFd,
+    is_stopping: AtomicBool,
+}
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { event, is_stopping: AtomicBool::new(false) })
     }
 
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         // It fails only if it was woken 2^64 times before.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 }
 
-/// The server with its sockets.
+/// Ends drivers.
+#[derive(Debug)]
+pub(super) struct Stop(Vec<Arc<Waker>>);
+
+impl Stop {
+    pub(super) fn stop(&self) {
+        for waker in &self.0 {
+            waker.is_stopping.store(true, Ordering::Release);
+            waker.wake();
+        }
+    }
+}
+
+/// A request, on its way to the thread that serves its node.
+struct Request {
+    from: SocketAddr,
+    datagram: Vec<u8>,
+}
+
+/// Where another driver takes requests.
+struct Colleague {
+    requests: SyncSender<Request>,
+    waker: Arc<Waker>,
+}
+
+/// A server with its sockets, for the nodes whose turn it is ([`turn`]). The first of them reads the
+/// well-known port, for all.
 pub(super) struct Driver {
     server: Server<Content>,
-    requests: UdpSocket,
+    requests: Option<UdpSocket>,
+    /// Of the others, in order; only the first has any.
+    colleagues: Vec<Colleague>,
+    passed_on: Receiver<Request>,
+    waker: Arc<Waker>,
     ports: Vec<UdpSocket>,
     epoll: OwnedFd,
-    /// Must live as long as it is waited for.
-    _waker: Arc<Waker>,
     config: Config,
     files: OpenFiles,
     sender: Sender,
     events: mpsc::Sender<Event>,
-    log: Log,
+    log: Arc<Log>,
     started: Instant,
 }
 
-impl Driver {
-    pub(super) fn new(
-        tftp: Tftp,
-        limits: tftp::Config,
-        events: mpsc::Sender<Event>,
-        waker: Arc<Waker>,
-    ) -> io::Result<Self> {
-        let Tftp { requests, ports, config } = tftp;
+/// Drivers for up to `count` threads, and what ends them. They share the ports and all limits.
+pub(super) fn drivers(
+    tftp: Tftp,
+    limits: tftp::Config,
+    events: &mpsc::Sender<Event>,
+    count: usize,
+) -> io::Result<(Vec<Driver>, Stop)> {
+    let Tftp { requests, ports, config } = tftp;
+    let count = count.clamp(1, ports.len().max(1));
+    let (log, started) = (Arc::new(Log::default()), Instant::now());
+    let mut ports = ports.into_iter();
+    let mut drivers = vec![];
+    let mut colleagues = vec![];
+    for number in 0..count {
+        let ports: Vec<UdpSocket> =
+            ports.by_ref().take(usize::from(limits.port_count) / count).collect();
+        let (sender, passed_on) = sync_channel(REQUESTS_MAX);
+        let waker = Arc::new(Waker::new()?);
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &requests, EventData::new_u64(REQUESTS), EventFlags::IN)?;
-        epoll::add(&epoll, &waker.0, EventData::new_u64(STOP), EventFlags::IN)?;
+        epoll::add(&epoll, &waker.event, EventData::new_u64(WAKER), EventFlags::IN)?;
         for (number, port) in (0..).zip(&ports) {
             // They block when they are full, so that we send no faster than the network carries.
             SockRef::from(port).set_send_buffer_size(QUEUE_LEN)?;
             epoll::add(&epoll, port, EventData::new_u64(number), EventFlags::IN)?;
         }
-        Ok(Self {
+        let share = count as u64;
+        let limits = tftp::Config {
+            port_count: limits.port_count / count as u8,
+            transfers_max: limits.transfers_max / count,
+            windows_len_max: limits.windows_len_max / share,
+            ..limits
+        };
+        if number > 0 {
+            colleagues.push(Colleague { requests: sender, waker: Arc::clone(&waker) });
+        }
+        drivers.push(Driver {
             server: Server::new(limits),
-            requests,
+            requests: None,
+            colleagues: vec![],
+            passed_on,
+            waker,
             ports,
             epoll,
-            _waker: waker,
-            config,
+            config: config.clone(),
             files: OpenFiles::default(),
             sender: Sender::new(),
-            events,
-            log: Log::default(),
-            started: Instant::now(),
-        })
+            events: events.clone(),
+            log: Arc::clone(&log),
+            started,
+        });
     }
+    let stop = Stop(drivers.iter().map(|driver| Arc::clone(&driver.waker)).collect());
+    if let Some(first) = drivers.first_mut() {
+        epoll::add(&first.epoll, &requests, EventData::new_u64(REQUESTS), EventFlags::IN)?;
+        first.requests = Some(requests);
+        first.colleagues = colleagues;
+    }
+    Ok((drivers, stop))
+}
 
-    /// Until it is woken by its [`Waker`].
+/// Which of `count` threads serves a node: always the same, so that a request that comes twice is
+/// known, and addresses one after the other, as fleets have them, in turn.
+fn turn(node: IpAddr, count: usize) -> usize {
+    let last = match node {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    };
+    usize::from(last) % count
+}
+
+impl Driver {
+    /// Until it is stopped.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut ready = [MaybeUninit::uninit(); 16];
         let mut datagram = [0; DATAGRAM_LEN_MAX];
@@ -106,7 +187,9 @@ impl Driver {
             };
             for event in ready {
                 match event.data.u64() {
-                    STOP => return Ok(()),
+                    WAKER if self.waker.is_stopping.load(Ordering::Acquire) => return Ok(()),
+                    WAKER => self.take_passed_on(),
+                    REQUESTS => self.receive_requests(&mut datagram),
                     number => self.receive(number, &mut datagram),
                 }
             }
@@ -133,30 +216,48 @@ impl Driver {
         Time::ZERO + self.started.elapsed()
     }
 
-    /// Takes what came to a socket. While there is one transfer, that is one datagram: asking for
-    /// another one first would only make its answer late.
-    fn receive(&mut self, number: u64, datagram: &mut [u8]) {
+    /// Takes what came to the well-known port, and passes on what is for others.
+    fn receive_requests(&mut self, datagram: &mut [u8]) {
         for _ in 0..DATAGRAMS_AT_ONCE {
-            let socket = usize::try_from(number).ok().and_then(|number| self.ports.get(number));
-            let socket = socket.unwrap_or(&self.requests);
-            let received = rustix::net::recvfrom(socket, &mut *datagram, RecvFlags::DONTWAIT);
-            // Nothing more, or an error that is not ours: a packet that did not arrive, for example.
-            let Ok((len, _, Some(from))) = received else { return };
-            let Ok(from) = SocketAddr::try_from(from) else { return };
-            self.take(number, from, &datagram[..len]);
+            let Some(requests) = &self.requests else { return };
+            // Nothing more, or an error that is not ours: an answer that did not arrive, for example.
+            let Ok((len, from)) = receive(requests, datagram) else { return };
+            let number = turn(from.ip().to_canonical(), self.colleagues.len() + 1);
+            match number.checked_sub(1).and_then(|number| self.colleagues.get(number)) {
+                Some(colleague) => {
+                    let datagram = datagram[..len].to_vec();
+                    // Full: the node asks again.
+                    let _ = colleague.requests.try_send(Request { from, datagram });
+                    colleague.waker.wake();
+                }
+                None => self.take(Input::Request { from, datagram: &datagram[..len] }),
+            }
+        }
+    }
+
+    fn take_passed_on(&mut self) {
+        let _ = rustix::io::read(&self.waker.event, &mut [0; 8]);
+        while let Ok(Request { from, datagram }) = self.passed_on.try_recv() {
+            self.take(Input::Request { from, datagram: &datagram });
+        }
+    }
+
+    /// Takes what came to a port for transfers. While there is one transfer, that is one datagram:
+    /// asking for another one first would only make its answer late.
+    fn receive(&mut self, number: u64, datagram: &mut [u8]) {
+        let Ok(port) = u8::try_from(number) else { return };
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            let Some(socket) = self.ports.get(usize::from(port)) else { return };
+            let Ok((len, peer)) = receive(socket, datagram) else { return };
+            let to = TransferId { peer, port: Port(port) };
+            self.take(Input::Datagram { to, datagram: &datagram[..len] });
             if self.server.transfer_count() <= 1 {
                 return;
             }
         }
     }
 
-    fn take(&mut self, number: u64, from: SocketAddr, datagram: &[u8]) {
-        let input = match u8::try_from(number) {
-            Ok(port) => {
-                Input::Datagram { to: TransferId { peer: from, port: Port(port) }, datagram }
-            }
-            Err(_) => Input::Request { from, datagram },
-        };
+    fn take(&mut self, input: Input<'_, Content>) {
         let now = self.now();
         self.server.handle(now, input);
         self.drain(now);
@@ -199,5 +300,26 @@ impl Driver {
                 self.log.not_sent(self.started.elapsed(), transfer.peer, &error);
             }
         }
+    }
+}
+
+/// A datagram, its length and its sender, if one is there.
+fn receive(socket: &UdpSocket, datagram: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let (len, _, from) = rustix::net::recvfrom(socket, datagram, RecvFlags::DONTWAIT)?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+    Ok((len, from.ok_or(io::ErrorKind::InvalidData)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_take_turns_and_keep_to_their_thread() {
+        let of = |node: &str| turn(node.parse().unwrap(), 2);
+        assert_eq!([of("10.0.0.1"), of("10.0.0.2"), of("10.0.0.3")], [1, 0, 1]);
+        assert_eq!(of("10.0.0.1"), of("10.0.0.1"));
+        assert_eq!([of("fe80::1"), of("fe80::2")], [1, 0]);
+        assert_eq!(turn(IpAddr::from([10, 0, 0, 1]), 1), 0);
     }
 }

@@ -1,26 +1,21 @@
-//! What is worth a line of the log: firmware that probes for lengths or tries ten names is not, and
-//! a stranger must not be able to fill a disk.
+//! What is worth a line of the log: firmware that probes for lengths or tries ten names is not.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tftp::{Event, FileName, Outcome, Refusal};
 
-/// Lines a second; those beyond are counted. A fleet of 1,000 nodes that starts within a minute
-/// makes fewer.
-const LINES_PER_S: u32 = 50;
+use crate::line_limit::LineLimit;
 
 /// Writes lines, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    second: u64,
-    lines: u32,
-    dropped: u64,
+    limit: LineLimit,
 }
 
 impl Log {
     /// Writes a line about an event. `now` is the time since the start.
-    pub(super) fn event(&mut self, now: Duration, event: &Event) {
+    pub(super) fn event(&self, now: Duration, event: &Event) {
         if !self.has_room(now) {
             return;
         }
@@ -49,25 +44,14 @@ impl Log {
     }
 
     /// Writes that a packet could not be sent.
-    pub(super) fn not_sent(&mut self, now: Duration, peer: SocketAddr, error: &std::io::Error) {
+    pub(super) fn not_sent(&self, now: Duration, peer: SocketAddr, error: &std::io::Error) {
         if self.has_room(now) {
             tracing::warn!(node = %ip(&peer), %error, "cannot send");
         }
     }
 
-    fn has_room(&mut self, now: Duration) -> bool {
-        if now.as_secs() != self.second {
-            self.second = now.as_secs();
-            self.lines = 0;
-            if self.dropped > 0 {
-                tracing::warn!(count = self.dropped, "more happened than is logged");
-                self.dropped = 0;
-            }
-        }
-        self.lines += 1;
-        let has_room = self.lines <= LINES_PER_S;
-        self.dropped += u64::from(!has_room);
-        has_room
+    fn has_room(&self, now: Duration) -> bool {
+        self.limit.has_room(now, |count| tracing::warn!(count, "more happened than is logged"))
     }
 }
 

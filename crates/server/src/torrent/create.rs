@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use ::torrent::metainfo::Metainfo;
 use ::torrent::metainfo::create::{Format, Spec};
@@ -11,7 +12,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{hash_threads, show};
+use super::{hash_threads, note_verified, show};
 use crate::cli::OutputFormat;
 use crate::progress::Console;
 use crate::quantity;
@@ -99,9 +100,14 @@ pub(super) fn run(args: &CreateArgs) -> anyhow::Result<ExitCode> {
             console.hashing("hashing", &name, done, total);
         }
     };
+    let began = SystemTime::now();
     let bytes = torrent_io::create::create(&args.path, args.spec(), hash_threads(), &progress)?;
     write(&args.output, &bytes)?;
     let metainfo = Metainfo::decode(&bytes).context("what was written cannot be read")?;
+    // So that `torrent seed` need not read again what was just read.
+    if let Some(dir) = fs::canonicalize(&args.path).ok().as_deref().and_then(Path::parent) {
+        note_verified(&metainfo, dir, began);
+    }
     let (file, name) = (args.output.display().to_string(), metainfo.name());
     let hashes: Vec<String> = metainfo.info_hashes().map(|hash| hash.to_string()).collect();
     let text = format!(

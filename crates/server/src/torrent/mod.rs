@@ -12,13 +12,16 @@ mod seed;
 use std::fs::File;
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use ::torrent::metainfo::{METAINFO_LEN_MAX, Metainfo};
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::json;
+use torrent_io::session::Notes;
+use torrent_io::storage::{Layout, Storage};
 
 use crate::cli::OutputFormat;
 use crate::progress;
@@ -69,4 +72,21 @@ fn read_metainfo(path: &Path) -> anyhow::Result<Metainfo> {
 /// As many threads as there are processors: for hashing.
 fn hash_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Notes of what was verified: in the user's folder for what can be done without.
+fn notes() -> Option<Notes> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Notes::in_dir(cache.join("boottorrent/verified"))
+}
+
+/// Notes that `dir` holds what the torrent says; `began` is before the first byte was read.
+fn note_verified(metainfo: &Metainfo, dir: &Path, began: SystemTime) {
+    if let Some(notes) = notes()
+        && let Ok(layout) = Layout::try_from(metainfo)
+        && let Ok(storage) = Storage::seed(dir, layout)
+    {
+        notes.keep(metainfo, &storage, began);
+    }
 }

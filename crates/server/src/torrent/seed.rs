@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::SystemTime;
 
+use ::torrent::metainfo::Metainfo;
 use ::torrent::swarm::Stats;
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use torrent_io::session::{Place, Session, SessionEvent, TorrentKey};
+use torrent_io::session::{Place, Prepared, Session, SessionEvent, TorrentKey};
+use torrent_io::storage::{Layout, Storage};
 
 use super::peers::{Event, PeerArgs, Stop, interrupted, warn};
-use super::read_metainfo;
+use super::{notes, read_metainfo};
 use crate::cli::OutputFormat;
 use crate::progress::{Console, Transfer};
 use crate::quantity;
@@ -24,6 +29,9 @@ pub(crate) struct SeedArgs {
     /// The folder that contains the torrent's file, or its folder, by the torrent's name.
     #[arg(long)]
     dir: PathBuf,
+    /// Read and verify the files even if they are as they were when they were verified last.
+    #[arg(long)]
+    recheck: bool,
     #[command(flatten)]
     peers: PeerArgs,
     /// How to print.
@@ -41,8 +49,7 @@ pub(super) fn run(args: &SeedArgs) -> anyhow::Result<ExitCode> {
     // Nothing is served before all of it is verified.
     let mut prepared = vec![];
     for metainfo in metainfos {
-        let place = Place::Seed(args.dir.clone());
-        match stop.prepare(metainfo, &place, &mut console)? {
+        match prepare(args, metainfo, &stop, &mut console)? {
             Some(torrent) => prepared.push(torrent),
             None => return Ok(interrupted(&events)),
         }
@@ -61,6 +68,34 @@ pub(super) fn run(args: &SeedArgs) -> anyhow::Result<ExitCode> {
     let text = format!("listening on {addr}");
     console.say(&text, &json!({"event": "listening", "addr": addr.to_string()}));
     Seed { console, events, seeding }.run(session)
+}
+
+/// Verifies the files of a torrent, unless they were and have not changed; `None` if a signal came
+/// meanwhile.
+fn prepare(
+    args: &SeedArgs,
+    metainfo: Metainfo,
+    stop: &Stop,
+    console: &mut Console,
+) -> anyhow::Result<Option<Prepared>> {
+    let notes = notes();
+    if let (Some(notes), false) = (&notes, args.recheck) {
+        let layout = Layout::try_from(&metainfo)
+            .with_context(|| format!("torrent {:?} cannot be stored", metainfo.name()))?;
+        let storage = Storage::seed(&args.dir, layout)?;
+        if notes.know(&metainfo, &storage) {
+            let name = metainfo.name();
+            let text = format!("{name} is as it was when it was verified last");
+            console.say(&text, &json!({"event": "unchanged", "name": name}));
+            return Ok(Some(Prepared::hashed(metainfo, Arc::new(storage))));
+        }
+    }
+    let began = SystemTime::now();
+    let prepared = stop.prepare(metainfo, &Place::Seed(args.dir.clone()), console)?;
+    if let (Some(notes), Some(prepared)) = (&notes, &prepared) {
+        notes.keep(prepared.metainfo(), prepared.storage(), began);
+    }
+    Ok(prepared)
 }
 
 struct Seed {

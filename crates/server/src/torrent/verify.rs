@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use ::torrent::Bitfield;
 use ::torrent::metainfo::Metainfo;
@@ -15,7 +16,7 @@ use torrent_io::check::{self, MetainfoCheck};
 use torrent_io::session::bad_files;
 use torrent_io::storage::{FileSpan, Layout, Storage};
 
-use super::{hash_threads, read_metainfo};
+use super::{hash_threads, note_verified, read_metainfo};
 use crate::cli::OutputFormat;
 use crate::progress::{self, Console};
 use crate::quantity;
@@ -84,10 +85,14 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         Storage::seed(&args.dir, layout.clone())?;
     }
     let mut faults = survey(&args.dir, &layout)?;
+    let began = SystemTime::now();
     let good = check(&args.dir, &metainfo, &layout, &faults, args.output)?;
     judge(&layout, &good, &mut faults);
     report(args.output, &metainfo, &layout, &good, &faults);
     let is_good = good.is_full() && faults.iter().all(Option::is_none);
+    if is_good {
+        note_verified(&metainfo, &args.dir, began);
+    }
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -87,10 +87,11 @@ pub(super) struct Connection {
     pub(super) blocked: bool,
 }
 
-/// What a flush needs to turn the name of a block into its bytes.
-pub(super) trait ReadBlock {
-    /// Fills `to` with the bytes of a block.
-    fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError>;
+/// What a flush needs to turn the names of blocks into their bytes.
+pub(super) trait ReadBlocks {
+    /// Fills `to` with the bytes of a run of blocks: the first begins where `first` does, each other
+    /// where the one before it ends.
+    fn read(&self, first: VerifiedBlock, to: &mut [&mut [u8]]) -> Result<(), StorageError>;
 }
 
 /// Room to make bytes ready in, shared by all connections of a thread: what the kernel takes at once
@@ -200,7 +201,7 @@ impl Connection {
     /// Blocks stay where they are while `bucket` is closed.
     pub(super) fn flush(
         &mut self,
-        storage: &impl ReadBlock,
+        storage: &impl ReadBlocks,
         scratch: &mut Scratch,
         bucket: &mut Bucket,
     ) -> Result<(), FlushError> {
@@ -232,29 +233,40 @@ impl Connection {
     /// Puts waiting blocks into `to`, heads and bytes, as many as fit; returns the bytes used.
     fn fill(
         &mut self,
-        storage: &impl ReadBlock,
+        storage: &impl ReadBlocks,
         to: &mut Vec<u8>,
         bucket: &mut Bucket,
     ) -> Result<usize, StorageError> {
         let mut used = 0;
+        let mut count = 0;
         while bucket.is_open()
-            && let Some(block) = self.blocks.front()
+            && let Some(block) = self.blocks.get(count)
         {
-            let (block, len) = (*block, block.block().len as usize);
+            let (block, len) = (block.block(), block.block().len as usize);
             if used > 0 && used + PIECE_HEAD_LEN + len > to.len() {
                 break;
             }
             to.resize(to.len().max(PIECE_HEAD_LEN + len), 0);
             self.head.clear();
-            Message::Piece(block.block()).encode(self.ids, &mut self.head);
+            Message::Piece(block).encode(self.ids, &mut self.head);
             to[used..used + PIECE_HEAD_LEN].copy_from_slice(&self.head);
-            used += PIECE_HEAD_LEN;
-            storage.read(block, &mut to[used..used + len])?;
-            used += len;
-            self.blocks.pop_front();
+            used += PIECE_HEAD_LEN + len;
+            count += 1;
             bucket.take(len);
             self.queued += (PIECE_HEAD_LEN + len) as u64;
             self.marks.push_back((self.queued, len as u32));
+        }
+        let mut rest = &mut to[..used];
+        let blocks: Vec<VerifiedBlock> = self.blocks.drain(..count).collect();
+        for run in blocks.chunk_by(|a, b| a.block().is_followed_by(b.block())) {
+            let mut slices = Vec::with_capacity(run.len());
+            for block in run {
+                let (bytes, later) =
+                    rest[PIECE_HEAD_LEN..].split_at_mut(block.block().len as usize);
+                slices.push(bytes);
+                rest = later;
+            }
+            storage.read(run[0], &mut slices)?;
         }
         Ok(used)
     }

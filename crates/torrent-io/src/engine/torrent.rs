@@ -9,7 +9,7 @@ use torrent::swarm::{Input, PeerKey, Swarm, Verdict, VerifiedBlock};
 use torrent::wire::{HashRange, Limits, Message};
 use torrent::{Block, Geometry, PieceIndex, UnitIndex};
 
-use super::connection::ReadBlock;
+use super::connection::ReadBlocks;
 use super::web::Source;
 use super::{TorrentEvent, TorrentId};
 use crate::hash;
@@ -313,19 +313,26 @@ impl Torrent {
 /// Reads blocks for upload.
 pub(super) struct Reader<'a>(pub(super) &'a Storage);
 
-impl ReadBlock for Reader<'_> {
+impl ReadBlocks for Reader<'_> {
     /// A request may reach past the end of the torrent: libtorrent takes the last file of a v2 torrent
     /// for padded like the others and asks for its last block whole. It is given the padding, and
     /// anybody else who asks for it gets zeros too rather than an error, which would end the torrent.
-    fn read(&self, block: VerifiedBlock, to: &mut [u8]) -> Result<(), StorageError> {
+    fn read(&self, first: VerifiedBlock, to: &mut [&mut [u8]]) -> Result<(), StorageError> {
         let layout = self.0.layout();
-        let start = layout.start_of(block.block());
-        let stored_len = layout.total_len().saturating_sub(start).min(to.len() as u64);
-        let (stored, padding) = to.split_at_mut(stored_len as usize);
-        padding.fill(0);
+        let mut left = layout.total_len().saturating_sub(layout.start_of(first.block()));
+        let mut stored: Vec<&mut [u8]> = Vec::with_capacity(to.len());
+        for bytes in to {
+            let len = left.min(bytes.len() as u64);
+            let (inside, padding) = bytes.split_at_mut(len as usize);
+            padding.fill(0);
+            left -= len;
+            if !inside.is_empty() {
+                stored.push(inside);
+            }
+        }
         if stored.is_empty() {
             return Ok(());
         }
-        self.0.read(start, stored)
+        self.0.read_run(first.block(), &mut stored)
     }
 }

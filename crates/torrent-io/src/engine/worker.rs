@@ -74,14 +74,19 @@ impl Workers {
 }
 
 impl Batch {
-    /// Stores and hashes every block.
+    /// Stores and hashes every block; blocks that lie together are written together.
     pub(super) fn store(self) -> Stored {
         let mut leaves = Vec::with_capacity(self.blocks.len());
         let mut error = None;
-        for (block, range) in self.blocks {
-            let data = &self.buffer[range];
-            match self.storage.write_block(block, data) {
-                Ok(()) => leaves.push((block, merkle::hash_block(data))),
+        for run in self.blocks.chunk_by(|(a, _), (b, _)| a.is_followed_by(*b)) {
+            let data = |(_, range): &(Block, Range<usize>)| &self.buffer[range.clone()];
+            let slices: Vec<&[u8]> = run.iter().map(data).collect();
+            match self.storage.write_run(run[0].0, &slices) {
+                Ok(()) => leaves.extend(
+                    run.iter()
+                        .zip(slices)
+                        .map(|((block, _), data)| (*block, merkle::hash_block(data))),
+                ),
                 Err(failure) => error = Some(failure),
             }
         }

@@ -8,6 +8,7 @@
 
 mod disk;
 mod keeper;
+mod notes;
 mod prepare;
 
 use std::io;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use torrent::swarm::Stats;
 
+pub use self::notes::Notes;
 pub use self::prepare::{BadFile, Place, Prepared, SessionError, bad_files};
 pub use crate::discovery::TorrentKey;
 

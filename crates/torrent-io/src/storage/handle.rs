@@ -89,11 +89,14 @@ impl FileHandle {
         let Some(stamp) = self.0.stamp else {
             return Ok(());
         };
-        let stat = rustix::fs::fstat(&self.0.fd).map_err(|errno| self.error(errno))?;
-        match stamp.change_to(&Stamp::new(&stat)) {
+        match stamp.change_to(&Stamp::new(&self.stat()?)) {
             Some(what) => Err(self.changed(what)),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn stat(&self) -> Result<Stat, StorageError> {
+        rustix::fs::fstat(&self.0.fd).map_err(|errno| self.error(errno))
     }
 
     pub(super) fn error(&self, errno: Errno) -> StorageError {

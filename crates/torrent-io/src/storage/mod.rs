@@ -17,7 +17,7 @@ mod tests;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 
-use torrent::swarm::VerifiedBlock;
+use rustix::fs::Stat;
 use torrent::{Bitfield, Block};
 
 pub use self::error::{Change, StorageError};
@@ -40,26 +40,6 @@ pub struct Storage {
 enum Store {
     Memory(Memory),
     Files(Files),
-}
-
-/// Part of a block as it goes to a socket.
-#[derive(Clone, Debug)]
-pub enum SendSegment {
-    /// `sendfile` this: no byte of it passes through the process. If it sends nothing, the file has
-    /// shrunk meanwhile: [`FileHandle::check_unchanged`] says so.
-    File {
-        /// The file, open for as long as this is held.
-        file: FileHandle,
-        /// First byte, relative to the file.
-        offset: u64,
-        /// Length in bytes.
-        len: u32,
-    },
-    /// Padding: send that many zeros.
-    Zeros {
-        /// Length in bytes.
-        len: u32,
-    },
 }
 
 impl Storage {
@@ -217,40 +197,6 @@ impl Storage {
         Ok(())
     }
 
-    /// Appends what to send for a block to `segments`: nearly always one.
-    ///
-    /// # Errors
-    /// If a file is not what it was when it was verified.
-    pub fn send_segments(
-        &self,
-        block: VerifiedBlock,
-        segments: &mut Vec<SendSegment>,
-    ) -> Result<(), StorageError> {
-        self.segments_of(block.block(), segments)
-    }
-
-    /// As [`Self::send_segments`], for tests: no other crate can make a `VerifiedBlock`.
-    fn segments_of(
-        &self,
-        block: Block,
-        segments: &mut Vec<SendSegment>,
-    ) -> Result<(), StorageError> {
-        let start = self.layout.start_of(block);
-        for segment in self.layout.segments(start, u64::from(block.len))? {
-            // No longer than the block.
-            let len = segment.len as u32;
-            segments.push(match segment.place {
-                Place::Padding => SendSegment::Zeros { len },
-                Place::File { index, offset } => {
-                    let file = self.file(index)?;
-                    file.check_unchanged()?;
-                    SendSegment::File { file, offset, len }
-                }
-            });
-        }
-        Ok(())
-    }
-
     /// Whether nothing is stored in a range, so that it reads as zeros without being read.
     ///
     /// # Errors
@@ -278,6 +224,14 @@ impl Storage {
             Store::Memory(memory) => memory.handle(index, false),
             Store::Files(files) => files.handle(&self.layout, index, false),
         }
+    }
+
+    /// What the kernel tells of each file, in the order of [`Layout::files`].
+    ///
+    /// # Errors
+    /// If a file is gone, or is not the one that was verified.
+    pub(crate) fn stats(&self) -> Result<Vec<Stat>, StorageError> {
+        (0..self.layout.files().len()).map(|index| self.file(index)?.stat()).collect()
     }
 
     /// Notes which pieces are good, for the next start; `closed` at an orderly end, when no block is

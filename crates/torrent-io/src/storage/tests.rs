@@ -81,24 +81,6 @@ fn files_are_sparse_or_preallocated_as_asked() {
 }
 
 #[test]
-fn blocks_go_to_the_socket_from_their_file() {
-    let (_temp, storage) = seeded();
-    let mut segments = Vec::new();
-    storage.segments_of(block(1, 0, 16_384), &mut segments).unwrap();
-    let [SendSegment::File { file, offset, len }, SendSegment::Zeros { len: 12_768 }] =
-        &segments[..]
-    else {
-        panic!("{segments:?}");
-    };
-    assert_eq!((*offset, *len), (16_384, 3_616));
-    let mut sent = [0; 2];
-    rustix::io::pread(file, &mut sent, *offset).unwrap();
-    let mut read = [0; 2];
-    storage.read_block(block(1, 0, 2), &mut read).unwrap();
-    assert_eq!(sent, read);
-}
-
-#[test]
 fn open_files_are_bounded_and_held_ones_stay() {
     let temp = tempfile::tempdir().unwrap();
     let count = 3 * OPEN_FILES_MAX as u32;
@@ -285,8 +267,7 @@ fn a_file_changed_under_the_seed_is_noticed() {
         change(&temp.path().join("t/a"));
         let read = storage.read_block(block(0, 0, 100), &mut data).map(drop);
         let run = storage.read_run(block(0, 0, 100), &mut [&mut data]);
-        let sent = storage.segments_of(block(0, 0, 100), &mut Vec::new());
-        for found in [read, run, sent] {
+        for found in [read, run] {
             assert!(
                 matches!(&found, Err(StorageError::Changed { what, .. }) if *what == expect),
                 "{expect:?}: {found:?}"

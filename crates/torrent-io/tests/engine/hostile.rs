@@ -67,6 +67,35 @@ fn the_liar_among_two_senders_of_a_unit_is_found() {
 }
 
 #[test]
+fn a_liar_in_a_unit_of_several_blocks_is_found_by_block_and_costs_one() {
+    // From 64 MiB on the units of a v2 torrent with long pieces are two blocks or more.
+    let content = Content::file(Format::V2, 128 * KIB, 64 << 20);
+    assert_eq!(content.metainfo.geometry().unit_len(), 32 * KIB);
+    // On a machine that pauses, other blocks are asked for twice in the same moment, and the lie is
+    // told again. If it cost more than its block, it would each time.
+    let costs_one_block = |_| wasted_by_a_lie(&content) == u64::from(16 * KIB);
+    assert!((0..8).any(costs_one_block));
+}
+
+/// What a leech had received for nothing soon after a liar was banned that had sent the first block of a
+/// unit and was gone. Our seed sends the rest of the unit, and tells the hashes of its blocks.
+fn wasted_by_a_lie(content: &Content) -> u64 {
+    let liar = stranger::seed(content, |number, bytes| {
+        corrupt(bytes);
+        number == 0
+    });
+    let leech = content.leech();
+    leech.knows([liar]);
+    leech.stats(|stats| stats.downloaded > 0);
+    let seed = content.seed();
+    leech.knows([seed.addr()]);
+    assert_eq!(leech.bans(), liar);
+    let stats = leech.stats(|_| true);
+    leech.completes(content);
+    stats.wasted
+}
+
+#[test]
 fn a_socket_for_all_addresses_knows_ipv4_peers_by_their_plain_address() {
     let content = content(Format::Hybrid);
     let listen = "[::]:0".parse().unwrap();

@@ -5,6 +5,7 @@
 //! is written unless given, so that the same content has the same infohash on every machine.
 
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
 
 use crate::bencode::{DictEncoder, Encoder};
 use crate::geometry::{BLOCK_LEN, Geometry, PIECE_LEN_MAX, PieceIndex};
@@ -12,8 +13,8 @@ use crate::merkle::{self, Hash};
 
 use super::v1::Entry;
 use super::{
-    FILES_MAX, File, FilePath, FileTree, Layout, METAINFO_LEN_MAX, MetainfoError, PieceSha1,
-    URL_LEN_MAX, URLS_MAX,
+    FILES_MAX, File, FilePath, FileTree, InfoHash, Layout, METAINFO_LEN_MAX, MetainfoError,
+    PieceSha1, URL_LEN_MAX, URLS_MAX,
 };
 
 /// Which protocol versions a torrent is made for.
@@ -38,6 +39,12 @@ impl Format {
     }
 }
 
+/// Stands for the infohash in the URL of a web seed: of v2 if there is one, in hexadecimal.
+pub const INFOHASH: &str = "{infohash}";
+
+/// Characters of the longest infohash.
+const INFOHASH_LEN_MAX: usize = 64;
+
 /// What the creator of a torrent decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
@@ -49,7 +56,7 @@ pub struct Spec {
     pub private: bool,
     /// Announce URLs by tier (BEP 12).
     pub trackers: Vec<Vec<String>>,
-    /// `url-list` (BEP 19).
+    /// `url-list` (BEP 19). [`INFOHASH`] in them becomes the infohash, which nobody knows before.
     pub web_seeds: Vec<String>,
     /// `comment`.
     pub comment: Option<String>,
@@ -284,17 +291,21 @@ impl Draft {
     pub fn finish(&self, hashes: &[PieceHash]) -> Result<Vec<u8>, CreateError> {
         assert_eq!(hashes.len(), self.geometry.piece_count() as usize);
         let trees = self.trees(hashes);
+        let mut info = Encoder::new();
+        info.dict(|info| self.encode_info(info, hashes, &trees));
+        let info = info.finish();
         let mut to = Encoder::new();
         to.dict(|top| {
             self.encode_head(top);
-            top.key("info").dict(|info| self.encode_info(info, hashes, &trees));
+            top.key("info").raw(&info);
             if self.spec.format.has_v2() {
                 encode_layers(top.key("piece layers"), &trees);
             }
             if !self.spec.web_seeds.is_empty() {
                 top.key("url-list").list(|list| {
+                    let infohash = self.infohash(&info).to_string();
                     let urls = self.spec.web_seeds.iter();
-                    urls.for_each(|url| list.bytes(url.as_bytes()));
+                    urls.for_each(|url| list.bytes(url.replace(INFOHASH, &infohash).as_bytes()));
                 });
             }
         });
@@ -303,6 +314,14 @@ impl Draft {
             return Err(CreateError::TooLong(bytes.len()));
         }
         Ok(bytes)
+    }
+
+    fn infohash(&self, info: &[u8]) -> InfoHash {
+        if self.spec.format.has_v2() {
+            InfoHash::V2(Sha256::digest(info).into())
+        } else {
+            InfoHash::V1(Sha1::digest(info).into())
+        }
     }
 
     /// Root and piece hashes of each file, in the order of the layout; none of an empty file.
@@ -488,7 +507,9 @@ fn check_urls(spec: &Spec) -> Result<(), CreateError> {
     let web_seeds: Vec<&String> = spec.web_seeds.iter().collect();
     for urls in [trackers, web_seeds] {
         let bad = |(at, url): &(usize, &&String)| {
-            url.is_empty() || url.len() > URL_LEN_MAX || *at >= URLS_MAX
+            let len =
+                url.len() + url.matches(INFOHASH).count() * (INFOHASH_LEN_MAX - INFOHASH.len());
+            url.is_empty() || len > URL_LEN_MAX || *at >= URLS_MAX
         };
         if let Some((_, url)) = urls.iter().enumerate().find(bad) {
             return Err(CreateError::Url(url.to_string()));

@@ -98,6 +98,20 @@ fn verify_all(metainfo: &Metainfo) {
 }
 
 #[test]
+fn a_web_seed_can_name_the_version() {
+    let content = || folder(&[("a", 1), ("b", 2)]);
+    for format in FORMATS {
+        let web_seeds = vec![format!("http://w/{}/", create::INFOHASH)];
+        let with = make(content(), Spec { format, web_seeds, ..Spec::default() }).unwrap();
+        let with = Metainfo::decode(&with).unwrap();
+        let infohash = with.info_hashes().last().unwrap();
+        assert_eq!(with.web_seeds, [format!("http://w/{infohash}/")]);
+        let plain = make(content(), Spec { format, ..Spec::default() }).unwrap();
+        assert_eq!(Metainfo::decode(&plain).unwrap().info_hashes().last(), Some(infohash));
+    }
+}
+
+#[test]
 fn what_is_created_is_read_back() {
     let content = || folder(&[("b", 0), ("a/x.sh", 70_000), ("a.b", 16_384), ("a/w", 1)]);
     for format in FORMATS {

@@ -79,7 +79,7 @@ impl Swarm {
         let units = self.trust.judges.iter().filter(|(_, judge)| **judge == key);
         for unit in units.map(|(unit, _)| *unit).collect::<Vec<_>>() {
             self.trust.judges.remove(&unit);
-            self.suspect(unit);
+            self.take_again(unit);
         }
     }
 
@@ -92,7 +92,7 @@ impl Swarm {
             .collect();
         for unit in judged {
             self.trust.judges.remove(&unit);
-            self.suspect(unit);
+            self.take_again(unit);
         }
         let serial = self.peer(key).map(|peer| peer.serial);
         if lied && let Some(serial) = serial {
@@ -131,9 +131,8 @@ impl Swarm {
             .collect();
         let mut senders: Vec<u32> = vec![];
         for &unit in &units {
-            self.wasted += u64::from(self.geometry.unit_data_len(unit));
             senders.extend(self.picker.partial(unit).into_iter().flat_map(Partial::senders));
-            self.suspect(unit);
+            self.take_again(unit);
         }
         senders.sort_unstable();
         senders.dedup();
@@ -149,11 +148,11 @@ impl Swarm {
         let Some(partial) = self.picker.partial(unit) else {
             return;
         };
-        self.wasted += u64::from(self.geometry.unit_data_len(unit));
         let senders = partial.senders();
         if let Some(&liar) = senders.first()
             && senders.len() == 1
         {
+            self.wasted += u64::from(self.geometry.unit_data_len(unit));
             self.reset(unit);
             self.ban(liar);
             return;
@@ -171,12 +170,13 @@ impl Swarm {
                 self.trust.judges.insert(unit, peer);
                 self.out.push_back(Output::RequestJudgement { peer, unit });
             }
-            _ => self.suspect(unit),
+            _ => self.take_again(unit),
         }
     }
 
-    /// Remembers who sent what and takes the unit again.
-    fn suspect(&mut self, unit: UnitIndex) {
+    /// Remembers who sent what, and takes all of the unit again.
+    fn take_again(&mut self, unit: UnitIndex) {
+        self.wasted += u64::from(self.geometry.unit_data_len(unit));
         if let Some(partial) = self.picker.partial(unit)
             && self.trust.suspects.len() < SUSPECTS_MAX
         {
@@ -214,6 +214,7 @@ impl Swarm {
             partial.state = PartialState::Downloading;
             for &index in corrupt {
                 if let Some(slot) = partial.slots.get_mut(index as usize) {
+                    self.wasted += u64::from(self.geometry.block(unit, index).len);
                     if let Slot::Received(serial) = *slot {
                         liars.push(serial);
                     }
@@ -222,6 +223,7 @@ impl Swarm {
             }
             if partial.is_whole() {
                 // Nobody is to blame by these hashes, yet the unit was wrong: take it all again.
+                self.wasted += u64::from(self.geometry.unit_data_len(unit));
                 self.reset(unit);
             } else if self.picker.release(unit) {
                 self.unit_opened(unit);

@@ -47,7 +47,7 @@ fn kernel(wanted: Option<&str>) -> Finding {
     match KernelChoice::parse(wanted) {
         Ok(KernelChoice::Newest) => installed(None),
         Ok(KernelChoice::Installed(version)) => installed(Some(&version)),
-        Ok(KernelChoice::Package(path)) => {
+        Ok(KernelChoice::Package(path) | KernelChoice::Folder(path)) => {
             Finding::good("kernel", format!("of the package {}", path.display()))
         }
         Err(error) => Finding::bad("kernel", chain(error)),

@@ -45,6 +45,7 @@ pub(super) struct NodesQuery {
     #[param(minimum = 1, maximum = 1000, default = 200)]
     limit: Option<usize>,
     /// Only those after this Ethernet address: `next` of the page before.
+    #[param(pattern = "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
     after: Option<String>,
 }
 

@@ -10,6 +10,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
+use crate::http::boots::{Boots, NextBoots};
 use crate::http::serve::Source;
 use crate::http::{About, Live, Offer, ScriptSettings};
 
@@ -18,9 +19,11 @@ fn site() -> Site {
         base: "http://10.0.0.1:8080".to_owned(),
         cmdline: String::new(),
         arch: boot::Arch::X86_64,
+        boots: Boots::default(),
     };
     let live = Live { offer: Offer::default(), script };
-    Site::new(live, SharedFleet::new(Fleet::default()), About::for_tests())
+    let fleet = SharedFleet::new(Fleet::default());
+    Site::new(live, fleet, NextBoots::default(), About::for_tests())
 }
 
 fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
@@ -123,6 +126,7 @@ async fn what_is_wrong_is_a_problem_in_json() {
     check("/v1/nodes/%3Cscript%3E", 404).await;
     check("/v1/throughput?seconds=9999", 400).await;
     check("/v1/log?limit=-1", 400).await;
+    check("/v1/log?after=9223372036854775808", 400).await;
     check("/v1/teapot", 404).await;
     check("/v1/manifest", 404).await;
 }

@@ -213,6 +213,10 @@ pub(super) async fn log(
         Ok(Query(query)) => query,
         Err(error) => return Problem::bad(error.body_text()).into_response(),
     };
+    // What the document calls an int64.
+    if after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Problem::bad("after is the number of a line").into_response();
+    }
     let limit = limit.unwrap_or(LINES_DEFAULT);
     if !(1..=LOG_MAX).contains(&limit) {
         return Problem::bad(format!("limit is 1 to {LOG_MAX}")).into_response();

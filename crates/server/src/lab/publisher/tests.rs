@@ -35,7 +35,7 @@ fn nodes_can_open_what_is_published() {
     assert_eq!(paths, ["debian/initrd.img", "debian/vmlinuz"]);
     let text = String::from_utf8_lossy(&publication.torrents[0].1).into_owned();
     for url in
-        ["http://127.0.0.1:10001/announce", "udp://127.0.0.1:10001/announce", ":8080/images/"]
+        ["http://127.0.0.1:10001/announce", "udp://127.0.0.1:10001/announce", ":8080/versions/"]
     {
         assert!(text.contains(url), "{url}");
     }
@@ -179,7 +179,7 @@ fn what_sockets_are_made_of_waits_for_a_restart() {
     assert_eq!(publication.settings.http.port, 8080);
     assert_eq!(publication.manifest.menu.timeout_s, Some(5));
     let text = String::from_utf8_lossy(&publication.torrents[0].1).into_owned();
-    assert!(text.contains("http://127.0.0.1:8080/images/"));
+    assert!(text.contains("http://127.0.0.1:8080/versions/"));
 }
 
 #[test]

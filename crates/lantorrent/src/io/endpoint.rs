@@ -1,0 +1,414 @@
+//! The endpoint: accepts connections, and lets nobody in who does not know the password.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::connect::prepare;
+use super::mailbox::mailbox;
+use super::registry::{Attach, Known, Note, Registry};
+use super::session::{self, Start, linger};
+use super::target::Roots;
+use super::{Identity, unix_s};
+use crate::code::Code;
+use crate::header::{Control, Head, HeadState, Header, HeaderError};
+use crate::replay::{Refused, Seen};
+use crate::report::{Line, Report};
+use crate::signature::Scheme;
+
+/// How long a stranger may take to say who it is.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the threads of transfers may take to clean up at the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an endpoint may spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once, each with a thread of 100 KiB or so.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    /// Several transfers, each with predecessors that change and messages beside the stream.
+    fn default() -> Self {
+        Self { connections: 256 }
+    }
+}
+
+/// Hears of the files of an endpoint.
+pub type Observer = Arc<dyn Fn(&Report) + Send + Sync>;
+
+/// What an endpoint serves.
+pub struct Serving {
+    pub roots: Roots,
+    pub identity: Identity,
+    pub limits: Limits,
+    /// Called with what is reported of each file of this endpoint.
+    pub observer: Observer,
+    /// Where one-connection processes remember headers; a service remembers them by itself.
+    pub replay_file: Option<PathBuf>,
+}
+
+/// Why an endpoint cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    #[error("standard input is no connection: this mode is for inetd or a socket unit")]
+    NoConnection(#[source] io::Error),
+}
+
+/// An endpoint that listens.
+pub struct Endpoint {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    is_stopped: AtomicBool,
+}
+
+struct Shared {
+    roots: Roots,
+    identity: Arc<Identity>,
+    limits: Limits,
+    registry: Registry,
+    seen: Mutex<Seen>,
+    observer: Observer,
+    replay_file: Option<PathBuf>,
+    connection_count: AtomicUsize,
+    /// Whether connections of one transfer meet in this process.
+    is_service: bool,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(serving: Serving, is_service: bool) -> Self {
+        let Serving { roots, identity, limits, observer, replay_file } = serving;
+        Self {
+            roots,
+            identity: Arc::new(identity),
+            limits,
+            registry: Registry::default(),
+            seen: Mutex::default(),
+            observer,
+            replay_file,
+            connection_count: AtomicUsize::new(0),
+            is_service,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Listens; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`EndpointError`].
+    pub fn bind(address: SocketAddr, serving: Serving) -> Result<Self, EndpointError> {
+        let listener =
+            TcpListener::bind(address).map_err(|error| EndpointError::Listen(address, error))?;
+        let shared = Arc::new(Shared::new(serving, true));
+        Ok(Self { listener, shared, is_stopped: AtomicBool::new(false) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Whatever the kernel has against telling.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until [`Self::stop`].
+    pub fn run(&self) {
+        while !self.is_stopped.load(Ordering::Acquire) {
+            let Ok((stream, peer)) = self.listener.accept() else {
+                // Out of descriptors, or stopped. The first passes, and must not spin.
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            };
+            let shared = Arc::clone(&self.shared);
+            if shared.connection_count.fetch_add(1, Ordering::AcqRel) >= shared.limits.connections {
+                shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+                tracing::warn!(%peer, "refused: too many connections");
+                continue;
+            }
+            let served = std::thread::Builder::new().name("lan-session".to_owned()).spawn({
+                let shared = Arc::clone(&shared);
+                move || {
+                    shared.serve(stream, &peer.to_string());
+                    shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+                }
+            });
+            if let Err(error) = served {
+                shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+                tracing::warn!(%error, "no thread for a connection");
+            }
+        }
+        self.shared.registry.stop();
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while self.shared.registry.count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends [`Self::run`], from another thread. Transfers under way leave no temporary files.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Serves the one connection that standard input is, as inetd gives it. Whether all went well.
+///
+/// # Errors
+/// [`EndpointError::NoConnection`].
+pub fn serve_stdin(serving: Serving) -> Result<bool, EndpointError> {
+    use std::os::fd::AsFd as _;
+    let refuse = EndpointError::NoConnection;
+    let fd = io::stdin().as_fd().try_clone_to_owned().map_err(refuse)?;
+    let stream = TcpStream::from(fd);
+    SockRef::from(&stream).local_addr().map_err(refuse)?;
+    Ok(Shared::new(serving, false).serve(stream, "stdin"))
+}
+
+impl Shared {
+    /// One connection, to its end. Whether all went well.
+    fn serve(&self, mut stream: TcpStream, peer: &str) -> bool {
+        // Not all connections of inetd's are TCP.
+        let _ = prepare(&stream);
+        match self.read_head(&mut stream) {
+            Ok(Some((header, pending))) => self.dispatch(Attach { stream, header, pending }, peer),
+            // It looked whether somebody is here.
+            Ok(None) => true,
+            Err(refusal) => {
+                tracing::warn!(peer, why = refusal.why, "refused");
+                refuse(&mut stream, refusal.code);
+                false
+            }
+        }
+    }
+
+    /// Reads, verifies and understands the header; `None` if nothing came at all.
+    fn read_head(&self, stream: &mut TcpStream) -> Result<Option<(Header, Vec<u8>)>, Refusal> {
+        let deadline = Instant::now() + HEADER_TIMEOUT;
+        let (mut head, mut input) = (Head::default(), Vec::new());
+        let mut buffer = vec![0; 64 * 1024];
+        let mut is_empty = true;
+        loop {
+            while let Some(at) = input.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = input.drain(..=at).collect();
+                if let HeadState::Signed(signature) = head.line(&line)? {
+                    return Ok(Some((self.admit(head.text(), &signature)?, input)));
+                }
+            }
+            if input.len() > head.room() {
+                return Err(HeaderError::TooLong.into());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Refusal::denied("no header in time".to_owned()));
+            }
+            let _ = stream.set_read_timeout(Some(left));
+            match stream.read(&mut buffer) {
+                Ok(0) if is_empty => return Ok(None),
+                Ok(0) => return Err(HeaderError::Unsigned.into()),
+                Ok(len) => {
+                    is_empty = false;
+                    input.extend_from_slice(&buffer[..len]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if is_empty => return Ok(None),
+                Err(error) => return Err(Refusal::denied(error.to_string())),
+            }
+        }
+    }
+
+    fn admit(&self, text: &str, signature: &str) -> Result<Header, Refusal> {
+        let identity = &self.identity;
+        let scheme = identity
+            .password
+            .verify(identity.compat, text, signature)
+            .ok_or_else(|| Refusal::denied("the signature is wrong".to_owned()))?;
+        let header = Header::decode(text)?;
+        match &header.boottorrent {
+            Some(extension) => self
+                .remember(extension.time, &extension.nonce)
+                .map_err(|refused| Refusal::denied(refused.to_string()))?,
+            // Without it anybody could say it again.
+            None if scheme == Scheme::Sha256 => {
+                return Err(Refusal::denied("it has no time and no nonce".to_owned()));
+            }
+            None => {}
+        }
+        Ok(header)
+    }
+
+    fn remember(&self, time: u64, nonce: &str) -> Result<(), Refused> {
+        if let Some(path) = &self.replay_file {
+            return file::admit(path, unix_s(), time, nonce);
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.admit(unix_s(), time, nonce)
+    }
+
+    fn dispatch(&self, attach: Attach, peer: &str) -> bool {
+        let Some(extension) = attach.header.boottorrent.clone() else {
+            return self.run(attach, None, peer);
+        };
+        let id = extension.transfer;
+        match extension.control {
+            None => self.run(attach, Some(&id), peer),
+            Some(control) => {
+                self.on_control(control, &id, attach.header);
+                true
+            }
+        }
+    }
+
+    fn on_control(&self, control: Control, id: &str, header: Header) {
+        let Some(live) = self.registry.live(id) else { return };
+        let note = match control {
+            Control::Append => Note::Append(header.destinations),
+            Control::Abort => {
+                let requests = header.destinations.iter().flat_map(|entry| &entry.requests);
+                Note::Abort(requests.map(|request| request.id.clone()).collect())
+            }
+            Control::Unknown => return,
+        };
+        let _ = live.send(note);
+    }
+
+    fn run(&self, first: Attach, id: Option<&str>, peer: &str) -> bool {
+        let (post, mailbox) = match mailbox() {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::warn!(peer, %error, "no descriptor for a transfer");
+                return false;
+            }
+        };
+        match id.map_or(Known::New, |id| self.registry.enter(id, &post)) {
+            Known::New => {}
+            Known::Live(live) => return live.send(Note::Attach(Box::new(first))).is_ok(),
+            Known::Ended(reports) => {
+                repeat(first, &reports);
+                return true;
+            }
+        }
+        tracing::info!(peer, transfer = id, length = first.header.length, "begins");
+        let start = Start {
+            roots: &self.roots,
+            identity: Arc::clone(&self.identity),
+            can_attach: self.is_service,
+            observer: Arc::clone(&self.observer),
+            first,
+        };
+        let ended = session::run(start, &post, &mailbox);
+        let (said, all_well) = match ended {
+            Ok(ended) => (ended.said, ended.all_well),
+            Err(error) => {
+                tracing::warn!(peer, %error, "a transfer could not begin");
+                (Vec::new(), false)
+            }
+        };
+        if let Some(id) = id {
+            self.registry.leave(id, said);
+        }
+        // Whoever came in the last moment finds nobody, and comes again.
+        all_well
+    }
+}
+
+/// Says again what a transfer that has ended came to.
+fn repeat(first: Attach, reports: &[Report]) {
+    let Attach { mut stream, header, .. } = first;
+    let mut text = Line::Hello { offset: header.length }.encode();
+    for report in reports {
+        text.push_str(&Line::Report(report.clone()).encode());
+    }
+    let _ = stream.set_nonblocking(false);
+    if stream.write_all(text.as_bytes()).is_ok() {
+        linger(&mut stream);
+    }
+}
+
+/// What a peer is told that is not let in: a code and nothing else.
+fn refuse(stream: &mut TcpStream, code: Code) {
+    let report = Report {
+        code: code.0,
+        host: String::new(),
+        port: 0,
+        file: None,
+        id: None,
+        message: Some(code.sentence().to_owned()),
+        md5sum: None,
+        sha256: None,
+    };
+    if stream.write_all(Line::Report(report).encode().as_bytes()).is_ok() {
+        linger(stream);
+    }
+}
+
+/// Why somebody is not let in: the code is for them, the rest for the log.
+struct Refusal {
+    code: Code,
+    why: String,
+}
+
+impl Refusal {
+    const fn denied(why: String) -> Self {
+        Self { code: Code::DENIED, why }
+    }
+}
+
+impl From<HeaderError> for Refusal {
+    fn from(error: HeaderError) -> Self {
+        Self { code: error.code(), why: error.to_string() }
+    }
+}
+
+/// Headers that processes of one connection each have seen.
+mod file {
+    use std::fs::OpenOptions;
+    use std::io::{Read as _, Seek as _, Write as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::path::Path;
+
+    use crate::replay::{Refused, Seen, WINDOW_S};
+
+    /// As [`Seen::admit`], remembered in a file of lines `time nonce`. A file that cannot be used
+    /// refuses everybody.
+    pub(super) fn admit(path: &Path, now: u64, time: u64, nonce: &str) -> Result<(), Refused> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|_| Refused::Full)?;
+        file.lock().map_err(|_| Refused::Full)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|_| Refused::Full)?;
+        let mut seen = Seen::default();
+        let mut kept = String::new();
+        for (then, known) in text.lines().filter_map(|line| line.split_once(' ')) {
+            let then: u64 = then.parse().unwrap_or(0);
+            if now.abs_diff(then) <= WINDOW_S {
+                let _ = seen.admit(now, then, known);
+                kept.push_str(&format!("{then} {known}\n"));
+            }
+        }
+        seen.admit(now, time, nonce)?;
+        kept.push_str(&format!("{time} {}\n", nonce.replace(char::is_whitespace, "_")));
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|_| Refused::Full)?;
+        file.write_all(kept.as_bytes()).map_err(|_| Refused::Full)
+    }
+}

@@ -1,0 +1,130 @@
+//! What commands of `lan` have in common: the password, old peers, addresses of endpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use lantorrent::io::Identity;
+use lantorrent::signature::{Compat, Password};
+
+/// More is no password but the wrong file.
+const PASSWORD_LEN_MAX: usize = 4096;
+
+/// Who may take part.
+#[derive(Clone, Debug, Args)]
+pub(super) struct IdentityArgs {
+    /// A file with the password that all endpoints of a chain share.
+    #[arg(long, value_name = "FILE")]
+    pub(super) password_file: PathBuf,
+    /// Whether original LANTorrent peers take part: their signatures can be said again by anybody
+    /// who heard them, and their MD5 costs more than SHA-256.
+    #[arg(long, value_name = "RELEASES", default_value = "off")]
+    pub(super) compat: CompatArg,
+}
+
+/// Releases of the original to be understood by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum CompatArg {
+    /// None.
+    #[default]
+    Off,
+    /// 2.6 to 2.8, which sign with SHA-1.
+    Sha1,
+    /// 2.9 and later, which sign with MD5.
+    Md5,
+}
+
+impl From<CompatArg> for Compat {
+    fn from(arg: CompatArg) -> Self {
+        match arg {
+            CompatArg::Off => Self::Off,
+            CompatArg::Sha1 => Self::Sha1,
+            CompatArg::Md5 => Self::Md5,
+        }
+    }
+}
+
+impl IdentityArgs {
+    pub(super) fn read(&self) -> anyhow::Result<Arc<Identity>> {
+        let password = read_password(&self.password_file)?;
+        Ok(Arc::new(Identity { password, compat: self.compat.into() }))
+    }
+}
+
+fn read_password(path: &Path) -> anyhow::Result<Password> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the password in {}", path.display()))?;
+    ensure!(text.len() <= PASSWORD_LEN_MAX, "{} is too long for a password", path.display());
+    let password = Password::new(&text);
+    ensure!(!password.is_empty(), "{} is empty: write a password into it", path.display());
+    Ok(password)
+}
+
+/// `HOST[:PORT]`, also `[::1]:2893`; no host is whoever calls by ssh.
+pub(super) fn contact(text: &str) -> anyhow::Result<(String, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port))
+            if !port.ends_with(']') && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            let port = port.parse().with_context(|| format!("{text:?}: {port:?} is no port"))?;
+            (host, port)
+        }
+        _ => (text, lantorrent::PORT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if !host.is_empty() {
+        return Ok((host.to_owned(), port));
+    }
+    let caller = std::env::var("SSH_CLIENT").unwrap_or_default();
+    match caller.split_whitespace().next() {
+        Some(address) => Ok((address.to_owned(), port)),
+        None => bail!("{text:?} names no host, and nobody calls by ssh (SSH_CLIENT is not set)"),
+    }
+}
+
+/// `host:port/absolute/path`.
+pub(super) fn destination(line: &str) -> Option<(String, u16, String)> {
+    let (contact_text, path) = line.split_at(line.find('/')?);
+    if contact_text.is_empty() || path.len() < 2 {
+        return None;
+    }
+    let (host, port) = contact(contact_text).ok()?;
+    Some((host, port, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l1_contacts_have_a_default_port() {
+        for (text, host, port) in [
+            ("node1", "node1", 2893),
+            ("node1:77", "node1", 77),
+            ("10.0.0.1:2893", "10.0.0.1", 2893),
+            ("[::1]:5", "::1", 5),
+            ("[fe80::1]", "fe80::1", 2893),
+            ("fe80::1", "fe80::1", 2893),
+        ] {
+            assert_eq!(contact(text).unwrap(), (host.to_owned(), port), "{text}");
+        }
+        assert!(contact("a:b").is_err());
+    }
+
+    #[test]
+    fn destinations_are_an_endpoint_and_an_absolute_path() {
+        for (line, expect) in [
+            ("a:1/x/y", Some(("a", 1, "/x/y"))),
+            ("a/x", Some(("a", 2893, "/x"))),
+            ("[::1]:2/x", Some(("::1", 2, "/x"))),
+            ("a:1", None),
+            ("/x", None),
+            ("a:1/", None),
+            ("a:x/y", None),
+        ] {
+            let expect = expect.map(|(host, port, path)| (host.to_owned(), port, path.to_owned()));
+            assert_eq!(destination(line), expect, "{line}");
+        }
+    }
+}

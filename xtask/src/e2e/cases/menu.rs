@@ -1,0 +1,49 @@
+//! Somebody sits at a node, by its serial line.
+
+use anyhow::{Result, ensure};
+
+use super::{BOOT_TIMEOUT, IMAGE, SERVER_TIMEOUT, serve, start, wait_ready};
+use crate::e2e::Stage;
+use crate::e2e::machine::{Firmware, Spec};
+use crate::e2e::server::Config;
+use crate::lab::Lab;
+
+/// Before the default in the menu.
+const OTHER: &str = "other";
+
+const BALLAST_LEN: u64 = 48 << 20;
+
+/// Slow enough that a download can be cancelled.
+const SLOW: &str = "20mbit";
+
+/// Up and Enter, as a VT100 sends them.
+const CHOOSE_OTHER: &str = "\x1b[A\r";
+
+const ESCAPE: &str = "\x1b";
+
+pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
+    let lab = Lab::new(0, None, &stage.dir)?;
+    // Nobody waits so long: if the default is booted, no key was read.
+    let config = Config { menu_timeout_s: 3_600, ..Config::default() };
+    let mut server = serve(&lab, stage, &config, &[(IMAGE, 0), (OTHER, BALLAST_LEN)])?;
+    let machine = start(&lab, stage, Spec::new(1, Firmware::Ipxe).rate(SLOW.parse()?))?;
+    let wait_count = |text: &str, count: usize| {
+        let is_so =
+            |console: &crate::e2e::console::Console| console.text().matches(text).count() >= count;
+        machine.wait(&format!("{text} {count} times"), BOOT_TIMEOUT, is_so)
+    };
+    machine.wait_for("Any key stops the clock.", BOOT_TIMEOUT)?;
+    machine.type_keys(CHOOSE_OTHER)?;
+    let downloading = format!("BOOTTORRENT stage=downloading image={OTHER}");
+    wait_count(&downloading, 1)?;
+    machine.type_keys(ESCAPE)?;
+    wait_count("BOOTTORRENT stage=menu", 2)?;
+    machine.set_rate("1gbit".parse()?)?;
+    machine.type_keys(CHOOSE_OTHER)?;
+    wait_count(&downloading, 2)?;
+    wait_ready(&machine, OTHER)?;
+    let node = server.wait_stage(&machine.mac(), "booted", SERVER_TIMEOUT)?;
+    ensure!(node["image"] == OTHER, "the server knows it otherwise: {node}");
+    server.keep_status(&stage.dir)?;
+    server.stop()
+}

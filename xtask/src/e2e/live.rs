@@ -1,0 +1,114 @@
+//! A live Debian as an image: made by `boottorrent image create` from packages, as a user makes one,
+//! once, and kept by the hash of what goes into it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha256};
+
+use super::server;
+use crate::bench::hex;
+use crate::{root, target_dir};
+
+/// Raised when the recipe stays but what it makes must be made again.
+const EDITION: &str = "1";
+
+/// The image's name in the lab that it is made in.
+const NAME: &str = "live";
+
+/// The password of root, for who looks at the console: `live`.
+const PASSWORD_HASH: &str = "$6$L2JCesBZAnNvMghh$NuxJq2/kdbepJ3ijqt833T5m.jbJdVDZY0VaHY40GURqm/xO6vRSYjXkxvIN./MqUW1/iSC5Ihp4ByMqgSivR1";
+
+/// The smallest type with the kernel for virtual machines, which has a tenth of the drivers.
+const ARGS: &[&str] = &[
+    "--from",
+    "packages:debian",
+    "--release",
+    "bookworm",
+    "--type",
+    "core",
+    "--optimize",
+    "--packages",
+    "linux-image-cloud-amd64",
+    "--password-hash",
+    PASSWORD_HASH,
+    "--title",
+    "Debian 12, live",
+];
+
+/// Folders of sources of which the image is made: where they change, it is made again.
+const SOURCES: &[&str] = &["crates/image/src/tree", "crates/image/src/kind"];
+
+/// The image, with its kernel.
+pub(crate) struct Live {
+    lab: PathBuf,
+}
+
+impl Live {
+    /// The image, made if it is not kept from an earlier run: two minutes and 90 MB from the mirror.
+    pub(crate) fn build() -> Result<Self> {
+        let mut recipe = Sha256::new();
+        recipe.update([&[EDITION, NAME], ARGS].concat().join("\n"));
+        for folder in SOURCES {
+            hash_sources(&root().join(folder), &mut recipe)?;
+        }
+        let digest = hex(&recipe.finalize());
+        let lab = target_dir().join("live").join(&digest[..16]);
+        if !lab.join("oss").join(NAME).is_dir() {
+            let start = Instant::now();
+            eprintln!("making a live Debian 12 from packages (once; a few minutes)");
+            super::fresh(&lab)?;
+            server::ours(&["init".as_ref(), lab.as_os_str()])?;
+            let create = ["image", "create", NAME, "--yes"].into_iter().chain(ARGS.iter().copied());
+            let words: Vec<_> = create.map(AsRef::as_ref).collect();
+            server::ours(&[&["-C".as_ref(), lab.as_os_str()], words.as_slice()].concat())?;
+            eprintln!("made in {:.0} s", start.elapsed().as_secs_f64());
+        }
+        Ok(Self { lab })
+    }
+
+    /// Puts the image, as `name`, and its kernel into a lab. Files have second names where that can
+    /// be: nothing writes into them.
+    pub(crate) fn install(&self, lab: &Path, name: &str) -> Result<()> {
+        for (from, to) in [
+            (self.lab.join("oss").join(NAME), lab.join("oss").join(name)),
+            (self.lab.join("kernels"), lab.join("kernels")),
+        ] {
+            std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
+            let mut copy = Command::new("cp");
+            copy.args(["--archive", "--link", "--no-target-directory"]).arg(&from).arg(&to);
+            let out = copy.stdin(Stdio::null()).output().context("running cp")?;
+            ensure!(out.status.success(), "cp: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// The version of its kernel.
+    pub(crate) fn kernel(&self) -> Result<String> {
+        let mut names = std::fs::read_dir(self.lab.join("kernels")).context("reading kernels")?;
+        let entry = names.next().context("the image has no kernel")??;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    }
+}
+
+/// Names and texts of all files of a folder, in the order of names.
+fn hash_sources(folder: &Path, hash: &mut Sha256) -> Result<()> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|it| it.map(|it| it.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_sources(&path, hash)?;
+        } else {
+            let text =
+                std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+            hash.update(Sha256::digest(text));
+        }
+    }
+    Ok(())
+}
