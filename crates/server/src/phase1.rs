@@ -110,7 +110,7 @@ pub(crate) fn ensure_version(
     version: &KernelVersion,
     progress: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Phase1> {
-    let kernel = KernelChoice::Installed(version.clone());
+    let kernel = KernelChoice::of_version(&settings.dir, version.clone());
     let inputs = Inputs { kernel, ..lab_inputs(settings, key)? };
     let out = settings.out_dir().join("phase1").join(version.as_str());
     ensure_in(&inputs, settings, out, progress)
