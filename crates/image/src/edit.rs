@@ -108,8 +108,8 @@ fn bind(root: &Path) -> Result<(), ImageError> {
             fs::create_dir(&to).map_err(ImageError::write(&to))?;
         }
         rustix::mount::mount_bind_recursive(Path::new("/").join(name), &to).map_err(refuse)?;
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change(&to, slave).map_err(refuse)?;
+        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change(&to, downstream).map_err(refuse)?;
     }
     let resolver = root.join("etc/resolv.conf");
     let plain = fs::symlink_metadata(&resolver).is_ok_and(|it| it.is_file());

@@ -228,7 +228,7 @@ mod tests {
         let file = "etc/systemd/network/50-boottorrent.network";
         let text = changed(&[networkd], &data(), file).unwrap();
         assert!(text.contains("KeepConfiguration=yes"), "{text}");
-        let manager = ("usr/sbin/NetworkManager", "");
-        assert_eq!(changed(&[networkd, manager], &data(), file), None);
+        let other = ("usr/sbin/NetworkManager", "");
+        assert_eq!(changed(&[networkd, other], &data(), file), None);
     }
 }
