@@ -85,7 +85,10 @@ struct Row {
 /// Runs the cases one after the other, as each keeps all processors busy; fails if one does.
 pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     let mut cases: Vec<&Case> = cases::ALL.iter().collect();
-    if !args.filters.is_empty() {
+    if args.filters.is_empty() && !args.list {
+        cases.retain(|case| !cases::UNPROVEN.contains(&case.name));
+        eprintln!("left out until they have passed once: {}", cases::UNPROVEN.join(", "));
+    } else {
         cases.retain(|case| args.filters.iter().any(|filter| case.name.contains(filter.as_str())));
     }
     ensure!(!cases.is_empty(), "no case is called so; `cargo xtask e2e --list` lists them");

@@ -50,7 +50,7 @@ pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 /// An NFS server that needs nothing of the kernel, and what it needs to serve a folder.
 pub(crate) const GANESHA: Tool = tool("ganesha.nfsd", "nfs-ganesha");
 pub(crate) const GANESHA_VFS: Tool =
-    tool("/var/lib/dpkg/info/nfs-ganesha-vfs.list", "nfs-ganesha-vfs");
+    tool("/usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so", "nfs-ganesha-vfs");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
 pub(crate) const RSYNC: Tool = tool("rsync", "rsync");

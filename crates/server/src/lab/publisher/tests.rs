@@ -251,9 +251,8 @@ fn each_kernel_that_an_image_is_for_has_a_phase_1() {
         "oss/debian/config.yaml",
         "dispname: D\nmethod: livenet\nrootfs: vmlinuz\nkernel_version: 6.12\n",
     );
-    let build = |_: &Settings, version: &boot::KernelVersion| {
-        Ok(Phase1Files::for_tests(version.as_str()))
-    };
+    let build =
+        |_: &Settings, version: &boot::KernelVersion| Ok(Phase1Files::for_tests(version.as_str()));
     let own = Some(Phase1Files::for_tests("6.1"));
     let mut publisher = publisher(&lab).with_phase1(Shelf::new(own, Box::new(build)));
     let published = publisher.refresh(&|_| {}).unwrap().publication;
