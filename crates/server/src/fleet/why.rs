@@ -128,7 +128,7 @@ pub(crate) fn why(node: &Summary, now: UnixMs) -> Why {
                 "a sign of life",
                 format!(
                     "nothing was heard of it for {silent}: it was switched off, its cable is out, or it \
-                     crashed; look at its screen, or `boottorrent node wake` it"
+                     crashed; look at its screen, or switch it off and on"
                 ),
             )
         }
