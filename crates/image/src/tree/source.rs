@@ -88,7 +88,7 @@ impl Source {
             })
         };
         match self {
-            // Measured for Debian 12 and AlmaLinux 9, packages as they are downloaded included.
+            // Estimates with room to spare, packages as they are downloaded included.
             Self::Packages(_) => Ok(match data.livenet_type.unwrap_or_default() {
                 LivenetType::Standard => 3 << 30,
                 LivenetType::Small => 2 << 30,

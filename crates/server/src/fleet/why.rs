@@ -32,8 +32,8 @@ pub(crate) struct Why {
 /// usually wrong where it takes longer.
 struct Wait(&'static str, u64, &'static str);
 
-/// For stages about which nothing more is known than that they last. The times are the longest of the
-/// end-to-end tests on a slow machine, rounded up.
+/// For stages about which nothing more is known than that they last. The times are estimates with
+/// room for a slow machine, not measured.
 fn wait(stage: &Stage) -> Option<Wait> {
     Some(match stage {
         Stage::Discovered => Wait(

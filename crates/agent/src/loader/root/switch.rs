@@ -162,8 +162,11 @@ fn become_init(init: &Path) -> io::Error {
         for signal in 1..=libc::SIGRTMAX() {
             libc::signal(signal, libc::SIG_DFL);
         }
+        // The standard library hands the mask on as it is, and the agent has blocked some.
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
-    // `exec` of the standard library unblocks all signals.
     Command::new(init).env_clear().env("HOME", "/").env("TERM", "linux").exec()
 }
 
