@@ -4,8 +4,10 @@
 //! reachable from stable Rust. Only the address sanitizer would need a nightly compiler, and the
 //! fuzzed crates are safe Rust, where a bug is a panic and not a stray write.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -37,10 +39,21 @@ pub(crate) fn run(only: &[String], time: Duration) -> Result<()> {
     }
     let build_dir = target_dir().join("fuzz");
     build(&dir, &build_dir)?;
-    for name in targets.iter().filter(|name| only.is_empty() || only.contains(name)) {
-        fuzz(&dir, &build_dir, name, time)?;
-    }
-    Ok(())
+    let mut wanted = targets.iter().filter(|name| only.is_empty() || only.contains(name));
+    let next = Mutex::new(&mut wanted);
+    // A fuzzer uses one processor.
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let work = || -> Result<()> {
+        loop {
+            let name = next.lock().expect("nobody panics with this lock").next();
+            let Some(name) = name else { return Ok(()) };
+            fuzz(&dir, &build_dir, name, time)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
+    })
 }
 
 fn targets(dir: &Path) -> Result<Vec<String>> {

@@ -44,9 +44,10 @@ pub struct Destination {
     /// Payload, in bytes; the header's own counts.
     #[serde(default)]
     pub length: u64,
-    /// It was much slower than the rest and has been moved to the end once.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub slow: bool,
+    /// It was much slower than the rest and has been moved to the end once: what it took then, in
+    /// bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<u64>,
 }
 
 /// What opens a connection.
@@ -104,11 +105,6 @@ const fn default_block_size() -> u64 {
 
 const fn default_degree() -> u32 {
     1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 /// A header that is none.

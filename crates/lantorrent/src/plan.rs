@@ -31,7 +31,7 @@ pub fn destinations(wanted: Vec<Wanted>, degree: u32, length: u64) -> Vec<Destin
                 block_size: BLOCK_SIZE,
                 degree: degree.clamp(1, DEGREE_MAX),
                 length,
-                slow: false,
+                pace: None,
             }),
         }
     }

@@ -260,15 +260,16 @@ while :; do sleep 3600; done
 "#;
 
 /// PID 1 of a root on phase 1's kernel. It says what it was started with, takes the interface over as
-/// a system does, and writes into its root.
+/// a system does, and writes into its root. The list of open files goes through a file, as a pipe
+/// would be one of them; the tenth is the shell's own, for this script.
 const LIVE_INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 echo "LIVE pid $$ root $(sed -n 's/^[^ ]* \/ \([^ ]*\) .*/\1/p' /proc/mounts | tail -1)"
 echo "LIVE signals $(sed -n 's/^Sig\(Blk\|Ign\):.*[^0]$/\1 not empty/p' /proc/self/status)"
-echo "LIVE files $(ls /proc/1/fd | tr '\n' ' ')"
+ls /proc/1/fd >/tmp/files && echo "LIVE files $(tr '\n' ' ' </tmp/files)"
 echo "LIVE name $(hostname)"
-echo "LIVE seed $(ps -o args | grep -c '^@boottorrent-agent')"
+echo "LIVE seed $(grep -l '^@boottorrent-agent' /proc/[0-9]*/cmdline | wc -l)"
 echo "LIVE initramfs $(sed -n 's/^rootfs.*//p' /proc/mounts | wc -l)"
 echo written >/written && echo "LIVE $(cat /written)"
 for path in /sys/class/net/*; do

@@ -65,6 +65,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn give_way() {
+    // The kernel knows it by the link that it was started from.
+    let _ = rustix::thread::set_name(c"boottorrent");
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // SAFETY: a system call on this process alone.
     unsafe {

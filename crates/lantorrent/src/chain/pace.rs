@@ -4,7 +4,8 @@
 //! windows one after another, it looks whether its own uplink is the reason: then the way to any
 //! other endpoint is as long as the child's, as all wait in the same queue. The origin has nothing
 //! that comes in. It moves its child only if the child's way is much longer than another's, which
-//! says that packets wait in front of the child and not here.
+//! says that packets wait in front of the child and not here. That may be wrong where all links are
+//! alike, so one that was moved takes its pace along: whoever is slower still goes behind it.
 
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Pace {
     start: Option<(Time, u64, u64)>,
     /// Windows in which it was slow, one after another.
     slow_count: u32,
+    /// In the last window, in bytes a second.
+    rate: u64,
     is_probing: bool,
 }
 
@@ -42,12 +45,12 @@ impl Chain {
         let (stored, length) = (self.stored, self.config.length);
         let is_origin = self.config.is_origin;
         let branch = &mut self.branches[index];
-        let Some(next) = branch.rest.front().filter(|next| !next.slow).cloned() else { return };
+        let Some(next) = branch.rest.front().cloned() else { return };
         let trials = branch.trials;
         let Some(child) = &mut branch.child else { return };
         let is_candidate = child.is_own
             && child.phase == Phase::Streaming
-            && !child.destination.slow
+            && child.destination.pace.is_none()
             && trials > 0
             && now >= child.since + SETTLE;
         if !is_candidate || child.pace.is_probing {
@@ -65,8 +68,12 @@ impl Chain {
         child.pace.start = Some((now, child.received, stored));
         let rate = taken as f64 / (now - since).as_secs_f64();
         let is_worth_it = (length - child.received) as f64 > rate * WORTH_S;
+        child.pace.rate = rate as u64;
         let is_slow = is_origin || (came >= WINDOW_LEN_MIN && taken.saturating_mul(2) < came);
-        child.pace.slow_count = if is_slow && is_worth_it { child.pace.slow_count + 1 } else { 0 };
+        // Behind one that was moved there is nothing to gain, unless that one is faster.
+        let gains = next.pace.is_none_or(|pace| pace > child.pace.rate.saturating_mul(2));
+        let counts = is_slow && gains && is_worth_it;
+        child.pace.slow_count = if counts { child.pace.slow_count + 1 } else { 0 };
         if child.pace.slow_count >= 2 {
             child.pace.is_probing = true;
             self.actions.push_back(Action::Probe { branch: index, destination: next });
@@ -86,7 +93,7 @@ impl Chain {
         if !child.pace.is_probing {
             return;
         }
-        child.pace = Pace::default();
+        let rate = std::mem::take(&mut child.pace).rate;
         // The one behind cannot be reached: nothing to gain.
         let Some(way) = way else { return };
         let waits_before_child = childs > QUEUED && childs > way * 4;
@@ -96,7 +103,7 @@ impl Chain {
         }
         branch.trials -= 1;
         let Some(mut child) = branch.child.take() else { return };
-        child.destination.slow = true;
+        child.destination.pace = Some(rate);
         branch.rest.push_back(child.destination);
         self.actions.push_back(Action::Park { branch: index });
         self.advance(index, now);

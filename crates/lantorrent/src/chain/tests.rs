@@ -175,6 +175,23 @@ fn a_slow_one_moves_to_the_end_of_the_chain() {
 }
 
 #[test]
+fn who_was_moved_goes_before_one_that_is_slower_and_behind_no_other() {
+    // The child takes 1.2 MB/s of the 6 that come in.
+    for (pace, expect) in [(2_300_000, vec![]), (2_500_000, vec!["probe b"])] {
+        let mut bench = Bench::new("a", |config| config.is_origin = false);
+        let mut moved = destination("b");
+        moved.pace = Some(pace);
+        bench.start(0, 0).tell(Event::Append(vec![moved]));
+        bench.check(&["connect a []", "append b to a"]);
+        for tick in 1..=13_u64 {
+            bench.wait(100).tell(Event::Stored(tick * 600_000));
+            bench.tell(Event::Sent(0, 120_000)).beat(tick * 120_000);
+        }
+        bench.check(&expect);
+    }
+}
+
+#[test]
 fn a_slow_uplink_of_ones_own_moves_nobody() {
     let mut bench = Bench::new("a b c", |config| config.is_origin = false);
     bench.start(0, 0).check(&["connect a [b c]"]);
@@ -205,7 +222,7 @@ fn who_was_moved_is_told_of_by_the_chain_and_taken_over_by_the_last() {
     let mut middle = Bench::new("b", |config| config.is_origin = false);
     middle.start(0, 0).check(&["connect b []"]);
     let mut slow = destination("a");
-    slow.slow = true;
+    slow.pace = Some(1_000_000);
     middle.tell(Event::Append(vec![slow.clone()])).check(&["append a to b"]);
     middle.tell(Event::Append(vec![slow.clone()])).check(&[]);
     let mut last = Bench::new("", |config| config.is_origin = false);
