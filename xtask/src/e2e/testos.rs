@@ -260,14 +260,19 @@ while :; do sleep 3600; done
 "#;
 
 /// PID 1 of a root on phase 1's kernel. It says what it was started with, takes the interface over as
-/// a system does, and writes into its root. The list of open files goes through a file, as a pipe
-/// would be one of them; the tenth is the shell's own, for this script.
+/// a system does, and writes into its root. Open files are looked for without any other program, as
+/// a pipe to it would be one of them; the tenth is the shell's own, for this script.
 const LIVE_INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 echo "LIVE pid $$ root $(sed -n 's/^[^ ]* \/ \([^ ]*\) .*/\1/p' /proc/mounts | tail -1)"
 echo "LIVE signals $(sed -n 's/^Sig\(Blk\|Ign\):.*[^0]$/\1 not empty/p' /proc/self/status)"
-ls /proc/1/fd >/tmp/files && echo "LIVE files $(tr '\n' ' ' </tmp/files)"
+open= fd=3
+while [ $fd -lt 100 ]; do
+    [ $fd = 10 ] || [ ! -e /proc/1/fd/$fd ] || open="$open $fd"
+    fd=$((fd + 1))
+done
+echo "LIVE files:$open."
 echo "LIVE name $(hostname)"
 echo "LIVE seed $(grep -l '^@boottorrent-agent' /proc/[0-9]*/cmdline | wc -l)"
 echo "LIVE initramfs $(sed -n 's/^rootfs.*//p' /proc/mounts | wc -l)"

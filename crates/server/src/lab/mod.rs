@@ -20,7 +20,7 @@ mod serial;
 mod yaml;
 
 #[cfg(test)]
-mod test_lab;
+pub(crate) mod test_lab;
 
 use std::fs;
 use std::io;

@@ -129,7 +129,7 @@ pub(super) fn unassign(args: &UnassignArgs, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The nodes of a set; those that the lab does not know are named, all of them.
-fn find<'a>(set: &str, settings: &'a Settings) -> anyhow::Result<Vec<&'a NodeSettings>> {
+pub(super) fn find<'a>(set: &str, settings: &'a Settings) -> anyhow::Result<Vec<&'a NodeSettings>> {
     let names = nodeset::expand(set).with_context(|| format!("`{set}` is no set of nodes"))?;
     let known: std::collections::BTreeMap<&str, &NodeSettings> =
         settings.nodes.iter().map(|node| (node.name.as_str(), node)).collect();

@@ -1,6 +1,7 @@
 //! `boottorrent node`: nodes one by one, and what they boot.
 
 mod assign;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,6 +27,8 @@ pub(crate) enum NodeCommand {
     Assign(assign::AssignArgs),
     /// Take that back: they boot their group's image, or get the menu.
     Unassign(assign::UnassignArgs),
+    /// Switch nodes on through their network cards (wake-on-LAN).
+    Wake(wake::WakeArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
@@ -57,6 +60,7 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Show(args) => show(args, lab),
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
+        NodeCommand::Wake(args) => wake::wake(args, lab),
     }
 }
 

@@ -54,7 +54,7 @@ fn looks_like_a_boot(machine: &Machine<'_>) -> Result<()> {
     let text = machine.console()?.text();
     for line in [
         "LIVE pid 1 root overlay",
-        "LIVE files 0 1 10 2 ",
+        "LIVE files:.",
         "LIVE name n01",
         "LIVE seed 1",
         "LIVE initramfs 0",
