@@ -69,8 +69,7 @@ impl Live {
         Ok(Self { lab })
     }
 
-    /// Puts the image, as `name`, and its kernel into a lab. Files have second names where that can
-    /// be: nothing writes into them.
+    /// Puts the image, as `name`, and its kernel into a lab.
     pub(crate) fn install(&self, lab: &Path, name: &str) -> Result<()> {
         for (from, to) in [
             (self.lab.join("oss").join(NAME), lab.join("oss").join(name)),
@@ -78,7 +77,7 @@ impl Live {
         ] {
             std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
             let mut copy = Command::new("cp");
-            copy.args(["--archive", "--link", "--no-target-directory"]).arg(&from).arg(&to);
+            copy.args(["--archive", "--reflink=auto", "--no-target-directory"]).arg(&from).arg(&to);
             let out = copy.stdin(Stdio::null()).output().context("running cp")?;
             ensure!(out.status.success(), "cp: {}", String::from_utf8_lossy(&out.stderr).trim());
         }
