@@ -141,7 +141,7 @@ fn page(report: &Report, now: UnixMs) -> String {
         since(now, status.started),
     );
     page.push_str(&table::services(status));
-    page.push_str(&table::images(status));
+    page.push_str(&table::images(status, &report.nodes));
     page.push('\n');
     page.push_str(&nodes(&report.nodes, now));
     let mut failures: Vec<Failure> = report

@@ -86,12 +86,23 @@ fn counts(service: &ServiceStatus) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn images(status: &Status) -> String {
-    let mut table = Table::new(["IMAGE", "SIZE", "TITLE"]);
+/// The images, and how many nodes are on the way to each and have arrived.
+pub(super) fn images(status: &Status, nodes: &[Summary]) -> String {
+    let mut table = Table::new(["IMAGE", "SIZE", "ON THE WAY", "BOOTED", "TITLE"]);
     for image in &status.images {
         let mark = if image.is_default { " (default)" } else { "" };
         let title = format!("{}{mark}", image.title);
-        table.push([image.name.to_string(), quantity::bytes(image.len_bytes), title]);
+        let (booted, on_the_way): (Vec<&Summary>, Vec<&Summary>) = nodes
+            .iter()
+            .filter(|node| node.image() == Some(&image.name))
+            .partition(|node| matches!(node.stage, Some(Stage::Booted { .. })));
+        table.push([
+            image.name.to_string(),
+            quantity::bytes(image.len_bytes),
+            on_the_way.len().to_string(),
+            booted.len().to_string(),
+            title,
+        ]);
     }
     format!("\n{}", table.text())
 }

@@ -72,6 +72,7 @@ fn the_page_shows_services_images_and_nodes() {
         node(1, Some("c001"), Some(downloading(45))),
         node(2, None, Some(failed())),
         node(3, Some("c003"), None),
+        node(4, Some("c004"), Some(Stage::booted(Some("debian".parse().unwrap())))),
     ];
     let expect = "\
 BootTorrent 0.1.0 serves /srv/lab on 10.0.0.1 (eth0), pid 42, up 1 min 5 s
@@ -79,13 +80,14 @@ BootTorrent 0.1.0 serves /srv/lab on 10.0.0.1 (eth0), pid 42, up 1 min 5 s
 SERVICE  STATE    COUNTS
 http     running  7 requests, sent 1.20 GB
 
-IMAGE   SIZE    TITLE
-debian  300 MB  Debian 12 (default)
+IMAGE   SIZE    ON THE WAY  BOOTED  TITLE
+debian  300 MB  1           1       Debian 12 (default)
 
 NODE               ADDRESS   FIRMWARE  STAGE        PROGRESS                                    SINCE
 c001               10.0.0.1  bios      downloading  debian [####......] 45 % 12.3 MB/s 4 peers  1 min 5 s
 52:54:00:00:00:02  10.0.0.2  bios      failed BT43  300 MB are missing; again in 30 s           1 min 5 s
 c003               10.0.0.3  bios      -                                                        -
+c004               10.0.0.4  bios      booted       debian                                      1 min 5 s
 BT43 the image does not fit in memory
      use a smaller image or a node with more memory: the screen says how much is missing
 ";
