@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{SERVER_TIMEOUT, start};
+use super::{IMAGE, SERVER_TIMEOUT, start};
 use crate::e2e::Stage;
 use crate::e2e::live::Live;
 use crate::e2e::machine::{Firmware, Spec};
 use crate::e2e::server::{Config, Server};
 use crate::lab::{Lab, Slot};
-
-const NAME: &str = "live";
 
 /// All of a Debian's start in an emulator: a few times what the smallest system takes.
 const TIMEOUT: Duration = Duration::from_secs(400);
@@ -29,11 +27,11 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
     let mut server = Server::init_as(&lab, Slot::SERVER, &Config::default(), stage.lab)?;
     let folder = server.oss().parent().context("oss/ is in a lab")?.to_owned();
-    live.install(&folder, NAME)?;
+    live.install(&folder, IMAGE)?;
     let spec = Spec::new(1, Firmware::Ipxe).memory_mib(MEMORY_MIB);
     server.write("nodes.yaml", &format!("nodes:\n  n01: {{mac: {}}}\n", spec.mac()))?;
     server.start()?;
-    server.run(&["node", "assign", "n01", NAME, "--yes"])?;
+    server.run(&["node", "assign", "n01", IMAGE, "--yes"])?;
     let machine = start(&lab, stage, spec)?;
     let time = machine.wait_for("n01 login:", TIMEOUT)?;
     eprintln!("  n01 asks for a login after {:.0} s", time.as_secs_f64());
