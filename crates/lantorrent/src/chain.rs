@@ -155,9 +155,8 @@ impl Chain {
     /// Takes what happened.
     pub fn handle(&mut self, now: Time, event: Event) {
         match event {
-            Event::Stored(stored) => {
-                self.stored = stored;
-            }
+            // What is there stays there.
+            Event::Stored(stored) => self.stored = self.stored.max(stored),
             Event::Connected(index) => self.on_connected(index, now),
             Event::NotConnected(index, why) => self.lose(index, now, Code::UNREACHABLE, &why),
             Event::Sent(index, len) => {
