@@ -39,8 +39,8 @@ pub(crate) fn run(only: &[String], time: Duration) -> Result<()> {
     }
     let build_dir = target_dir().join("fuzz");
     build(&dir, &build_dir)?;
-    let mut wanted = targets.iter().filter(|name| only.is_empty() || only.contains(name));
-    let next = Mutex::new(&mut wanted);
+    let wanted = targets.iter().filter(|name| only.is_empty() || only.contains(name));
+    let next = Mutex::new(wanted);
     // A fuzzer uses one processor.
     let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
     let work = || -> Result<()> {
