@@ -35,6 +35,7 @@ mod console;
 mod keyboard;
 mod keys;
 mod log;
+mod order;
 mod report;
 mod shell;
 

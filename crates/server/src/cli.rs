@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::check::{self, CheckArgs};
 use crate::commands::completions::{self, CompletionsArgs};
+use crate::commands::dashboard::{self, DashboardCommand};
 use crate::commands::doctor::{self, DoctorArgs};
 use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
@@ -56,6 +57,9 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Decide who may command through the dashboard and the API: token and password.
+    #[command(subcommand)]
+    Dashboard(DashboardCommand),
     /// Make images that nodes boot, and keep, change and remove them.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -125,6 +129,9 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Dashboard(command) => {
+                dashboard::run(&command, lab).map(|()| ExitCode::SUCCESS)
+            }
             Command::Image(command) => image::run(&command, lab),
             Command::Kernel(command) => kernel::run(&command, lab),
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,9 @@
 //! `boottorrent node`: nodes one by one, and what they boot.
 
+mod accept;
 mod assign;
-mod wake;
+mod reboot;
+pub(crate) mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,6 +31,10 @@ pub(crate) enum NodeCommand {
     Unassign(assign::UnassignArgs),
     /// Switch nodes on through their network cards (wake-on-LAN).
     Wake(wake::WakeArgs),
+    /// Have nodes start anew, if something of BootTorrent runs on them.
+    Reboot(reboot::RebootArgs),
+    /// Take a node that is not in nodes.yaml into it.
+    Accept(accept::AcceptArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
@@ -61,6 +67,8 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
+        NodeCommand::Reboot(args) => reboot::reboot(args, lab),
+        NodeCommand::Accept(args) => accept::accept(args, lab),
     }
 }
 

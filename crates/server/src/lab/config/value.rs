@@ -8,6 +8,7 @@ use std::time::Duration;
 use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
 use boot::{ImageName, ImagePath, KernelVersion, Mac};
 
+use crate::lab::password;
 use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
@@ -351,6 +352,18 @@ from_text!(Domain, "a domain", |text| {
         true => Ok(Self(text.to_owned())),
         false => Err(format!("`{text}` is no domain: write it like lab.example.org")),
     }
+});
+
+/// The hash of a password, in the form of the PHC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PasswordHash(pub(crate) String);
+
+from_text!(PasswordHash, "the hash of a password", |text| match password::is_hash(text) {
+    true => Ok(Self(text.to_owned())),
+    // It may be the password itself, which belongs into no log.
+    false => Err("is no hash of a password: write what `boottorrent dashboard password` prints, \
+                  in quotes"
+        .to_owned()),
 });
 
 /// The word that was probably meant: at most a third of its letters are others.
