@@ -238,8 +238,20 @@ pub(crate) struct NodeSettings {
     pub(crate) image: Option<ImageName>,
     /// Added to the image's command line: its group's, then its own.
     pub(crate) cmdline: String,
-    /// It is left to its disk, whatever its image is.
-    pub(crate) disk: bool,
+    /// How it boots.
+    pub(crate) boot: BootFrom,
+}
+
+/// How a node boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BootFrom {
+    /// By phase 1, which fetches its image.
+    #[default]
+    Image,
+    /// By its image's `boot.ipxe`: with the initramfs of the distribution, and nothing of ours.
+    Classic,
+    /// From its disk, whatever its image is.
+    Disk,
 }
 
 impl Settings {

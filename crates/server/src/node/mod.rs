@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::cli::OutputFormat;
 use crate::fleet::{Node, UnixMs};
 use crate::lab::Lab;
+use crate::lab::settings::BootFrom;
 use crate::progress::print;
 use crate::quantity;
 use crate::services::control::{self, Request};
@@ -91,10 +92,12 @@ fn by_image(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
     let settings = Lab::open(lab)?.settings;
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for node in &settings.nodes {
-        let what = match (&node.image, node.disk) {
-            (_, true) => "(disk)".to_owned(),
-            (Some(image), false) => image.to_string(),
-            (None, false) => "(menu)".to_owned(),
+        let what = match (&node.image, node.boot) {
+            (_, BootFrom::Disk) => "(disk)".to_owned(),
+            (Some(image), BootFrom::Image) => image.to_string(),
+            (Some(image), BootFrom::Classic) => format!("{image} (classic)"),
+            (None, BootFrom::Classic) => "(default, classic)".to_owned(),
+            (None, BootFrom::Image) => "(menu)".to_owned(),
         };
         groups.entry(what).or_default().push(&node.name);
     }

@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::run::{News, Prepared, run};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
-use crate::lab::settings::{NodeSettings, Settings};
+use crate::lab::settings::{BootFrom, NodeSettings, Settings};
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -193,7 +193,7 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
         address: None,
         image: None,
         cmdline: String::new(),
-        disk: false,
+        boot: BootFrom::Image,
     }];
     let test = move || {
         let changes = ask(&lab, &Request::Reload).unwrap();

@@ -409,9 +409,11 @@ pub(crate) const NODE: &[Key] = &[
     key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
     key(
         "boot",
-        "`image` or `disk`",
+        "`image`, `classic` or `disk`",
         Default("image"),
-        "`disk` leaves it to its own disk: its image is kept for when that is taken back. With iPXE.",
+        "`disk` leaves it to its own disk: its image is kept for when that is taken back. `classic` boots \
+         its image by the `boot.ipxe` in its folder, with the initramfs of the distribution: from this \
+         server alone, and nothing verifies what it loads. Both with iPXE.",
     ),
     key(
         "cmdline",

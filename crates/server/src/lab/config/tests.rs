@@ -109,7 +109,7 @@ fn every_default_is_a_value_of_its_key() {
             kind if kind.ends_with("list of them") => text == "[]",
             "text" if path != "options" => text.is_empty(),
             _ => match path {
-                "boot" => reader::default::<value::BootFrom>(text).is_some(),
+                "boot" => reader::default::<crate::lab::settings::BootFrom>(text).is_some(),
                 "options" => reader::default::<value::NfsOptions>(text).is_some(),
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),

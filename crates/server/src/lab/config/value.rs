@@ -9,7 +9,7 @@ use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
 use boot::{ImageName, ImagePath, KernelVersion, Mac};
 
 use crate::lab::password;
-use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
+use crate::lab::settings::{Access, BootFrom, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
 
@@ -216,14 +216,10 @@ from_text!(BootProgram, "a word", |text| word(
     &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
 ));
 
-/// What a node is left to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BootFrom {
-    Image,
-    Disk,
-}
-
-from_text!(BootFrom, "a word", |text| word(text, &[("image", Self::Image), ("disk", Self::Disk)]));
+from_text!(BootFrom, "a word", |text| word(
+    text,
+    &[("image", Self::Image), ("classic", Self::Classic), ("disk", Self::Disk)]
+));
 
 from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json", Self::Json)]));
 
