@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boot::manifest::Shell;
 use boot::{ImageName, Mac};
 
 /// The settings of one lab.
@@ -146,6 +147,8 @@ pub(crate) struct MenuSettings {
     pub(crate) default: ImageName,
     /// After how long; zero is at once, none is never.
     pub(crate) timeout: Option<Duration>,
+    /// Who gets a shell.
+    pub(crate) shell: Shell,
 }
 
 /// The small system that nodes run first.
@@ -300,6 +303,7 @@ impl Settings {
             menu: MenuSettings {
                 default: ImageName::try_from("debian".to_owned()).unwrap(),
                 timeout: Some(Duration::from_secs(30)),
+                shell: Shell::Allowed,
             },
             seed_time: Duration::from_secs(30),
             phase1: Phase1Settings {

@@ -1,12 +1,14 @@
 //! `boottorrent node`: nodes one by one, and what they boot.
 
 mod assign;
+mod help;
 mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use boot::help::What;
 use boot::{Stage, nodeset};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -30,6 +32,10 @@ pub(crate) enum NodeCommand {
     Unassign(assign::UnassignArgs),
     /// Switch nodes on through their network cards (wake-on-LAN).
     Wake(wake::WakeArgs),
+    /// Show the log of a node that is in phase 1, as the node itself has it.
+    Log(help::HelpArgs),
+    /// Show what stands on the screen of a node that is in phase 1.
+    Screen(help::HelpArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
@@ -62,6 +68,8 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
+        NodeCommand::Log(args) => help::run(args, lab, What::Log),
+        NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
     }
 }
 
