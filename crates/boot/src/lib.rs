@@ -13,9 +13,12 @@ pub mod nodeset;
 
 pub mod image;
 pub mod kernel;
+pub mod password;
 
 pub mod manifest;
 pub mod signature;
+
+pub mod help;
 
 pub mod failure;
 pub mod order;
@@ -28,6 +31,7 @@ pub use kernel::{KernelVersion, Phase1};
 pub use manifest::Manifest;
 pub use node::{Arch, Firmware, Mac};
 pub use order::Order;
+pub use password::PasswordHash;
 pub use report::Report;
 pub use signature::{LabKey, LabPublicKey, Signature};
 pub use stage::Stage;

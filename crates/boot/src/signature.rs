@@ -26,6 +26,8 @@ pub enum Domain {
     Manifest,
     /// An order to one node.
     Order,
+    /// A request for help to one node.
+    Help,
 }
 
 impl Domain {
@@ -33,6 +35,7 @@ impl Domain {
         match self {
             Self::Manifest => b"boottorrent manifest\0",
             Self::Order => b"boottorrent order\0",
+            Self::Help => b"boottorrent help\0",
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod dashboard;
 pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod man;
+pub(crate) mod password;
 pub(crate) mod version;
 
 mod network;

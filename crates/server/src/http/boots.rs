@@ -227,6 +227,8 @@ mod tests {
         let image = |name: &str, kernel: Option<&str>, cmdline: &str| Image {
             name: name.parse().unwrap(),
             title: name.to_owned(),
+            description: String::new(),
+            password: None,
             len: 1,
             infohash: [0; 32],
             loader: Loader::Livenet {
@@ -238,7 +240,7 @@ mod tests {
         let manifest = Manifest {
             version: VERSION,
             serial: 1,
-            menu: Menu { default: default.parse().unwrap(), timeout_s },
+            menu: Menu { default: default.parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image("live", Some("6.12"), "quiet"), image("old", None, "slow")],

@@ -8,7 +8,6 @@ pub(crate) mod config;
 pub(crate) mod edit;
 pub(crate) mod key;
 pub(crate) mod nodes_file;
-pub(crate) mod password;
 pub(crate) mod phase1s;
 pub(crate) mod problem;
 pub(crate) mod publication;

@@ -9,7 +9,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use boot::{ImageName, Mac};
+use boot::manifest::Shell;
+use boot::{ImageName, Mac, PasswordHash};
 
 /// The settings of one lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +147,8 @@ pub(crate) struct MenuSettings {
     pub(crate) default: ImageName,
     /// After how long; zero is at once, none is never.
     pub(crate) timeout: Option<Duration>,
+    /// Who gets a shell.
+    pub(crate) shell: Shell,
 }
 
 /// The small system that nodes run first.
@@ -197,9 +200,8 @@ pub(crate) struct DashboardSettings {
     pub(crate) names: Vec<String>,
     /// Encrypted, on a port of its own; not, and on that of nodes, if none.
     pub(crate) tls: Option<TlsSettings>,
-    /// The hash of the password for actions, in the form of the PHC; without one the token alone opens
-    /// them.
-    pub(crate) password: Option<String>,
+    /// The hash of the password for actions; without one the token alone opens them.
+    pub(crate) password: Option<PasswordHash>,
 }
 
 /// What the dashboard and the API are encrypted with.
@@ -341,6 +343,7 @@ impl Settings {
             menu: MenuSettings {
                 default: ImageName::try_from("debian".to_owned()).unwrap(),
                 timeout: Some(Duration::from_secs(30)),
+                shell: Shell::Allowed,
             },
             seed_time: Duration::from_secs(30),
             phase1: Phase1Settings {

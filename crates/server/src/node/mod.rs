@@ -2,6 +2,7 @@
 
 mod accept;
 mod assign;
+mod help;
 mod reboot;
 pub(crate) mod wake;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use boot::help::What;
 use boot::{Stage, nodeset};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -36,6 +38,10 @@ pub(crate) enum NodeCommand {
     Reboot(reboot::RebootArgs),
     /// Take a node that is not in nodes.yaml into it.
     Accept(accept::AcceptArgs),
+    /// Show the log of a node that is in phase 1, as the node itself has it.
+    Log(help::HelpArgs),
+    /// Show what stands on the screen of a node that is in phase 1.
+    Screen(help::HelpArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
@@ -70,6 +76,8 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Wake(args) => wake::wake(args, lab),
         NodeCommand::Reboot(args) => reboot::reboot(args, lab),
         NodeCommand::Accept(args) => accept::accept(args, lab),
+        NodeCommand::Log(args) => help::run(args, lab, What::Log),
+        NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
     }
 }
 

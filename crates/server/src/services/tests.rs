@@ -49,12 +49,14 @@ fn published(settings: &Settings) -> Publication {
     let manifest = Manifest {
         version: manifest::VERSION,
         serial: 7,
-        menu: Menu { default: name.clone(), timeout_s: None },
+        menu: Menu { default: name.clone(), timeout_s: None, shell: Default::default() },
         seed_time_s: 0,
         discovery: Discovery { lsd: false, pex: true },
         images: vec![Image {
             name: name.clone(),
             title: "Debian".to_owned(),
+            description: String::new(),
+            password: None,
             len: 6,
             infohash: metainfo.info_hash_v2().unwrap().as_bytes().try_into().unwrap(),
             loader: Loader::Unknown,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::{HeaderMap, StatusCode};
+use boot::PasswordHash;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
@@ -30,13 +31,15 @@ use self::sessions::Sessions;
 pub(super) use self::sessions::{SESSION_MS_MAX, Session};
 use super::v1::Problem;
 use crate::fleet::UnixMs;
-use crate::lab::password;
 
 /// The header in which a command repeats the word of its session.
 pub(super) const CSRF_HEADER: &str = "x-csrf-token";
 
 /// The cookie of a session.
 pub(super) const COOKIE_NAME: &str = "boottorrent-session";
+
+/// The most bytes of a password that are looked at.
+pub(super) const SECRET_LEN_MAX: usize = 1_024;
 
 /// How long a login waits for others before it.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -71,7 +74,7 @@ impl Login {
         &self,
         from: IpAddr,
         secret: String,
-        kept: Option<String>,
+        kept: Option<PasswordHash>,
     ) -> Result<Session, Problem> {
         self.begin_attempt(from)?;
         if !self.is_token(&secret) && !self.is_password(secret, kept).await? {
@@ -152,7 +155,11 @@ impl Login {
         }
     }
 
-    async fn is_password(&self, given: String, kept: Option<String>) -> Result<bool, Problem> {
+    async fn is_password(
+        &self,
+        given: String,
+        kept: Option<PasswordHash>,
+    ) -> Result<bool, Problem> {
         let Some(kept) = kept else { return Ok(false) };
         let busy = || {
             let text = "too many log in at once: try again in a moment";
@@ -160,7 +167,7 @@ impl Login {
         };
         let turn = tokio::time::timeout(WAIT_MAX, self.checking.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(busy()) };
-        let check = move || password::is_right(&given, &kept);
+        let check = move || kept.is_of(&given);
         tokio::task::spawn_blocking(check).await.map_err(|_| busy())
     }
 }

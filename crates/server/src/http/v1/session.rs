@@ -14,9 +14,8 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::reply;
 use crate::http::Site;
-use crate::http::login::{COOKIE_NAME, SESSION_MS_MAX, Session};
+use crate::http::login::{COOKIE_NAME, SECRET_LEN_MAX, SESSION_MS_MAX, Session};
 use crate::http::serve::{Encrypted, Source};
-use crate::lab::password;
 
 /// Whether this browser is logged in, and how it can.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,8 +87,8 @@ pub(super) async fn open(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let LoginBody { secret } = reply::body(request).await?;
-    if secret.is_empty() || secret.len() > password::LEN_MAX {
-        return Err(Problem::bad(format!("secret has 1 to {} bytes", password::LEN_MAX)));
+    if secret.is_empty() || secret.len() > SECRET_LEN_MAX {
+        return Err(Problem::bad(format!("secret has 1 to {} bytes", SECRET_LEN_MAX)));
     }
     let kept = site.live().dashboard.password.clone();
     let session = site.0.login.open(from, secret, kept).await?;

@@ -9,7 +9,6 @@ use crate::http::boots::{Boots, NextBoots};
 use crate::http::login::token;
 use crate::http::serve::Source;
 use crate::http::{About, Live, Offer, Orders, ScriptSettings};
-use crate::lab::password;
 use crate::lab::settings::{DashboardSettings, TlsSettings};
 
 use super::*;
@@ -37,7 +36,7 @@ fn live(password: Option<&str>) -> Live {
         arch: boot::Arch::X86_64,
         boots: Boots::default(),
     };
-    let password = password.map(|password| password::hash(password).unwrap());
+    let password = password.map(|password| boot::PasswordHash::of(password, [7; 16]).unwrap());
     let dashboard = DashboardSettings { password, ..DashboardSettings::for_tests() };
     Live { offer: Offer::default(), script, dashboard }
 }
