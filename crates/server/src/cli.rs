@@ -18,6 +18,7 @@ use crate::kernel::{self, KernelCommand};
 use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
+use crate::seed::{self, SeedArgs};
 use crate::start::{self, StartArgs};
 use crate::status::{self, StatusArgs};
 use crate::stop::{self, ReloadArgs, StopArgs};
@@ -56,6 +57,8 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Seed the images of a lab from one more host, and follow what its server publishes.
+    Seed(SeedArgs),
     /// Make images that nodes boot, and keep, change and remove them.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -125,6 +128,7 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Seed(args) => seed::run(&args, lab),
             Command::Image(command) => image::run(&command, lab),
             Command::Kernel(command) => kernel::run(&command, lab),
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),

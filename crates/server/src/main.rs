@@ -15,6 +15,7 @@ mod status;
 mod stop;
 mod why;
 
+mod seed;
 mod services;
 
 mod dhcp;

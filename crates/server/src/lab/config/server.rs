@@ -7,7 +7,7 @@ use boot::ImageName;
 use super::draft::Draft;
 use super::keys;
 use super::reader::Reader;
-use super::value::{Cmdline, Domain, Interface, Rate, Timeout, TrackerUrl};
+use super::value::{Cmdline, Domain, Interface, Rate, Timeout, TrackerUrl, WebSeedUrl};
 use crate::lab::problem::Problems;
 use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel};
 use crate::lab::yaml::Node;
@@ -53,6 +53,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.tracker.external = external.into_iter().map(|TrackerUrl(url)| url).collect();
     settings.seeding.lsd = reader.bare("swarm.lsd").unwrap_or_default();
     settings.seeding.pex = reader.bare("swarm.pex").unwrap_or_default();
+    let web_seeds: Vec<WebSeedUrl> = reader.bare("swarm.web_seeds").unwrap_or_default();
+    settings.seeding.web_seeds = web_seeds.into_iter().map(|WebSeedUrl(url)| url).collect();
     settings.seeding.port = reader.bare("swarm.port").unwrap_or_default();
     settings.seeding.upload_limit_bytes_per_s =
         reader.bare("swarm.upload_limit").map(|Rate(rate)| rate);
