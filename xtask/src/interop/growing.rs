@@ -223,6 +223,7 @@ impl Room<'_> {
     fn agent(&self, slot: Slot, server: Slot) -> Result<Process> {
         let root = self.lab.slot_dir(slot).join("root");
         std::fs::create_dir_all(root.join("etc/boottorrent"))?;
+        std::fs::create_dir_all(self.lab.slot_dir(slot).join("saved"))?;
         let key = self.lab.slot_dir(server).join("lab/keys/lab.pub");
         std::fs::copy(&key, root.join("etc/boottorrent/lab.pub"))
             .with_context(|| format!("copying {}", key.display()))?;
@@ -235,7 +236,8 @@ impl Room<'_> {
 
     fn kill_when_they_have_begun(&self, server: &Process, nodes: &[(Slot, Process)]) -> Result<()> {
         for (_, agent) in nodes {
-            self.said(agent, "BOOTTORRENT stage=downloading")?;
+            // The torrent is there when there is a first figure.
+            self.said(agent, " % of ")?;
         }
         server.signal(libc::SIGKILL);
         server.wait(TIMEOUT).context("the server survived SIGKILL")?;
