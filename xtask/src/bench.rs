@@ -12,6 +12,7 @@ pub(crate) mod image;
 mod lan;
 mod machine;
 mod outcome;
+mod publish;
 mod report;
 mod run;
 mod tftp;
@@ -27,6 +28,7 @@ pub(crate) use case::Case;
 pub(crate) use dhcp::{DhcpArgs, run as dhcp};
 pub(crate) use image::{Image, hex};
 pub(crate) use lan::{LanArgs, run as lan};
+pub(crate) use publish::{ImageArgs, run as publish};
 pub(crate) use tftp::{TftpArgs, run as tftp};
 pub(crate) use tracker::{TrackerArgs, run as tracker};
 

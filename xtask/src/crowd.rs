@@ -75,6 +75,16 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Bytes that it has read so far, from files and sockets (`rchar` of proc(5)).
+    pub(crate) fn read_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/io", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+        count.with_context(|| format!("{path} has no rchar"))
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();

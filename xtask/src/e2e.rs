@@ -9,9 +9,11 @@ mod capture;
 mod cases;
 pub(crate) mod console;
 pub(crate) mod debian;
+pub(crate) mod guest;
 pub(crate) mod live;
 pub(crate) mod machine;
 mod rpms;
+mod screenshot;
 pub(crate) mod server;
 mod stranger;
 pub(crate) mod testos;
@@ -91,12 +93,18 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
             eprintln!("only when named: {}", cases::FROM_MIRROR.join(", "));
         }
     } else {
-        cases.retain(|case| args.filters.iter().any(|filter| case.name.contains(filter.as_str())));
+        cases.retain(|case| {
+            let names = || std::iter::once(&case.name).chain(case.also);
+            args.filters.iter().any(|filter| names().any(|name| name.contains(filter.as_str())))
+        });
     }
     ensure!(!cases.is_empty(), "no case is called so; `cargo xtask e2e --list` lists them");
     if args.list {
         for case in cases {
             println!("{:<12} {}", case.name, case.what);
+            for also in case.also {
+                println!("{also:<12} is {}", case.name);
+            }
         }
         return Ok(());
     }

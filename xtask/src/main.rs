@@ -75,6 +75,8 @@ enum Bench {
     Api(bench::ApiArgs),
     /// Send a file through a chain of hosts, beside other ways, and fill its queue
     Lan(bench::LanArgs),
+    /// Change an image, pack one, assign one: what it costs
+    Image(bench::ImageArgs),
     /// Lease addresses by DHCP, beside dnsmasq
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
@@ -107,6 +109,7 @@ fn run() -> Result<()> {
         Command::Bench(Bench::Swarm(args)) => bench::swarm(&args),
         Command::Bench(Bench::Api(args)) => bench::api(&args),
         Command::Bench(Bench::Lan(args)) => bench::lan(args),
+        Command::Bench(Bench::Image(args)) => bench::publish(&args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
         Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),

@@ -80,7 +80,8 @@ pub(crate) fn decide(
 ) -> Result<Decision, NoSuchImage> {
     let boot = |image: &Image, by| Decision::Boot(Box::new(choice(manifest, image, mac, by)));
     if let Some(name) = wanted {
-        let image = manifest.image(name).ok_or_else(|| NoSuchImage {
+        let image = manifest.image(name).filter(|image| image.is_system());
+        let image = image.ok_or_else(|| NoSuchImage {
             name: name.clone(),
             by: "`boottorrent.image` on the command line",
             offered: offered(manifest),
@@ -98,7 +99,7 @@ pub(crate) fn decide(
         return Ok(boot(image, by));
     }
     match (manifest.menu.timeout_s, manifest.image(&manifest.menu.default)) {
-        (Some(0), Some(image)) => Ok(boot(image, By::Default)),
+        (Some(0), Some(image)) if image.password.is_none() => Ok(boot(image, By::Default)),
         (timeout_s, _) => Ok(Decision::Ask(timeout_s)),
     }
 }
@@ -118,9 +119,9 @@ pub(crate) fn choice(manifest: &Manifest, image: &Image, mac: Option<Mac>, by: B
 const OFFERED_MAX: usize = 10;
 
 fn offered(manifest: &Manifest) -> String {
-    let names: Vec<&str> =
-        manifest.images.iter().take(OFFERED_MAX).map(|image| image.name.as_str()).collect();
-    let more = if manifest.images.len() > OFFERED_MAX { ", …" } else { "" };
+    let systems = || manifest.images.iter().filter(|image| image.is_system());
+    let names: Vec<&str> = systems().take(OFFERED_MAX).map(|image| image.name.as_str()).collect();
+    let more = if systems().count() > OFFERED_MAX { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
 }
 
@@ -134,6 +135,8 @@ pub(crate) mod tests {
         let image = |name: &str| Image {
             name: name.parse().unwrap(),
             title: format!("The {name}"),
+            description: String::new(),
+            password: None,
             len: 5 << 20,
             infohash: [0; 32],
             loader: Loader::Unknown,
@@ -141,7 +144,7 @@ pub(crate) mod tests {
         Manifest {
             version: VERSION,
             serial: 1,
-            menu: Menu { default: "debian".parse().unwrap(), timeout_s },
+            menu: Menu { default: "debian".parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: ["arch", "debian", "memtest"].map(image).to_vec(),
@@ -192,6 +195,19 @@ pub(crate) mod tests {
         check((None, 2, None), Some(0), Ok(("debian", "", By::Default)));
         check((None, 2, None), Some(30), Err(Some(30)));
         check((None, 2, None), None, Err(None));
+    }
+
+    #[test]
+    fn somebody_is_asked_where_the_default_needs_a_password() {
+        let mut manifest = manifest(Some(0));
+        manifest.images[1].password = Some(boot::PasswordHash::of("x", [1; 16]).unwrap());
+        let asked = decide(&manifest, None, Some(mac(2)), None).unwrap();
+        assert_eq!(asked, Decision::Ask(Some(0)));
+        let mut menu = crate::menu::Menu::new(&manifest, Some(0));
+        assert_eq!(menu.pass(std::time::Duration::from_secs(9)), None);
+        // What the lab has assigned is not asked for.
+        manifest.images[0].password = manifest.images[1].password.clone();
+        assert!(matches!(decide(&manifest, None, Some(mac(1)), None), Ok(Decision::Boot(_))));
     }
 
     #[test]

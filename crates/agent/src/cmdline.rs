@@ -20,6 +20,8 @@ pub(crate) struct Words {
     pub(crate) name: Option<String>,
     /// `boottorrent.shell`: a shell before anything is done.
     pub(crate) shell: bool,
+    /// `boottorrent.noshell`: no shell before the manifest has said who gets one.
+    pub(crate) no_shell: bool,
     /// `boottorrent.debug`: everything that happens is shown.
     pub(crate) debug: bool,
     /// What cannot be understood, in sentences. The boot goes on without it.
@@ -43,6 +45,7 @@ impl Words {
                 // Read where another kernel may be needed.
                 "boottorrent.kernel" => {}
                 "boottorrent.shell" => words.shell = value != "0",
+                "boottorrent.noshell" => words.no_shell = value != "0",
                 "boottorrent.debug" => words.debug = value != "0",
                 "BOOTIF" => bootif = value.get(3..).and_then(|mac| mac.parse().ok()),
                 _ if key.starts_with("boottorrent.") => {
@@ -108,14 +111,15 @@ mod tests {
         let words = Words::parse(
             "initrd=lab.cpio boottorrent.server=http://10.0.0.1:8080 quiet boottorrent.shell \
              boottorrent.mac=52:54:00:12:34:56 boottorrent.image=debian-12 boottorrent.debug=0 \
-             boottorrent.choice=arch boottorrent.kernel=6.1 boottorrent.node=c001",
+             boottorrent.choice=arch boottorrent.kernel=6.1 boottorrent.node=c001 \
+             boottorrent.noshell",
         );
         assert_eq!(words.choice, Some("arch".parse().unwrap()));
         assert_eq!(words.name.as_deref(), Some("c001"));
         assert_eq!(words.server, Some("http://10.0.0.1:8080".parse().unwrap()));
         assert_eq!(words.mac, Some("52:54:00:12:34:56".parse().unwrap()));
         assert_eq!(words.image, Some("debian-12".parse().unwrap()));
-        assert!(words.shell && !words.debug);
+        assert!(words.shell && words.no_shell && !words.debug);
         assert_eq!(words.problems, [""; 0]);
     }
 

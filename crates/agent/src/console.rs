@@ -198,6 +198,19 @@ impl Console {
         }
     }
 
+    /// What stands on the first terminal that shows a page, or else what was said last.
+    pub(crate) fn text(&self) -> String {
+        let outputs = self.outputs();
+        let page = outputs.outputs.iter().find_map(|output| output.screen.text());
+        page.filter(|_| outputs.is_drawn).unwrap_or_else(|| {
+            let lines = self.log.lines();
+            let first = lines.len().saturating_sub(usize::from(SIZE_USUAL.1));
+            let progress = Some(outputs.progress.clone()).filter(|text| !text.is_empty());
+            let shown: Vec<String> = lines.into_iter().skip(first).chain(progress).collect();
+            shown.join("\n")
+        })
+    }
+
     /// A shell has ended.
     pub(crate) fn reopen(&self) {
         for output in &mut self.outputs().outputs {

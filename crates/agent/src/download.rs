@@ -67,6 +67,11 @@ impl VerifiedImage {
         &self.dir
     }
 
+    /// The torrent and where its bytes are, for who goes on seeding.
+    pub(crate) fn seed(&self) -> (Metainfo, Arc<Storage>) {
+        (self.metainfo.clone(), Arc::clone(&self.storage))
+    }
+
     /// One of its files, open, and its length in bytes. None if it has no such file.
     ///
     /// # Errors
@@ -146,18 +151,25 @@ impl Fails for DownloadFailure {
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// The folder of `image`, made if need be. Those of others are removed: they only take memory.
+    /// The folder of `image`, made if need be. Those of others, but for the `needed`, are removed: they
+    /// only take memory.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub(crate) fn make(root: &Path, image: &Image) -> Result<Self, DownloadFailure> {
+    pub(crate) fn make(
+        root: &Path,
+        image: &Image,
+        needed: Option<&Image>,
+    ) -> Result<Self, DownloadFailure> {
         let images = root.join("run/boottorrent/images");
         let id = boot::hex::encode(&image.infohash);
         let path = images.join(&id);
         let failed = |source| DownloadFailure::Folder { path: path.clone(), source };
         std::fs::create_dir_all(&path).map_err(failed)?;
+        let other = needed.map(|image| boot::hex::encode(&image.infohash));
         for entry in std::fs::read_dir(&images).map_err(failed)?.flatten() {
-            if entry.file_name() != *id {
+            let is_other = other.as_ref().is_some_and(|other| entry.file_name() == **other);
+            if entry.file_name() != *id && !is_other {
                 // What cannot be removed is in nobody's way but for its memory.
                 let _ = std::fs::remove_dir_all(entry.path());
             }
@@ -201,7 +213,7 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    /// Looks at what is there, and joins the swarm. `number` is another for each download.
+    /// Looks at what is there, and joins the swarm.
     ///
     /// # Errors
     /// [`DownloadFailure`].
@@ -211,8 +223,8 @@ impl Download {
         image: &Image,
         metainfo: Metainfo,
         discovery: &Discovery,
-        number: u32,
     ) -> Result<Self, DownloadFailure> {
+        let number = node.number(1);
         let place = Place::Download(folder.0.clone(), Allocation::Sparse);
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let console = node.console.clone();
@@ -479,7 +491,7 @@ fn progress_line(name: &ImageName, verified: u64, total: u64, rate: u64, from: &
     format!("{name}: {percent} % of {}, {}/s, {from}, {eta}", mib(total), mib(rate),)
 }
 
-/// A peer whose events are told with `number`.
+/// A peer. Events of its first torrent are told with `number`, those of others with the numbers after.
 ///
 /// # Errors
 /// If there is none to be had.
@@ -504,9 +516,9 @@ pub(crate) fn session(
             user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let events = events.clone();
-        Session::start(config, move |_, event| {
+        Session::start(config, move |torrent, event| {
             // Who does not listen any more has booted.
-            let _ = events.send(Event::Session(number, event));
+            let _ = events.send(Event::Session(number + torrent.0, event));
         })
     };
     // A kernel without IPv6, or somebody else at the port.
@@ -535,16 +547,20 @@ mod tests {
         let image = |number| Image {
             name: "debian".parse().unwrap(),
             title: String::new(),
+            description: String::new(),
+            password: None,
             len: 1,
             infohash: [number; 32],
             loader: boot::Loader::Unknown,
         };
-        let first = Folder::make(root.path(), &image(1)).unwrap();
+        let first = Folder::make(root.path(), &image(1), None).unwrap();
         std::fs::write(first.0.join("a"), vec![1; 100_000]).unwrap();
         assert!(first.stored_len() >= 100_000);
-        let again = Folder::make(root.path(), &image(1)).unwrap();
+        let again = Folder::make(root.path(), &image(1), None).unwrap();
         assert_eq!(again.stored_len(), first.stored_len());
-        let second = Folder::make(root.path(), &image(2)).unwrap();
+        let beside = Folder::make(root.path(), &image(2), Some(&image(1))).unwrap();
+        assert_eq!((beside.stored_len(), first.0.exists()), (0, true));
+        let second = Folder::make(root.path(), &image(2), None).unwrap();
         assert_eq!((second.stored_len(), first.0.exists()), (0, false));
     }
 }

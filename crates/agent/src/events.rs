@@ -85,6 +85,14 @@ impl Inbox {
         self.sender.clone()
     }
 
+    /// Has events come again, after those that wait.
+    pub(crate) fn put_back(&self, events: Vec<Event>) {
+        for event in events {
+            // It cannot fail: the receiver is in `self`.
+            let _ = self.sender.send(event);
+        }
+    }
+
     /// The next event, or none if nothing has happened until `deadline`.
     pub(crate) fn next(&self, deadline: Instant) -> Option<Event> {
         let timeout = deadline.saturating_duration_since(Instant::now());

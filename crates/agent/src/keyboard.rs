@@ -1,7 +1,8 @@
 //! The keyboards of a node: every console that can be read from. A node without any boots as well.
 
 use std::os::fd::AsFd as _;
-use std::process::Stdio;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -81,11 +82,26 @@ impl Drop for Pause {
 }
 
 /// Input, output and error output of the console where the person is.
-pub(crate) fn last_used() -> Option<(Stdio, Stdio, Stdio)> {
+fn last_used() -> Option<(Stdio, Stdio, Stdio)> {
     let keyboards = lock();
     let keyboard = keyboards.all.get(keyboards.last)?;
     let clone = || keyboard.terminal.file.try_clone().ok().map(Stdio::from);
     Some((clone()?, clone()?, clone()?))
+}
+
+/// Makes the console where the person is the terminal of a program that is to be started, in a session
+/// of its own, so that Ctrl+C is for that. None of it if there is no console.
+pub(crate) fn give_last_used(command: &mut Command) {
+    let Some((input, output, error)) = last_used() else { return };
+    command.stdin(input).stdout(output).stderr(error);
+    // SAFETY: both are system calls that are allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 1);
+            Ok(())
+        });
+    }
 }
 
 fn lock() -> MutexGuard<'static, Keyboards> {

@@ -16,6 +16,8 @@ pub(crate) fn look(root: &Path) -> Machine {
             Firmware::Bios
         },
         uuid: uuid(root),
+        product: product(root),
+        serial_number: dmi(root, "product_serial"),
         memory_bytes: memory(root, "MemTotal").unwrap_or(0),
         processors: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
@@ -50,6 +52,35 @@ fn arch(machine: &str) -> Arch {
     }
 }
 
+/// What boards have in place of what their maker forgot.
+const FILLERS: [&str; 6] = [
+    "to be filled by o.e.m.",
+    "default string",
+    "not specified",
+    "system serial number",
+    "system product name",
+    "none",
+];
+
+/// The most characters of a text of SMBIOS: it goes into reports and onto screens.
+const DMI_LEN_MAX: usize = 64;
+
+/// A text of SMBIOS, if it says something.
+fn dmi(root: &Path, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(root.join("sys/class/dmi/id").join(name)).ok()?;
+    let clean: String = text.trim().chars().filter(|c| !c.is_control()).take(DMI_LEN_MAX).collect();
+    let says = clean.chars().any(|c| c.is_alphanumeric() && c != '0')
+        && !FILLERS.contains(&clean.to_ascii_lowercase().as_str());
+    says.then_some(clean)
+}
+
+/// Maker and product.
+fn product(root: &Path) -> Option<String> {
+    let parts = ["sys_vendor", "product_name"].into_iter().filter_map(|name| dmi(root, name));
+    let text = parts.collect::<Vec<_>>().join(" ");
+    (!text.is_empty()).then_some(text)
+}
+
 /// The SMBIOS UUID; boards without one say so by zeros.
 fn uuid(root: &Path) -> Option<String> {
     let text = std::fs::read_to_string(root.join("sys/class/dmi/id/product_uuid")).ok()?;
@@ -73,10 +104,19 @@ mod tests {
         write("proc/meminfo", "MemTotal:        2048 kB\nMemAvailable:    1024 kB\n");
         write("sys/class/dmi/id/product_uuid", "4C4C4544-0000-2010-8020-80C04F202020\n");
         write("sys/firmware/efi/runtime", "");
+        write("sys/class/dmi/id/sys_vendor", "ACME\n");
+        write("sys/class/dmi/id/product_name", "Rocket \u{7}3\n");
+        write("sys/class/dmi/id/product_serial", "CZC1234\n");
         let machine = look(temp.path());
         assert_eq!(machine.memory_bytes, 2 << 20);
         assert_eq!(machine.uuid.as_deref(), Some("4c4c4544-0000-2010-8020-80c04f202020"));
         assert_eq!(machine.firmware, Firmware::Uefi);
+        assert_eq!(machine.product.as_deref(), Some("ACME Rocket 3"));
+        assert_eq!(machine.serial_number.as_deref(), Some("CZC1234"));
+        for filler in ["", "0000", "Default string", "To Be Filled By O.E.M."] {
+            write("sys/class/dmi/id/product_serial", filler);
+            assert_eq!(look(temp.path()).serial_number, None, "{filler}");
+        }
         assert_eq!(memory(temp.path(), "MemAvailable"), Some(1 << 20));
         assert_eq!(memory(temp.path(), "Mem"), None);
     }

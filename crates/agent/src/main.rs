@@ -2,9 +2,11 @@
 //!
 //! In the order of a boot: `init` and `cmdline` make a system of a kernel, `link` (with `modules` and
 //! `network`) gets it on the network, `manifest` says what the lab offers, `choose` and `menu` (drawn
-//! by `screen`) what this node boots, `other_kernel` sees that the right one runs, `torrent`, `memory`
-//! and `download` bring it, `loader` runs it, `booted` is what stays under it. `run` is the sequence and
-//! what happens when a step fails; `console` and `report` say how it goes.
+//! by `screen`) what this node boots (`password` asks who may), `other_kernel` sees that the right one runs, `fetch` with
+//! `torrent`, `memory` and `download` brings it, `loader` runs it, or `guest` in a virtual machine, `booted`
+//! is what stays under it. `run` is the sequence and
+//! what happens when a step fails; `console` and `report` say how it goes, `help` to who asks
+//! from elsewhere.
 
 mod cmdline;
 mod init;
@@ -19,9 +21,11 @@ mod sources;
 
 mod choose;
 mod menu;
+mod password;
 mod screen;
 
 mod download;
+mod fetch;
 mod memory;
 mod torrent;
 mod watch;
@@ -29,9 +33,11 @@ mod watch;
 mod other_kernel;
 
 mod booted;
+mod guest;
 mod loader;
 
 mod console;
+mod help;
 mod keyboard;
 mod keys;
 mod log;
@@ -114,6 +120,7 @@ fn as_init() -> ! {
         choice: words.choice,
         name: words.name,
         shell: words.shell,
+        no_shell: words.no_shell,
         debug: words.debug,
         ..Options::of_node()
     };

@@ -112,9 +112,20 @@ impl Manifests {
         }
     }
 
+    /// The key that this node trusts.
+    pub(crate) fn key(&self) -> LabPublicKey {
+        self.key
+    }
+
     /// The serial of the newest manifest that this node has seen.
     pub(crate) fn serial(&self) -> u64 {
         self.newest.as_ref().map_or(0, |manifest| manifest.serial)
+    }
+
+    /// The manifest of the initramfs, if it has a good one: what is known before there is a network.
+    pub(crate) fn local(&mut self, sources: &Sources) -> Option<&Manifest> {
+        let _ = self.take(Origin::Initramfs, |path, len_max| sources.local(path, len_max));
+        self.newest.as_ref()
     }
 
     /// The newest manifest that can be had. `ask_server` says to ask it although the initramfs has
@@ -234,6 +245,8 @@ mod tests {
         let image = Image {
             name: "a".parse().unwrap(),
             title: String::new(),
+            description: String::new(),
+            password: None,
             len: 1,
             infohash: [0; 32],
             loader: Loader::Unknown,
@@ -241,7 +254,11 @@ mod tests {
         Manifest {
             version: VERSION,
             serial,
-            menu: Menu { default: image.name.clone(), timeout_s: Some(0) },
+            menu: Menu {
+                default: image.name.clone(),
+                timeout_s: Some(0),
+                shell: Default::default(),
+            },
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image],

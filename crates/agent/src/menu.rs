@@ -54,9 +54,12 @@ pub(crate) struct Menu {
 impl Menu {
     /// Waits `timeout_s` seconds, or for ever.
     pub(crate) fn new(manifest: &Manifest, timeout_s: Option<u64>) -> Self {
-        let images = manifest.images.clone();
+        let systems = manifest.images.iter().filter(|image| image.is_system());
+        let images: Vec<Image> = systems.cloned().collect();
         let default = images.iter().position(|image| image.name == manifest.menu.default);
         let default = default.unwrap_or(0);
+        // Nobody would be there to type it.
+        let timeout_s = timeout_s.filter(|_| manifest.needs_nobody());
         Self {
             images,
             default,

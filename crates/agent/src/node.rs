@@ -1,8 +1,10 @@
 //! What all steps of a boot share: where to write, whom to tell, what to wait for.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use boot::manifest::Shell;
 use boot::report::Machine;
 use boot::{ImageName, Mac, Stage};
 
@@ -35,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) network: bool,
     /// A shell before anything is done.
     pub(crate) shell: bool,
+    /// No shell before the manifest has said who gets one.
+    pub(crate) no_shell: bool,
     /// Everything that happens is shown.
     pub(crate) debug: bool,
     /// What follows when the image is verified.
@@ -71,6 +75,7 @@ impl Options {
             is_init: true,
             network: true,
             shell: false,
+            no_shell: false,
             debug: false,
             then: Then::Load,
             retry: backoff::FIRST,
@@ -87,9 +92,13 @@ pub(crate) struct Node {
     pub(crate) inbox: Inbox,
     pub(crate) machine: Machine,
     pub(crate) log: Log,
+    /// Who gets a shell, as the lab says.
+    pub(crate) shell: Shell,
     reporter: Reporter,
     boot: u64,
     stage: &'static str,
+    /// The next that events of a session can be told with.
+    next_number: Cell<u32>,
 }
 
 impl Node {
@@ -103,7 +112,21 @@ impl Node {
     ) -> Self {
         let boot = fastrand::u64(..);
         let reporter = Reporter::start(boot, machine.clone(), log.clone(), inbox.sender());
-        let node = Self { options, console, inbox, machine, log, reporter, boot, stage: "" };
+        let shell = if options.no_shell { Shell::Forbidden } else { Shell::Allowed };
+        let stage = "";
+        let next_number = Cell::new(0);
+        let node = Self {
+            options,
+            console,
+            inbox,
+            machine,
+            log,
+            shell,
+            reporter,
+            boot,
+            stage,
+            next_number,
+        };
         // Without a network nobody is reached yet.
         if !node.options.network {
             node.introduce();
@@ -159,6 +182,13 @@ impl Node {
     /// The number of this boot, and that of its last report.
     pub(crate) fn boot(&self) -> (u64, u64) {
         (self.boot, self.reporter.sequence())
+    }
+
+    /// The first of `count` numbers that no session had before.
+    pub(crate) fn number(&self, count: u32) -> u32 {
+        let first = self.next_number.get();
+        self.next_number.set(first + count);
+        first
     }
 
     /// For who has to report when this is out of reach.

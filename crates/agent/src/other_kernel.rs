@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use boot::kernel::Content;
+use boot::manifest::Shell;
 use boot::{Failure, Image, KernelVersion, Manifest, Phase1};
 
 use crate::cmdline;
@@ -119,11 +120,12 @@ pub(crate) fn load(
     sources: &Sources,
     phase1: &Phase1,
     image: &Image,
+    shell: &Shell,
     line: &str,
 ) -> Result<(), KernelFailure> {
     let kernel = fetch(sources, &phase1.vmlinuz_path(), phase1.vmlinuz)?;
     let initramfs = fetch(sources, &phase1.initramfs_path(), phase1.initramfs)?;
-    let line = cmdline_of(line, &phase1.version, image);
+    let line = cmdline_of(line, &phase1.version, image, shell);
     let line = CString::new(line).map_err(|_| LoadFailure::CmdlineNul)?;
     let kernel = kexec::in_memory("vmlinuz", &kernel).map_err(KernelFailure::Memory)?;
     let initramfs = kexec::in_memory("initramfs", &initramfs).map_err(KernelFailure::Memory)?;
@@ -140,8 +142,14 @@ fn fetch(sources: &Sources, path: &str, content: Content) -> Result<Vec<u8>, Ker
 }
 
 /// The command line for the other phase 1: the words of this one but for what was for this one alone.
-fn cmdline_of(line: &str, version: &KernelVersion, image: &Image) -> String {
-    let own = ["initrd=", "BOOT_IMAGE=", "boottorrent.choice=", "boottorrent.kernel="];
+fn cmdline_of(line: &str, version: &KernelVersion, image: &Image, shell: &Shell) -> String {
+    let own = [
+        "initrd=",
+        "BOOT_IMAGE=",
+        "boottorrent.choice=",
+        "boottorrent.kernel=",
+        "boottorrent.noshell",
+    ];
     let kept = cmdline::split(line)
         .into_iter()
         .filter(|word| !own.iter().any(|own| word.starts_with(own)));
@@ -150,7 +158,9 @@ fn cmdline_of(line: &str, version: &KernelVersion, image: &Image) -> String {
         false => word,
     });
     let added = [format!("boottorrent.choice={}", image.name), format!("{WORD}={version}")];
-    quoted.chain(added).collect::<Vec<_>>().join(" ")
+    // That phase 1 has no manifest in its initramfs, and must not be a way around this one.
+    let guard = (!shell.is_allowed()).then(|| "boottorrent.noshell".to_owned());
+    quoted.chain(added).chain(guard).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -167,6 +177,8 @@ mod tests {
         Image {
             name: "debian".parse().unwrap(),
             title: String::new(),
+            description: String::new(),
+            password: None,
             len: 1,
             infohash: [0; 32],
             loader: Loader::Livenet {
@@ -219,6 +231,8 @@ mod tests {
     fn the_choice_goes_along() {
         let line = "initrd=initramfs.img initrd=lab.cpio quiet a=\"b c\" boottorrent.choice=x";
         let expect = "quiet \"a=b c\" boottorrent.choice=debian boottorrent.kernel=6.12";
-        assert_eq!(cmdline_of(line, &"6.12".parse().unwrap(), &image(None)), expect);
+        let found = |shell| cmdline_of(line, &"6.12".parse().unwrap(), &image(None), shell);
+        assert_eq!(found(&Shell::Allowed), expect);
+        assert_eq!(found(&Shell::Forbidden), format!("{expect} boottorrent.noshell"));
     }
 }

@@ -3,26 +3,29 @@
 
 use std::time::{Duration, Instant};
 
-use boot::{Failure, Image, ImageName, Manifest, Phase1, Stage};
+use boot::image::{After, QEMU_EXTENSION};
+use boot::{Failure, Image, ImageName, Loader, Manifest, Phase1, Stage};
+use rustix::system::RebootCommand;
 
 use crate::backoff::Backoff;
+use crate::booted::seeding::Terms;
 use crate::booted::{Handover, Seed};
 use crate::choose::{self, By, Choice, Decision};
 use crate::console::{Mark, duration, failure_screen, mib};
-use crate::download::{Download, Folder, VerifiedImage};
+use crate::download::{Download, VerifiedImage};
 use crate::events::{Answered, Event, Key};
 use crate::failed::{Failed, chain};
+use crate::fetch::{Fetched, Order, fetch};
+use crate::guest::{self, Guest};
 use crate::link::Link;
-use crate::loader::{self, ForNode, Plan};
+use crate::loader::{self, ForNode, Plan, words};
 use crate::manifest::Manifests;
-use crate::memory::{self, Need};
 use crate::menu::{Menu, Outcome};
 use crate::node::{Node, Then};
 use crate::other_kernel;
 use crate::screen::menu::About;
 use crate::sources::Sources;
-use crate::torrent;
-use crate::{screen, shell};
+use crate::{help, init, password, screen, shell};
 
 /// How long the last report may hold up the boot.
 const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -45,6 +48,8 @@ pub(crate) struct Run {
     is_there: bool,
     /// The server's manifest is to be looked at, whatever the initramfs has.
     ask_server: bool,
+    /// What was picked from a menu that had gone out of date.
+    picked: Option<ImageName>,
     /// The newest serial that the server was asked for while a menu was shown.
     looked_for: u64,
     attempt_count: u32,
@@ -61,6 +66,7 @@ impl Run {
             chosen: node.options.choice.clone().map(|name| (name, By::Menu)),
             is_there: false,
             ask_server: false,
+            picked: None,
             looked_for: 0,
             attempt_count: 0,
             backoff: Backoff::new(node.options.retry, fastrand::u64(..)),
@@ -72,6 +78,7 @@ impl Run {
     /// false after as many failures as were allowed.
     pub(crate) fn run(mut self, node: &mut Node) -> bool {
         node.enter(Stage::Agent, &[("version", env!("CARGO_PKG_VERSION"))]);
+        self.trust(node);
         if node.options.shell {
             shell::run(node);
         }
@@ -86,17 +93,32 @@ impl Run {
         }
     }
 
+    /// The lab's key is in the initramfs. Who gets a shell is known before there is a network, if the boot
+    /// program brought the manifest.
+    fn trust(&mut self, node: &mut Node) {
+        let Ok(mut manifests) = Manifests::trusting(&node.options.root) else { return };
+        if let Some(manifest) = manifests.local(&self.sources) {
+            node.shell = manifest.menu.shell.clone();
+        }
+        if node.options.is_init {
+            help::listen(manifests.key(), node.log.clone(), node.console.clone());
+        }
+        self.manifests = Some(manifests);
+    }
+
     /// One attempt, from the first step that has to be done again.
     fn attempt(&mut self, node: &mut Node) -> Result<(), Failed> {
         self.link.bring_up(node)?;
         loop {
             let manifest = self.manifest(node)?;
             if let Some(choice) = self.choose(node, &manifest)? {
-                if let Booted::Yes = self.boot(node, &manifest, &choice)? {
-                    return Ok(());
+                match self.boot(node, &manifest, &choice)? {
+                    Booted::Yes => return Ok(()),
+                    Booted::Cancelled => self.is_there = true,
+                    // Whoever was at the guest may have left.
+                    Booted::Ended => self.is_there = false,
                 }
                 self.chosen = None;
-                self.is_there = true;
                 node.leave();
             }
             // Somebody may stand before a menu for hours; it is to show what there is now.
@@ -114,44 +136,76 @@ impl Run {
         let manifest = manifests.find(&self.sources, self.ask_server, &mut |refused| {
             console.say(&format!("  passed over: {}", chain(refused)));
         })?;
+        node.shell = manifest.menu.shell.clone();
+        let systems = manifest.images.iter().filter(|image| image.is_system());
         node.console.say(&format!(
             "The lab offers {} (manifest {}).",
-            count(manifest.images.len(), "image"),
+            count(systems.count(), "image"),
             manifest.serial
         ));
         Ok(manifest)
     }
 
-    /// What to boot; none if the menu was out of date before anything was chosen.
+    /// What to boot; none if that has to be asked anew, of a newer manifest.
     fn choose(&mut self, node: &mut Node, manifest: &Manifest) -> Result<Option<Choice>, Failed> {
         let (wanted, mac) = (node.options.image.clone(), node.options.mac);
         let decision = choose::decide(manifest, wanted.as_ref(), mac, self.chosen.as_ref())?;
         let choice = match decision {
             // Whoever came back to the menu is asked, even where nobody is asked otherwise.
-            Decision::Boot(choice) if choice.by != By::Default || !self.is_there => *choice,
+            Decision::Boot(choice)
+                if self.picked.is_none() && (choice.by != By::Default || !self.is_there) =>
+            {
+                *choice
+            }
             decision => {
                 let timeout_s = match decision {
                     Decision::Ask(timeout_s) => timeout_s.filter(|_| !self.is_there),
                     Decision::Boot(_) => None,
                 };
-                let known = manifest.serial.max(self.looked_for);
-                let (name, by) = match ask(node, manifest, timeout_s, known) {
-                    Ok(chosen) => chosen,
-                    Err(Outdated(serial)) => {
-                        self.looked_for = serial;
-                        return Ok(None);
-                    }
-                };
-                let image = manifest.image(&name).ok_or_else(|| {
-                    Failed::new(Failure::NoSuchImage, format!("`{name}` is not offered"))
-                })?;
-                choose::choice(manifest, image, mac, by)
+                match self.by_person(node, manifest, timeout_s)? {
+                    Some(choice) => choice,
+                    None => return Ok(None),
+                }
             }
         };
         self.chosen = Some((choice.image.name.clone(), choice.by));
         let (title, name) = (&choice.image.title, &choice.image.name);
         node.console.say(&format!("This node boots {title} ({name}, by {}).", choice.by.name()));
         Ok(Some(choice))
+    }
+
+    /// What the person at the node wants, and may have. What was picked from a menu that was out of date
+    /// is looked for in the manifest that is in force.
+    fn by_person(
+        &mut self,
+        node: &mut Node,
+        manifest: &Manifest,
+        timeout_s: Option<u64>,
+    ) -> Result<Option<Choice>, Failed> {
+        let known = manifest.serial.max(self.looked_for);
+        let (name, by) = match self.picked.take() {
+            Some(name) => (name, By::Menu),
+            None => match ask(node, manifest, timeout_s, known) {
+                Asked::For(name, by) => (name, by),
+                Asked::Outdated { serial, picked } => {
+                    (self.looked_for, self.picked) = (serial, picked);
+                    return Ok(None);
+                }
+            },
+        };
+        let image = manifest.image(&name).ok_or_else(|| {
+            self.is_there = true;
+            Failed::new(
+                Failure::NoSuchImage,
+                format!("`{name}` was withdrawn while the menu was open"),
+            )
+        })?;
+        let hash = image.password.as_ref();
+        if hash.is_some_and(|hash| !password::ask(node, &image.title, hash)) {
+            self.is_there = true;
+            return Ok(None);
+        }
+        Ok(Some(choose::choice(manifest, image, node.options.mac, by)))
     }
 
     fn boot(
@@ -161,7 +215,6 @@ impl Run {
         choice: &Choice,
     ) -> Result<Booted, Failed> {
         let image = &choice.image;
-        let console = node.console.clone();
         let line = std::fs::read_to_string(node.options.root.join("proc/cmdline"));
         let line = line.unwrap_or_default();
         let running = node.machine.kernel.clone();
@@ -170,8 +223,16 @@ impl Run {
             return Ok(Booted::Yes);
         }
         let name = choice.name.clone().or_else(|| node.options.name.clone());
-        let for_node =
-            ForNode { name: name.as_deref(), mac: node.options.mac, cmdline: &choice.cmdline };
+        let server = node.options.server.as_ref().map(ToString::to_string);
+        let (interface, address) = (node.machine.interface.clone(), node.machine.address.clone());
+        let for_node = ForNode {
+            name: name.as_deref(),
+            mac: node.options.mac,
+            cmdline: &choice.cmdline,
+            interface: interface.as_deref(),
+            address: address.as_deref(),
+            server: server.as_deref(),
+        };
         if !image.loader.has_payload() {
             let plan = Plan::without_files(image, for_node)?;
             node.console.say(&plan.describe());
@@ -179,25 +240,19 @@ impl Run {
             self.hand_over(node, plan, None, &handover)?;
             return Ok(Booted::Yes);
         }
-        let (metainfo, torrent) = torrent::find(&self.sources, image, &mut |refused| {
-            console.say(&format!("  passed over: {}", chain(refused)));
-        })?;
-        let loader_len = loader::check(image, &metainfo, &choice.cmdline)?;
-        let folder = Folder::make(&node.options.root, image)?;
-        let image_len = metainfo.geometry().data_len();
-        let need = Need { image_len, stored_len: folder.stored_len(), loader_len };
-        if let Some(available) = node.available_memory() {
-            memory::check(need, available)?;
+        if let Loader::Qemu { .. } = image.loader {
+            return self.boot_guest(node, manifest, choice);
         }
-        let mut download = Download::start(
-            node,
-            &folder,
+        let order = Order {
             image,
-            metainfo,
-            &manifest.discovery,
-            self.attempt_count,
-        )?;
-        let Some(verified) = download.finish(node, choice.by == By::Menu)? else {
+            beside: None,
+            discovery: &manifest.discovery,
+            is_there: choice.by == By::Menu,
+        };
+        let fetched = fetch(node, &self.sources, &order, |metainfo| {
+            loader::check(image, metainfo, &choice.cmdline)
+        })?;
+        let Some(Fetched { mut download, verified, torrent }) = fetched else {
             return Ok(Booted::Cancelled);
         };
         let plan = Plan::new(&verified, for_node)?;
@@ -214,6 +269,74 @@ impl Run {
         let handover = self.handover(node, image, seed);
         self.hand_over(node, plan, Some(download), &handover)?;
         Ok(Booted::Yes)
+    }
+
+    /// The image in a virtual machine, with the extension that it takes.
+    fn boot_guest(
+        &mut self,
+        node: &mut Node,
+        manifest: &Manifest,
+        choice: &Choice,
+    ) -> Result<Booted, Failed> {
+        let image = &choice.image;
+        let Loader::Qemu { args, display, after } = &image.loader else {
+            return Err(Failed::new(Failure::LoaderUnknown, "this is no virtual machine"));
+        };
+        let extension = guest::extension::find(manifest, QEMU_EXTENSION)?;
+        let fetched = self.fetch_both(node, manifest, extension, choice)?;
+        let Some((tools, fetched)) = fetched else { return Ok(Booted::Cancelled) };
+        let is_real = node.options.then == Then::Load;
+        let guest = Guest {
+            image: image.name.clone(),
+            folder: fetched.verified.folder().to_owned(),
+            root: match is_real {
+                true => guest::extension::open(&tools.verified)?,
+                false => node.options.root.clone(),
+            },
+            args: words::split(args)?,
+            display: *display,
+            after: *after,
+            torrents: vec![fetched.verified.seed(), tools.verified.seed()],
+            terms: Terms {
+                discovery: manifest.discovery.clone(),
+                upload_limit_bytes_per_s: manifest.booted_upload_limit_bytes_per_s,
+                uploaded_bytes: tools.download.uploaded() + fetched.download.uploaded(),
+            },
+        };
+        if !is_real {
+            let text = guest.describe(node)?;
+            node.console.say(&text);
+            if let Then::Save(folder) = &node.options.then {
+                std::fs::write(folder.join("guest"), text)
+                    .map_err(|error| Failed::internal("cannot save", &error))?;
+            }
+            return Ok(Booted::Yes);
+        }
+        // One peer for both from here on, with the lab's limit.
+        drop((tools, fetched));
+        match guest.run(node)? {
+            After::Menu | After::Unknown => Ok(Booted::Ended),
+            After::Reboot => init::restart(RebootCommand::Restart),
+            After::Poweroff => init::restart(RebootCommand::PowerOff),
+        }
+    }
+
+    /// An extension and the image that needs it, which are seeded from when they are there. None if the
+    /// person wants something else.
+    fn fetch_both(
+        &self,
+        node: &mut Node,
+        manifest: &Manifest,
+        extension: &Image,
+        choice: &Choice,
+    ) -> Result<Option<(Fetched, Fetched)>, Failed> {
+        let mut one = |image, beside| {
+            let (discovery, is_there) = (&manifest.discovery, choice.by == By::Menu);
+            let order = Order { image, beside: Some(beside), discovery, is_there };
+            fetch(node, &self.sources, &order, |metainfo| loader::check(image, metainfo, ""))
+        };
+        let Some(tools) = one(extension, &choice.image)? else { return Ok(None) };
+        Ok(one(&choice.image, extension)?.map(|fetched| (tools, fetched)))
     }
 
     /// What goes on being seeded under the system.
@@ -269,7 +392,7 @@ impl Run {
         if node.options.then != Then::Load {
             return Ok(());
         }
-        other_kernel::load(&self.sources, phase1, image, line)?;
+        other_kernel::load(&self.sources, phase1, image, &node.shell, line)?;
         node.enter(Stage::Loading { image: image.name.clone() }, &[("kernel", version)]);
         node.finish_reports(LAST_REPORT_TIMEOUT);
         let error = loader::kexec::start();
@@ -349,7 +472,7 @@ impl Run {
                     console.show(&log);
                 }
                 Some(Event::Key(Key::Char('r'))) if node.options.is_init => {
-                    crate::init::restart(rustix::system::RebootCommand::Restart);
+                    init::restart(RebootCommand::Restart);
                 }
                 Some(Event::Answer(answered)) if self.is_worth_it(answered) => {
                     end = end.min(Instant::now() + RUSH.mul_f64(fastrand::f64()));
@@ -374,25 +497,28 @@ enum Booted {
     Yes,
     /// The person at the node wants something else.
     Cancelled,
+    /// It was a guest, and has ended.
+    Ended,
 }
 
-/// The server has a manifest of this serial.
-struct Outdated(u64);
+/// What asking came to.
+enum Asked {
+    /// This is wanted.
+    For(ImageName, By),
+    /// The server has a manifest of another serial; somebody may have picked something already.
+    Outdated { serial: u64, picked: Option<ImageName> },
+}
 
-/// Asks the person at the node, unless nobody has touched a key when the server says that it has a
-/// newer manifest than `known`.
-fn ask(
-    node: &mut Node,
-    manifest: &Manifest,
-    timeout_s: Option<u64>,
-    known: u64,
-) -> Result<(ImageName, By), Outdated> {
+/// Asks the person at the node. When the server says that it has a newer manifest than `known`, a menu
+/// that nobody has touched is given up, and another one is not to be trusted any more.
+fn ask(node: &mut Node, manifest: &Manifest, timeout_s: Option<u64>, known: u64) -> Asked {
     let seconds = timeout_s.map_or_else(|| "none".to_owned(), |seconds| seconds.to_string());
     let default = manifest.menu.default.clone();
     node.enter(Stage::Menu, &[("default", default.as_str()), ("timeout_s", &seconds)]);
     let mut menu = Menu::new(manifest, timeout_s);
     node.console.show(&menu.list());
     let mut last = Instant::now();
+    let mut newest = known;
     loop {
         show(node, &menu);
         let event = node.next(Instant::now() + Duration::from_millis(250));
@@ -401,7 +527,11 @@ fn ask(
             Some(Event::Answer(answer)) if answer.serial > known && !menu.is_touched() => {
                 node.console.end_page();
                 node.leave();
-                return Err(Outdated(answer.serial));
+                return Asked::Outdated { serial: answer.serial, picked: None };
+            }
+            Some(Event::Answer(answer)) => {
+                newest = newest.max(answer.serial);
+                menu.pass(last.elapsed())
             }
             Some(_) | None => menu.pass(last.elapsed()),
         };
@@ -410,8 +540,12 @@ fn ask(
             node.console.end_page();
         }
         match outcome {
-            Some(Outcome::Chosen(name)) => return Ok((name, By::Menu)),
-            Some(Outcome::TimedOut) => return Ok((default, By::Default)),
+            Some(Outcome::Chosen(name)) if newest > known => {
+                node.leave();
+                return Asked::Outdated { serial: newest, picked: Some(name) };
+            }
+            Some(Outcome::Chosen(name)) => return Asked::For(name, By::Menu),
+            Some(Outcome::TimedOut) => return Asked::For(default, By::Default),
             Some(Outcome::Shell) => shell::run(node),
             None => {}
         }

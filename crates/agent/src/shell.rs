@@ -1,37 +1,32 @@
-//! The rescue shell: busybox on the console, for whom the node waits.
+//! The rescue shell: busybox on the console, for whom the node waits, if the lab lets him.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use crate::keyboard;
+use boot::manifest::Shell;
+
 use crate::node::Node;
+use crate::{keyboard, password};
 
 /// The shell of phase 1.
 const BUSYBOX: &str = "bin/busybox";
 
-/// Runs a shell until it is left. What goes on in other threads, such as a download, goes on.
+/// Runs a shell until it is left, if whoever wants it may have it. What goes on in other threads, such
+/// as a download, goes on.
 pub(crate) fn run(node: &Node) {
     let console = &node.console;
     console.end_progress();
+    match &node.shell {
+        Shell::Allowed => {}
+        Shell::Password { hash } if password::ask(node, "the shell", hash) => {}
+        Shell::Password { .. } => return,
+        Shell::Forbidden | Shell::Unknown => return console.say("This lab gives nobody a shell."),
+    }
     console.say("A shell. `exit` goes on with the boot, `reboot -f` begins it anew.");
     let pause = keyboard::pause();
     let mut command = Command::new(node.options.root.join(BUSYBOX));
     command.arg("sh").env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin").env("PS1", "boottorrent# ");
-    // The console where a key was pressed last is where the person is.
-    if let Some((input, output, error)) = keyboard::last_used() {
-        command.stdin(input).stdout(output).stderr(error);
-        // SAFETY: both are system calls that are allowed between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                // A session of its own with the console as its terminal, so that Ctrl+C works.
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 1);
-                Ok(())
-            });
-        }
-    } else {
-        command.stdin(Stdio::null());
-    }
+    command.stdin(Stdio::null());
+    keyboard::give_last_used(&mut command);
     let ended = command.spawn().and_then(|mut child| child.wait());
     console.reopen();
     drop(pause);

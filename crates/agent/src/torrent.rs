@@ -154,6 +154,8 @@ pub(crate) mod tests {
         let image = Image {
             name: "debian".parse().unwrap(),
             title: "Debian".to_owned(),
+            description: String::new(),
+            password: None,
             len: metainfo.geometry().data_len(),
             infohash,
             loader: boot::Loader::Unknown,

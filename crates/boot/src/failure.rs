@@ -89,6 +89,10 @@ failures! {
         "the screen has the kernel's reason: of `livenet` check that `rootfs` is a squashfs, of `nfs` server, export and `options`";
     NoInit = "BT57", "the image's root file system has no init that can be run",
         "the image needs /sbin/init: install systemd or another init in it";
+    NoExtension = "BT58", "the image needs an extension that the lab does not offer",
+        "make it on the server: `boottorrent extension build NAME`, for a virtual machine `qemu`";
+    GuestMemory = "BT59", "there is not enough memory for the virtual machine",
+        "ask for less with `-m` in the image's `args`, or use a node with more memory";
     Internal = "BT99", "the agent itself failed",
         "report it with a photograph of the screen";
 }

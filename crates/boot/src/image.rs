@@ -1,11 +1,13 @@
 //! An image: an immutable, verified set of files that a node can boot, and how it is loaded.
 
 use std::fmt;
+use std::net::SocketAddrV4;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelVersion;
+use crate::password::PasswordHash;
 
 /// The most characters of an image's name: it is a folder's name, part of URLs, and shown in menus.
 pub const NAME_LEN_MAX: usize = 64;
@@ -142,11 +144,23 @@ pub enum Loader {
         #[serde(default)]
         cmdline: String,
     },
-    /// A virtual machine, with the swarm alive under it.
+    /// A virtual machine, with the swarm alive under it. QEMU is in the extension [`QEMU_EXTENSION`].
     #[serde(rename = "bin-qemu-x86_64")]
     Qemu {
         /// The arguments of QEMU, split as a shell splits them.
         args: String,
+        /// Where the guest is seen.
+        #[serde(default, skip_serializing_if = "Display::is_screen")]
+        display: Display,
+        /// What follows when it ends.
+        #[serde(default, skip_serializing_if = "After::is_menu")]
+        after: After,
+    },
+    /// No system, but programs with their libraries that loaders of other images need: a node fetches
+    /// and mounts it when the first of these is booted.
+    Extension {
+        /// The programs: a squashfs.
+        rootfs: ImagePath,
     },
     /// A program of the image, in place of the agent.
     #[serde(rename = "bin")]
@@ -187,6 +201,58 @@ pub enum Loader {
     Unknown,
 }
 
+/// The name of the extension that has QEMU.
+pub const QEMU_EXTENSION: &str = "qemu";
+
+/// Where a guest is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "on", rename_all = "snake_case")]
+pub enum Display {
+    /// On the node's screen.
+    #[default]
+    Screen,
+    /// Its first serial line is the node's console.
+    Serial,
+    /// By VNC.
+    Vnc {
+        /// Where the node listens.
+        listen: SocketAddrV4,
+    },
+    /// What a newer server says: as if nothing was said.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Display {
+    /// Whether nothing has to be said.
+    pub fn is_screen(&self) -> bool {
+        *self == Self::Screen
+    }
+}
+
+/// What follows when a guest has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum After {
+    /// The node decides anew what it boots: by the menu, or as the lab has it.
+    #[default]
+    Menu,
+    /// The node boots anew, from its firmware on.
+    Reboot,
+    /// The node is switched off.
+    Poweroff,
+    /// What a newer server says: as if nothing was said.
+    #[serde(other)]
+    Unknown,
+}
+
+impl After {
+    /// Whether nothing has to be said.
+    pub fn is_menu(&self) -> bool {
+        *self == Self::Menu
+    }
+}
+
 /// What stands in a path for the node's name or, if it has none, its Ethernet address with dashes.
 pub const NODE_PLACEHOLDER: &str = "{node}";
 
@@ -197,7 +263,11 @@ impl Loader {
             Self::Livenet { kernel_version, .. } | Self::Nfs { kernel_version, .. } => {
                 Some(kernel_version.as_ref())
             }
-            Self::Kexec { .. } | Self::Qemu { .. } | Self::Exec { .. } | Self::Unknown => None,
+            Self::Kexec { .. }
+            | Self::Qemu { .. }
+            | Self::Exec { .. }
+            | Self::Extension { .. }
+            | Self::Unknown => None,
         }
     }
 
@@ -210,7 +280,11 @@ impl Loader {
     pub fn shared_cmdline(&self) -> &str {
         match self {
             Self::Livenet { cmdline, .. } | Self::Nfs { cmdline, .. } => cmdline,
-            Self::Kexec { .. } | Self::Qemu { .. } | Self::Exec { .. } | Self::Unknown => "",
+            Self::Kexec { .. }
+            | Self::Qemu { .. }
+            | Self::Exec { .. }
+            | Self::Extension { .. }
+            | Self::Unknown => "",
         }
     }
 }
@@ -222,6 +296,12 @@ pub struct Image {
     pub name: ImageName,
     /// What menus show.
     pub title: String,
+    /// What it is, for who chooses; a sentence or two.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Who chooses it in a menu must know this password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordHash>,
     /// The bytes of all its files together; none if its loader needs no files.
     pub len: u64,
     /// The v2 infohash (BEP 52): SHA-256 of the info dictionary, which through the Merkle roots in
@@ -230,6 +310,13 @@ pub struct Image {
     pub infohash: [u8; 32],
     /// How it is run.
     pub loader: Loader,
+}
+
+impl Image {
+    /// Whether it can be booted; an extension cannot.
+    pub fn is_system(&self) -> bool {
+        !matches!(self.loader, Loader::Extension { .. })
+    }
 }
 
 /// Where the server serves the version of an image that has this infohash, in hexadecimal, as a web
@@ -307,6 +394,30 @@ mod tests {
                 cmdline: String::new(),
             },
         );
+    }
+
+    #[test]
+    fn a_guest_says_where_it_is_seen_if_not_on_the_screen() {
+        let check = |text: &str, loader: Loader| {
+            assert_eq!(serde_json::from_str::<Loader>(text).unwrap(), loader);
+            assert_eq!(serde_json::to_string(&loader).unwrap(), text);
+        };
+        let guest = |display, after| Loader::Qemu { args: "-fda a".to_owned(), display, after };
+        let qemu = r#"{"method":"bin-qemu-x86_64","args":"-fda a""#;
+        check(&format!("{qemu}}}"), guest(Display::Screen, After::Menu));
+        let vnc = Display::Vnc { listen: "10.0.0.5:5901".parse().unwrap() };
+        check(
+            &format!(
+                r#"{qemu},"display":{{"on":"vnc","listen":"10.0.0.5:5901"}},"after":"reboot"}}"#
+            ),
+            guest(vnc, After::Reboot),
+        );
+        let newer = format!(r#"{qemu},"display":{{"on":"goggles"}},"after":"dance"}}"#);
+        let expect = guest(Display::Unknown, After::Unknown);
+        assert_eq!(serde_json::from_str::<Loader>(&newer).unwrap(), expect);
+        let rootfs = "extension.squashfs".parse().unwrap();
+        let extension = r#"{"method":"extension","rootfs":"extension.squashfs"}"#;
+        check(extension, Loader::Extension { rootfs });
     }
 
     #[test]

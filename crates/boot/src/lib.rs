@@ -13,9 +13,12 @@ pub mod nodeset;
 
 pub mod image;
 pub mod kernel;
+pub mod password;
 
 pub mod manifest;
 pub mod signature;
+
+pub mod help;
 
 pub mod failure;
 pub mod report;
@@ -26,6 +29,7 @@ pub use image::{Image, ImageName, ImagePath, Loader};
 pub use kernel::{KernelVersion, Phase1};
 pub use manifest::Manifest;
 pub use node::{Arch, Firmware, Mac};
+pub use password::PasswordHash;
 pub use report::Report;
 pub use signature::{LabKey, LabPublicKey, Signature};
 pub use stage::Stage;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{Image, ImageName};
 use crate::kernel::{KernelVersion, Phase1};
 use crate::node::Mac;
+use crate::password::PasswordHash;
 use crate::signature::{LabKey, LabPublicKey, Signature, SignatureError};
 
 /// The format written and understood here.
@@ -53,6 +54,35 @@ pub struct Menu {
     pub default: ImageName,
     /// When: at once, after so many seconds, or never (`null`).
     pub timeout_s: Option<u64>,
+    /// Who gets a shell.
+    #[serde(default, skip_serializing_if = "Shell::is_allowed")]
+    pub shell: Shell,
+}
+
+/// Who gets a shell at a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "access", rename_all = "snake_case")]
+pub enum Shell {
+    /// Whoever presses the key.
+    #[default]
+    Allowed,
+    /// Nobody.
+    Forbidden,
+    /// Who knows a password.
+    Password {
+        /// Its hash.
+        hash: PasswordHash,
+    },
+    /// What a newer server says: nobody, to be safe.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Shell {
+    /// Whether nothing is asked.
+    pub fn is_allowed(&self) -> bool {
+        *self == Self::Allowed
+    }
 }
 
 /// How nodes find one another.
@@ -163,6 +193,11 @@ impl Manifest {
         }
     }
 
+    /// Whether the default image can be booted without anybody: it asks for no password.
+    pub fn needs_nobody(&self) -> bool {
+        self.image(&self.menu.default).is_none_or(|image| image.password.is_none())
+    }
+
     /// What is decided for a node, if anything is.
     pub fn assignment(&self, mac: Mac) -> Option<&Assignment> {
         self.assignments.iter().find(|assignment| assignment.mac == mac)
@@ -195,6 +230,8 @@ mod tests {
         let image = Image {
             name: "debian".parse().unwrap(),
             title: "Debian 12".to_owned(),
+            description: String::new(),
+            password: None,
             len: 300 << 20,
             infohash: [0xab; 32],
             loader: Loader::Kexec {
@@ -212,7 +249,7 @@ mod tests {
         Manifest {
             version: VERSION,
             serial: 1,
-            menu: Menu { default: image.name.clone(), timeout_s: Some(30) },
+            menu: Menu { default: image.name.clone(), timeout_s: Some(30), shell: Shell::Allowed },
             seed_time_s: 30,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![image],
@@ -271,5 +308,19 @@ mod tests {
         let bytes = serde_json::to_vec(&value).unwrap();
         let opened = Manifest::open(&bytes, &key().sign(&bytes), &key().public()).unwrap();
         assert_eq!(opened.images[0].loader, Loader::Unknown);
+    }
+
+    #[test]
+    fn who_gets_a_shell_is_written_only_if_it_is_not_everybody() {
+        let text = |shell| serde_json::to_string(&Menu { shell, ..manifest().menu }).unwrap();
+        assert_eq!(text(Shell::Allowed), r#"{"default":"debian","timeout_s":30}"#);
+        let forbidden = r#"{"default":"debian","timeout_s":30,"shell":{"access":"forbidden"}}"#;
+        assert_eq!(text(Shell::Forbidden), forbidden);
+        let newer = r#"{"default":"debian","timeout_s":30,"shell":{"access":"by fingerprint"}}"#;
+        assert_eq!(serde_json::from_str::<Menu>(newer).unwrap().shell, Shell::Unknown);
+        let hash = PasswordHash::of("x", [1; 16]).unwrap();
+        let menu = Menu { shell: Shell::Password { hash }, ..manifest().menu };
+        let text = serde_json::to_string(&menu).unwrap();
+        assert_eq!(serde_json::from_str::<Menu>(&text).unwrap(), menu);
     }
 }

@@ -45,6 +45,12 @@ pub struct Machine {
     /// The SMBIOS UUID, in its usual text form; some boards have none, or all the same.
     #[serde(default)]
     pub uuid: Option<String>,
+    /// Who made it and what he calls it, as SMBIOS says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// Its serial number, as SMBIOS says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
     /// The memory that Linux counts.
     pub memory_bytes: u64,
     /// Logical processors.

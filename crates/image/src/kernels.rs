@@ -75,16 +75,7 @@ fn folder(lab: &Path) -> PathBuf {
 /// # Errors
 /// If a folder cannot be read.
 pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
-    let mut found = vec![];
-    for name in names_in(&folder(lab))? {
-        let Ok(version) = name.parse::<KernelVersion>() else { continue };
-        let folder = folder(lab).join(&name);
-        if folder.join("vmlinuz").is_file() {
-            let has_initramfs = folder.join("initramfs.img").is_file();
-            let images = users(lab, &version)?;
-            found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
-        }
-    }
+    let mut found = labs(lab)?;
     for version in kernel::versions(root)? {
         if found.iter().all(|entry| entry.version != version) {
             let files = Files::of_root(root, version.clone())?;
@@ -98,6 +89,24 @@ pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
         }
     }
     found.sort_by(|a, b| b.version.cmp(&a.version));
+    Ok(found)
+}
+
+/// The kernels in the lab's own folder.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn labs(lab: &Path) -> Result<Vec<KernelEntry>, ImageError> {
+    let mut found = vec![];
+    for name in names_in(&folder(lab))? {
+        let Ok(version) = name.parse::<KernelVersion>() else { continue };
+        let folder = folder(lab).join(&name);
+        if folder.join("vmlinuz").is_file() {
+            let has_initramfs = folder.join("initramfs.img").is_file();
+            let images = users(lab, &version)?;
+            found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
+        }
+    }
     Ok(found)
 }
 

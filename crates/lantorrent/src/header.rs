@@ -263,7 +263,7 @@ mod tests {
     const OURS: &str = include_str!("../tests/fixtures/header-ours.json");
 
     #[test]
-    fn a_header_of_the_original_is_read_and_written_byte_for_byte_in_meaning() {
+    fn l9_a_header_of_the_original_is_read_and_written_byte_for_byte_in_meaning() {
         let header = Header::decode(OLD).unwrap();
         assert_eq!(header.destinations.len(), 2);
         assert_eq!(header.destinations[1].requests[0].filename, "/vms/c.img");

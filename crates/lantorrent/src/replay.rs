@@ -29,6 +29,10 @@ pub enum Refused {
     Replay,
     #[error("too many connections to remember")]
     Full,
+    #[error(
+        "what was seen cannot be remembered: the replay file is not this user's own or not writable"
+    )]
+    Memory,
 }
 
 impl Seen {

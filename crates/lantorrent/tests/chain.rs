@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantorrent::header::{Destination, EOH, Header, Request};
-use lantorrent::io::{Endpoint, Identity, Limits, Outcome, Roots, Serving, Source, send};
+use lantorrent::io::{Endpoint, Identity, Limits, Outcome, Roots, Serving, Shape, Source, send};
 use lantorrent::plan::{self, Wanted};
 use lantorrent::signature::{Compat, Password, Scheme};
 
@@ -113,7 +113,8 @@ fn transfer(len: usize, wanted: Vec<Wanted>, degree: u32, compat: Compat) -> Sen
     let source = Source::open(&dir.path().join("source")).unwrap();
     let destinations = plan::destinations(wanted, degree, source.length());
     let identity = Arc::new(identity(compat));
-    let outcome = send(&source, destinations, degree, &identity, |_| (), |_, _| ()).unwrap();
+    let shape = Shape { degree, ..Shape::default() };
+    let outcome = send(&source, destinations, shape, &identity, |_| (), |_, _| ()).unwrap();
     Sent { outcome, content }
 }
 
@@ -428,7 +429,8 @@ fn a_source_that_becomes_shorter_ends_the_transfer_with_a_report() {
     let node = Node::start(Compat::Off);
     let destinations = plan::destinations(vec![node.wants("a")], 1, source.length());
     let identity = Arc::new(identity(Compat::Off));
-    let outcome = send(&source, destinations, 1, &identity, |_| (), |_, _| ()).unwrap();
+    let outcome =
+        send(&source, destinations, Shape::default(), &identity, |_| (), |_, _| ()).unwrap();
     assert_eq!(outcome.reports[0].code, 500);
     assert!(outcome.reports[0].message.as_deref().unwrap().contains("shorter"));
 }
@@ -445,7 +447,8 @@ fn l19_a_cancelled_request_leaves_nothing_and_the_others_get_theirs() {
     let destinations = plan::destinations(wanted, 1, source.length());
     let identity = Arc::new(identity(Compat::Off));
     let cancel = |cancel: lantorrent::io::Cancel| cancel.cancel(vec![id.clone()]);
-    let outcome = send(&source, destinations, 1, &identity, cancel, |_, _| ()).unwrap();
+    let outcome =
+        send(&source, destinations, Shape::default(), &identity, cancel, |_, _| ()).unwrap();
     for report in &outcome.reports {
         let expect = if report.id.as_ref() == Some(&id) { 500 } else { 0 };
         assert_eq!(report.code, expect, "{report:?}");

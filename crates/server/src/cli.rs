@@ -11,8 +11,10 @@ use crate::commands::completions::{self, CompletionsArgs};
 use crate::commands::doctor::{self, DoctorArgs};
 use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
+use crate::commands::password::{self, PasswordArgs};
 use crate::commands::version::{self, VersionArgs};
 use crate::dhcp::{self, DhcpArgs};
+use crate::extension::{self, ExtensionCommand};
 use crate::image::{self, ImageCommand};
 use crate::kernel::{self, KernelCommand};
 use crate::lan::{self, LanCommand};
@@ -62,6 +64,9 @@ enum Command {
     /// Make images that nodes boot, and keep, change and remove them.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make extensions: programs that images of some methods need, such as QEMU.
+    #[command(subcommand)]
+    Extension(ExtensionCommand),
     /// List, add and remove the kernels that images run on.
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -82,6 +87,8 @@ enum Command {
     Dhcp(DhcpArgs),
     /// Serve the files of a folder by TFTP, read-only, until Ctrl+C.
     Tftp(TftpArgs),
+    /// Make the hash of a password for an image, or for the shell at nodes.
+    Password(PasswordArgs),
     /// Print what a shell needs to complete commands.
     Completions(CompletionsArgs),
     /// Write the manual pages.
@@ -119,6 +126,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args, &self.lab),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Password(args) => password::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Version(args) => {
                 version::run(&args);
                 Ok(ExitCode::SUCCESS)
@@ -130,6 +138,9 @@ impl Cli {
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
             Command::Seed(args) => seed::run(&args, lab),
             Command::Image(command) => image::run(&command, lab),
+            Command::Extension(command) => {
+                extension::run(&command, lab).map(|()| ExitCode::SUCCESS)
+            }
             Command::Kernel(command) => kernel::run(&command, lab),
             Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Phase1(command) => phase1::run(&command, &self.lab),

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 
+mod extension;
 mod image;
 mod kernel;
 mod lab;

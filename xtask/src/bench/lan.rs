@@ -33,7 +33,7 @@ pub(crate) fn run(args: LanArgs) -> Result<()> {
     crate::build_release()?;
     if !only_queue {
         if swarm.only.is_empty() {
-            swarm.only = ["lan", "ours", "udpcast"].map(str::to_owned).to_vec();
+            swarm.only = ["lan", "ours", "udpcast", "rsync"].map(str::to_owned).to_vec();
         }
         if swarm.case == [Case::Clean] {
             swarm.case = vec![Case::Clean, Case::KillOne, Case::Slow, Case::Unlimited];

@@ -3,6 +3,7 @@
 mod altered;
 mod debian;
 mod fallback;
+mod guest;
 mod harness;
 mod images;
 mod limits;
@@ -37,6 +38,8 @@ const IMAGE: &str = "tiny";
 /// See the module documentation of [`super`].
 pub(super) struct Case {
     pub(super) name: &'static str,
+    /// The use case of docs/usecases.md that it is, by which it can be called, too.
+    pub(super) also: &'static [&'static str],
     /// One sentence: what must be true.
     pub(super) what: &'static str,
     pub(super) run: fn(&Stage<'_>) -> Result<()>,
@@ -53,71 +56,91 @@ pub(super) const FROM_MIRROR: &[&str] = &["debian", "images"];
 pub(super) const ALL: &[Case] = &[
     Case {
         name: HARNESS,
+        also: &[],
         what: "without any part of ours, BIOS and UEFI machines boot the test system",
         run: harness::run,
     },
     Case {
         name: "room",
+        also: &[],
         what: "we lease addresses: two BIOS and a UEFI machine boot at once, another joins late",
         run: room::run,
     },
     Case {
         name: "proxy",
+        also: &[],
         what: "beside a foreign DHCP server we only add what to boot; a second lab refuses to start",
         run: proxy::run,
     },
     Case {
         name: "pxelinux",
+        also: &[],
         what: "with PXELINUX in place of iPXE a BIOS machine boots, by nothing but TFTP up to phase 1",
         run: pxelinux::run,
     },
     Case {
         name: "survival",
+        also: &["usecase-1"],
         what: "the server is killed once a node has the image: the other node gets it from there",
         run: survival::run,
     },
     Case {
         name: "livenet",
+        also: &[],
         what: "a node runs a root in memory and seeds under it: another boots with the server stopped",
         run: livenet::run,
     },
     Case {
         name: "nfs",
+        also: &[],
         what: "a node's root is its own folder on an NFS server; an assigned image runs on its own kernel",
         run: nfs::run,
     },
     Case {
         name: "fallback",
+        also: &[],
         what: "no tracker and no peer can be reached: the image comes by HTTP",
         run: fallback::run,
     },
     Case {
         name: "poweroff",
+        also: &[],
         what: "a node loses power in mid-download: others boot, and so does it when it is back",
         run: poweroff::run,
     },
     Case {
         name: "altered",
+        also: &[],
         what: "a bit flips in manifest, torrent or image, or the key is another: nodes refuse by name",
         run: altered::run,
     },
     Case {
         name: "menu",
+        also: &["usecase-2"],
         what: "keys on the serial line choose the other image, cancel its download, choose it again",
         run: menu::run,
     },
     Case {
+        name: "guest",
+        also: &["usecase-3", "usecase-4"],
+        what: "a virtual machine runs where the lab says and where somebody chooses, and its node seeds",
+        run: guest::run,
+    },
+    Case {
         name: "debian",
+        also: &[],
         what: "a Debian built from packages runs from memory on its own kernel, and its node seeds",
         run: debian::run,
     },
     Case {
         name: "images",
+        also: &[],
         what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
         run: images::run,
     },
     Case {
         name: "limits",
+        also: &[],
         what: "an image larger than memory is refused before it is fetched; phase 1 is small",
         run: limits::run,
     },

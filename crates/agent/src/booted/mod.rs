@@ -8,6 +8,7 @@
 
 mod pressure;
 mod process;
+pub(crate) mod seeding;
 mod system;
 
 use std::io::{self, Read as _};

@@ -6,20 +6,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use boot::manifest::Discovery;
-use boot::stage::Seeding;
 use boot::{ImageName, Stage};
 use torrent::metainfo::Metainfo;
-use torrent::swarm::Stats;
-use torrent_io::session::{Prepared, Session, SessionEvent};
 use torrent_io::storage::{Layout, Storage};
 
-use super::pressure::{Look, Pressure, waiting};
+use super::seeding::{Seeding, Terms};
 use super::{Handover, READY, Seed, system};
-use crate::download;
 use crate::events::Event;
 use crate::failed::chain;
 use crate::log::Log;
-use crate::machine;
 use crate::network::{Network, NetworkConfig};
 use crate::report::{Correspondence, Reporter};
 
@@ -46,7 +41,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let (sender, events) = channel();
     let stop = Terminated::arm();
     let mut booted = Booted::new(&handover, sender)?;
-    booted.resume();
+    booted.seeding.resume();
     say_ready();
     let mut lease = Lease::new(&handover);
     let mut looked = Instant::now();
@@ -117,19 +112,9 @@ impl Terminated {
 
 struct Booted {
     image: ImageName,
-    seed: Option<(Seed, Metainfo, Arc<Storage>)>,
-    session: Option<Session>,
-    /// Sessions that have begun.
-    number: u32,
-    /// Of the present session.
-    stats: Stats,
-    /// Sent before it.
-    uploaded: u64,
-    pressure: Pressure,
-    paused: bool,
+    seeding: Seeding,
     has_begun: bool,
     reporter: Reporter,
-    sender: Sender<Event>,
 }
 
 impl Booted {
@@ -147,83 +132,37 @@ impl Booted {
         if let (Some(server), Some(node)) = (server, handover.node) {
             reporter.address(Correspondence { server, node }, machine);
         }
-        let seed = handover.seed.clone().map(open).transpose()?;
-        let uploaded = seed.as_ref().map_or(0, |(seed, ..)| seed.uploaded_bytes);
+        let seed = handover.seed.as_ref();
+        let terms = Terms {
+            discovery: Discovery {
+                lsd: seed.is_some_and(|seed| seed.lsd),
+                pex: seed.is_some_and(|seed| seed.pex),
+            },
+            upload_limit_bytes_per_s: seed.and_then(|seed| seed.upload_limit_bytes_per_s),
+            uploaded_bytes: seed.map_or(0, |seed| seed.uploaded_bytes),
+        };
+        let torrents = seed.map(open).transpose()?.into_iter().collect();
         Ok(Self {
             image: handover.image.clone(),
-            seed,
-            session: None,
-            number: 0,
-            stats: Stats::default(),
-            uploaded,
-            pressure: Pressure::default(),
-            paused: false,
+            seeding: Seeding::new(torrents, terms, 0, sender),
             has_begun: false,
             reporter,
-            sender,
         })
-    }
-
-    /// Joins the swarm. The bytes were verified when they came, and the storage gives none of a file
-    /// that was changed since: nothing is hashed.
-    fn resume(&mut self) {
-        let Some((seed, metainfo, storage)) = &self.seed else { return };
-        self.number += 1;
-        let discovery = Discovery { lsd: seed.lsd, pex: seed.pex };
-        let limit = seed.upload_limit_bytes_per_s;
-        match download::session(&self.sender, &discovery, limit, self.number) {
-            Ok(mut session) => {
-                session.add(Prepared::hashed(metainfo.clone(), Arc::clone(storage)), vec![]);
-                self.session = Some(session);
-            }
-            Err(error) => tracing::warn!(error = %chain(&error), "no part in the swarm for now"),
-        }
-    }
-
-    fn suspend(&mut self) {
-        self.session = None;
-        self.uploaded += std::mem::take(&mut self.stats).uploaded;
     }
 
     /// Takes in what happens until `deadline`.
     fn hear(&mut self, events: &Receiver<Event>, deadline: Instant) {
         loop {
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Session(number, event)) if number == self.number => self.take(event),
+                Ok(Event::Session(number, event)) => self.seeding.take(number, event),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn take(&mut self, event: SessionEvent) {
-        match event {
-            SessionEvent::Progress(stats) => self.stats = stats,
-            SessionEvent::Failed(error) => {
-                // Somebody has written to the file: it is seeded no more.
-                tracing::warn!(error = %chain(&error), "the image is not what it was");
-                self.suspend();
-                self.seed = None;
-            }
-            _ => {}
-        }
-    }
-
     fn look_around(&mut self, elapsed: Duration) {
-        let root = std::path::Path::new("/");
-        let look = Look {
-            available: machine::memory(root, "MemAvailable").unwrap_or(u64::MAX),
-            total: machine::memory(root, "MemTotal").unwrap_or(0),
-            waiting: std::fs::read_to_string("/proc/pressure/memory")
-                .ok()
-                .and_then(|text| waiting(&text)),
-        };
-        self.paused = self.pressure.observe(look, elapsed);
-        match (self.paused, &self.session) {
-            (true, Some(_)) => self.suspend(),
-            (false, None) => self.resume(),
-            _ => {}
-        }
+        self.seeding.look_around(elapsed);
         if self.has_begun {
             self.reporter.amend(self.stage());
         } else if system::has_begun() {
@@ -233,26 +172,21 @@ impl Booted {
     }
 
     fn stage(&self) -> Stage {
-        let seeding = self.seed.as_ref().map(|_| Seeding {
-            uploaded_bytes: self.uploaded + self.stats.uploaded,
-            peers: u32::try_from(self.stats.peers).unwrap_or(u32::MAX),
-            paused: self.paused,
-        });
-        Stage::Booted { image: Some(self.image.clone()), seeding }
+        Stage::Booted { image: Some(self.image.clone()), seeding: self.seeding.state() }
     }
 
     /// The system ends: peers are told through the tracker, and the server that nothing is seeded.
     fn finish(mut self) {
-        self.suspend();
+        self.seeding.suspend();
         self.reporter.submit(Stage::booted(Some(self.image.clone())));
         self.reporter.finish(FAREWELL);
     }
 }
 
-fn open(seed: Seed) -> anyhow::Result<(Seed, Metainfo, Arc<Storage>)> {
+fn open(seed: &Seed) -> anyhow::Result<(Metainfo, Arc<Storage>)> {
     let metainfo = Metainfo::decode(&std::fs::read(&seed.torrent)?)?;
     let storage = Storage::seed(&seed.dir, Layout::try_from(&metainfo)?)?;
-    Ok((seed, metainfo, Arc::new(storage)))
+    Ok((metainfo, Arc::new(storage)))
 }
 
 /// The lease that phase 1 had. The address stays on the interface by itself; a system that has a DHCP

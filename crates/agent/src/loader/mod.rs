@@ -3,8 +3,8 @@
 
 mod exec;
 pub(crate) mod kexec;
-mod root;
-mod words;
+pub(crate) mod root;
+pub(crate) mod words;
 
 use std::io;
 use std::path::Path;
@@ -18,8 +18,8 @@ pub(crate) use self::root::ForNode;
 use crate::booted::Handover;
 use crate::download::VerifiedImage;
 use crate::failed::Fails;
-use crate::memory;
 use crate::torrent as torrents;
+use crate::{guest, memory};
 
 /// Why an image cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +27,6 @@ pub(crate) enum LoadFailure {
     /// A newer server's word.
     #[error("`{image}` is to be loaded in a way that this agent does not know")]
     UnknownLoader {
-        /// Which image.
-        image: String,
-    },
-    /// Known, and not in this agent.
-    #[error("`{image}` is to run in a virtual machine, which this agent cannot do")]
-    NoVirtualMachine {
         /// Which image.
         image: String,
     },
@@ -105,7 +99,7 @@ pub(crate) enum LoadFailure {
 impl Fails for LoadFailure {
     fn failure(&self) -> Failure {
         match self {
-            Self::UnknownLoader { .. } | Self::NoVirtualMachine { .. } => Failure::LoaderUnknown,
+            Self::UnknownLoader { .. } => Failure::LoaderUnknown,
             Self::FileMissing { .. } => Failure::LoaderFileMissing,
             Self::CmdlineTooLong { .. }
             | Self::CmdlineNul
@@ -156,7 +150,8 @@ pub(crate) fn check(image: &Image, metainfo: &Metainfo, cmdline: &str) -> Result
             words::split(args)?;
             len(bin).map(|_| 0)
         }
-        Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: image.name.to_string() }),
+        Loader::Qemu { args, .. } => Ok(guest::need(&words::split(args)?)),
+        Loader::Extension { rootfs } => len(rootfs).map(|_| 0),
         Loader::Livenet { rootfs, cmdline: of_image, .. } => {
             root::words(of_image, cmdline)?;
             len(rootfs).map(|_| memory::OVERLAY_HEADROOM)
@@ -191,14 +186,14 @@ impl Plan {
                 let cmdline = kexec::cmdline(of_image, cmdline)?;
                 Ok(Self::Kexec(kexec::Plan::new(image, kernel, initrds, cmdline)?))
             }
-            Loader::Exec { bin, args } => Ok(Self::Exec(exec::Plan::new(image, bin, args)?)),
-            Loader::Qemu { .. } => Err(LoadFailure::NoVirtualMachine { image: name() }),
+            Loader::Exec { bin, args } => Ok(Self::Exec(exec::Plan::new(image, bin, args, node)?)),
             Loader::Livenet { rootfs, cmdline, .. } => {
                 Ok(Self::Root(root::Plan::in_memory(image, rootfs, cmdline, node)?))
             }
-            Loader::Nfs { .. } | Loader::Unknown => {
-                Err(LoadFailure::UnknownLoader { image: name() })
-            }
+            Loader::Nfs { .. }
+            | Loader::Qemu { .. }
+            | Loader::Extension { .. }
+            | Loader::Unknown => Err(LoadFailure::UnknownLoader { image: name() }),
         }
     }
 
@@ -236,7 +231,7 @@ impl Plan {
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
         match self {
             Self::Kexec(plan) => plan.save(folder),
-            Self::Exec(plan) => std::fs::write(folder.join("program"), plan.describe()),
+            Self::Exec(plan) => std::fs::write(folder.join("program"), plan.in_full()),
             Self::Root(plan) => std::fs::write(folder.join("root"), plan.describe()),
         }
     }
@@ -263,7 +258,11 @@ impl Plan {
     }
 }
 
-fn file(
+/// A file of the image.
+///
+/// # Errors
+/// If there is none, or it is not what was verified any more.
+pub(crate) fn file(
     image: &VerifiedImage,
     path: &ImagePath,
 ) -> Result<(torrent_io::storage::FileHandle, u64), LoadFailure> {
@@ -276,6 +275,7 @@ fn file(
 mod tests {
     use super::*;
     use crate::torrent::tests::make;
+    use boot::image::{After, Display};
     use torrent::metainfo::create::Format;
 
     /// What checking an image with files `vmlinuz` (5 bytes) and `initrd` (7 bytes) says.
@@ -306,7 +306,16 @@ mod tests {
         check(kexec("vmlinuz", &[], &long), "", Ok(10));
         check(kexec("vmlinuz", &[], &long), "y", Err(Failure::KernelRefused));
         check(Loader::Unknown, "", Err(Failure::LoaderUnknown));
-        check(Loader::Qemu { args: String::new() }, "", Err(Failure::LoaderUnknown));
+        let guest = |args: &str| Loader::Qemu {
+            args: args.to_owned(),
+            display: Display::Screen,
+            after: After::Menu,
+        };
+        check(guest("-fda vmlinuz -m 512"), "", Ok(672 << 20));
+        check(guest("-fda 'vmlinuz"), "", Err(Failure::LoaderFailed));
+        let extension = |path: &str| Loader::Extension { rootfs: path.parse().unwrap() };
+        check(extension("initrd"), "", Ok(0));
+        check(extension("x"), "", Err(Failure::LoaderFileMissing));
         let exec = |bin: &str, args: &str| Loader::Exec {
             bin: bin.parse().unwrap(),
             args: args.to_owned(),

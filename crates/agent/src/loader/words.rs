@@ -6,7 +6,7 @@ use super::LoadFailure;
 ///
 /// # Errors
 /// If a quote is not closed, or nothing follows a backslash.
-pub(super) fn split(line: &str) -> Result<Vec<String>, LoadFailure> {
+pub(crate) fn split(line: &str) -> Result<Vec<String>, LoadFailure> {
     let bad = |reason| LoadFailure::Args { args: line.to_owned(), reason };
     let mut words = vec![];
     let mut word: Option<String> = None;

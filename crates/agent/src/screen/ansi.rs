@@ -39,6 +39,22 @@ impl Screen {
         out
     }
 
+    /// What it shows, line by line; none if it is not ours.
+    pub(crate) fn text(&self) -> Option<String> {
+        let shown = self.shown.as_ref()?;
+        let row = |y| {
+            let mut line = String::new();
+            let mut x = 0;
+            while x < shown.area.width {
+                let cell = &shown[(x, y)];
+                line.push_str(cell.symbol());
+                x += width(cell);
+            }
+            line.trim_end().to_owned() + "\n"
+        };
+        Some((0..shown.area.height).map(row).collect())
+    }
+
     /// It was cleared or written on by others: all is sent the next time.
     pub(crate) fn forget(&mut self) {
         self.shown = None;
@@ -108,6 +124,7 @@ mod tests {
         let mut screen = Screen::default();
         let first = screen.show(20, 3, &text("boot in 10 s"));
         assert_eq!(first, format!("{CLEAR}\x1b[2;1Hboot in 10 s"));
+        assert_eq!(screen.text().as_deref(), Some("\nboot in 10 s\n\n"));
         assert_eq!(screen.show(20, 3, &text("boot in 10 s")), "");
         assert_eq!(screen.show(20, 3, &text("boot in  9 s")), "\x1b[2;9H 9");
         assert_eq!(screen.show(20, 3, &text("")), "\x1b[2;1H            ");

@@ -119,11 +119,17 @@ fn describe(
         Loader::Exec { bin, .. } => format!("runs its program {bin}"),
         Loader::Livenet { .. } => "runs from memory".to_owned(),
         Loader::Nfs { .. } => "runs from an NFS server".to_owned(),
+        Loader::Extension { .. } => "is not booted but used by others".to_owned(),
         Loader::Unknown => "started in a way that this agent does not know".to_owned(),
     };
     let mut lines: Vec<_> =
         wrap(&image.title, width).into_iter().map(|text| (text, BOLD)).collect();
-    let mut facts = vec![format!("{}, {}", image.name, mib(image.len)), how];
+    let mut facts = vec![image.description.clone()];
+    facts.retain(|text| !text.is_empty());
+    facts.extend([format!("{}, {}", image.name, mib(image.len)), how]);
+    if image.password.is_some() {
+        facts.push("asks for a password".to_owned());
+    }
     if is_default {
         facts.push("* if nobody chooses".to_owned());
     }
@@ -145,6 +151,8 @@ fn node(about: &About<'_>, buffer: &mut Buffer, area: Rect) {
         ("Memory", mib(machine.memory_bytes)),
         ("Processors", machine.processors.to_string()),
         ("Firmware", format!("{:?}", machine.firmware).to_uppercase()),
+        ("Product", machine.product.clone().unwrap_or_else(unknown)),
+        ("Serial number", machine.serial_number.clone().unwrap_or_else(unknown)),
         ("Machine", machine.uuid.clone().unwrap_or_else(unknown)),
         ("Kernel", machine.kernel.clone()),
         ("Agent", machine.agent.clone()),
@@ -170,13 +178,15 @@ mod tests {
     use crate::choose::tests::manifest;
     use crate::events::Key;
     use crate::screen::tests::{check_sizes, check_snapshot, shot};
-    use boot::{Arch, Firmware};
+    use boot::{Arch, Firmware, PasswordHash};
 
     fn machine() -> Machine {
         Machine {
             arch: Arch::X86_64,
             firmware: Firmware::Uefi,
             uuid: Some("b0077044-0000-4000-8000-000000000001".to_owned()),
+            product: Some("QEMU Standard PC".to_owned()),
+            serial_number: Some("BT-0001".to_owned()),
             memory_bytes: 512 << 20,
             processors: 2,
             interface: Some("eth0".to_owned()),
@@ -190,6 +200,8 @@ mod tests {
     fn with_menu(keys: &[Key], test: impl Fn(&dyn Fn(&mut Buffer))) {
         let mut manifest = manifest(Some(30));
         manifest.images[1].title = "Debian 12 for the whole lab, with everything".to_owned();
+        manifest.images[1].description = "For the course in networks.".to_owned();
+        manifest.images[0].password = Some(PasswordHash::of("x", [1; 16]).unwrap());
         manifest.images[1].loader = Loader::Kexec {
             kernel: "boot/vmlinuz".parse().unwrap(),
             initrds: vec![],
@@ -218,6 +230,11 @@ mod tests {
     #[test]
     fn a_serial_terminal_shows_the_list_and_what_is_selected() {
         check(&[], (80, 14), "menu-80x14");
+    }
+
+    #[test]
+    fn an_image_says_that_it_asks_for_a_password() {
+        check(&[Key::Home], (80, 14), "menu-locked-80x14");
     }
 
     #[test]

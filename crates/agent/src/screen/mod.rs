@@ -9,6 +9,7 @@
 pub(crate) mod ansi;
 pub(crate) mod download;
 pub(crate) mod menu;
+pub(crate) mod password;
 
 use ratatui_core::buffer::Buffer;
 use ratatui_core::layout::Rect;

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use boot::manifest::{Discovery, Menu, VERSION};
-use boot::{Image, LabKey, Loader, Mac, Manifest};
+use boot::manifest::{Discovery, Menu, Shell, VERSION};
+use boot::{Image, LabKey, Loader, Mac, Manifest, PasswordHash};
 use tempfile::TempDir;
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
@@ -40,7 +40,11 @@ impl Lab {
         let manifest = Manifest {
             version: VERSION,
             serial: 0,
-            menu: Menu { default: "debian".parse().unwrap(), timeout_s: Some(0) },
+            menu: Menu {
+                default: "debian".parse().unwrap(),
+                timeout_s: Some(0),
+                shell: Default::default(),
+            },
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![],
@@ -89,10 +93,26 @@ impl Lab {
         self.manifest.images.push(Image {
             name: name.parse().unwrap(),
             title: name.to_uppercase(),
+            description: String::new(),
+            password: None,
             len: metainfo.geometry().data_len(),
             infohash: metainfo.info_hash_v2().unwrap().as_bytes().try_into().unwrap(),
             loader,
         });
+    }
+
+    /// The lab offers it no more.
+    pub(crate) fn remove_image(&mut self, name: &str) {
+        self.manifest.images.retain(|image| image.name.as_str() != name);
+    }
+
+    pub(crate) fn set_password(&mut self, name: &str, password: &str) {
+        let image = self.manifest.images.iter_mut().find(|image| image.name.as_str() == name);
+        image.unwrap().password = Some(PasswordHash::of(password, [1; 16]).unwrap());
+    }
+
+    pub(crate) fn set_shell(&mut self, shell: Shell) {
+        self.manifest.menu.shell = shell;
     }
 
     pub(crate) fn set_menu_timeout(&mut self, timeout_s: Option<u64>) {

@@ -188,6 +188,10 @@ fn a_person_chooses_by_name() {
     assert!(agent.ends_well());
     let program = std::fs::read_to_string(lab.saved().join("program")).unwrap();
     assert!(program.starts_with(r#"program hello ["a", "b c"] in "#), "{program}");
+    let node = format!("BOOTTORRENT_NODE={}", lab.node());
+    for line in ["BOOTTORRENT_IMAGE=tools", &node, "BOOTTORRENT_SERVER=http://127.0.0.1:"] {
+        assert!(program.contains(&format!("\n{line}")), "{program}");
+    }
 }
 
 #[test]
@@ -209,4 +213,95 @@ fn an_operator_who_names_an_unknown_image_is_told_which_there_are() {
     let mut agent = Started::new(&lab, &["--image", "arch"]);
     agent.wait_for("BOOTTORRENT failed code=BT41");
     agent.wait_for("there is debian");
+}
+
+#[test]
+fn an_image_that_is_withdrawn_while_the_menu_is_open_is_named() {
+    let mut lab = lab();
+    lab.add_image("tools", &[("hello", 9)], exec());
+    lab.set_menu_timeout(None);
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--keyboard"]);
+    agent.wait_for("BOOTTORRENT stage=menu");
+    // A key, so that the menu stays as it is; what it filters by is shown to the end.
+    agent.type_keys("tool");
+    lab.remove_image("tools");
+    lab.publish();
+    // When the second report comes the answer to the first has been heard.
+    let before = lab.server.reports().last().map_or(0, |report| report.sequence);
+    lab.server.wait_for_report(|report| report.sequence >= before + 2);
+    agent.type_keys("\n");
+    agent.wait_for("BOOTTORRENT failed code=BT41");
+    agent.wait_for("`tools` was withdrawn while the menu was open");
+}
+
+#[test]
+fn a_password_is_asked_for_where_the_image_has_one() {
+    let mut lab = lab();
+    lab.add_image("exam", &[("hello", 9)], exec());
+    lab.set_password("exam", "open sesame");
+    lab.set_menu_timeout(None);
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--keyboard"]);
+    agent.wait_for("BOOTTORRENT stage=menu");
+    agent.type_keys("exam\n");
+    agent.wait_for("Password for EXAM:");
+    agent.type_keys("sesame\n");
+    agent.type_keys("open sesame\n");
+    agent.wait_for("BOOTTORRENT stage=downloading image=exam");
+    assert!(agent.ends_well());
+    assert!(lab.saved().join("program").exists());
+}
+
+#[test]
+fn nobody_gets_a_shell_where_the_lab_says_so() {
+    let mut lab = lab();
+    lab.set_menu_timeout(None);
+    lab.set_shell(boot::manifest::Shell::Forbidden);
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--keyboard"]);
+    agent.wait_for("BOOTTORRENT stage=menu");
+    agent.type_keys("\u{13}");
+    agent.wait_for("This lab gives nobody a shell.");
+}
+
+#[test]
+fn a_guest_comes_with_the_extension_that_runs_it() {
+    let mut lab = Lab::new();
+    lab.add_image("debian", &[("disk.img", 300_001)], guest("-hda 'disk.img' -m 32"));
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--available-memory", "314572800"]);
+    agent.wait_for("BOOTTORRENT failed code=BT58");
+    agent.wait_for("the lab offers no extension `qemu`");
+    let rootfs = "extension.squashfs".parse().unwrap();
+    let files = &[("extension.squashfs", 200_001)];
+    lab.add_image("qemu", files, Loader::Extension { rootfs });
+    lab.publish();
+    agent.wait_for("BOOTTORRENT stage=verified image=qemu");
+    agent.wait_for("BOOTTORRENT stage=verified image=debian");
+    assert!(agent.ends_well());
+    let said = std::fs::read_to_string(lab.saved().join("guest")).unwrap();
+    assert!(said.starts_with("QEMU: -snapshot -accel tcg -smp "), "{said}");
+    assert!(said.ends_with("-display curses -hda disk.img -m 32"), "{said}");
+}
+
+#[test]
+fn a_guest_that_does_not_fit_is_not_fetched() {
+    let mut lab = Lab::new();
+    lab.add_image("debian", &[("disk.img", 300_001)], guest("-hda disk.img -m 512"));
+    let rootfs = "extension.squashfs".parse().unwrap();
+    lab.add_image("qemu", &[("extension.squashfs", 9)], Loader::Extension { rootfs });
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--available-memory", "268435456"]);
+    agent.wait_for("BOOTTORRENT failed code=BT43");
+    agent.wait_for("MiB are missing");
+}
+
+fn exec() -> Loader {
+    Loader::Exec { bin: "hello".parse().unwrap(), args: String::new() }
+}
+
+fn guest(args: &str) -> Loader {
+    let (display, after) = Default::default();
+    Loader::Qemu { args: args.to_owned(), display, after }
 }

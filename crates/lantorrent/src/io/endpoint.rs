@@ -15,6 +15,7 @@ use super::registry::{Attach, Known, Note, Registry};
 use super::session::{self, Start, linger};
 use super::target::Roots;
 use super::{Identity, unix_s};
+use crate::chain::STALL_TIMEOUT;
 use crate::code::Code;
 use crate::header::{Control, Head, HeadState, Header, HeaderError};
 use crate::replay::{Refused, Seen};
@@ -32,12 +33,14 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Limits {
     /// Connections at once, each with a thread of 100 KiB or so.
     pub connections: usize,
+    /// How long an endpoint behind this one may be silent before it is cut out.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     /// Several transfers, each with predecessors that change and messages beside the stream.
     fn default() -> Self {
-        Self { connections: 256 }
+        Self { connections: 256, stall: STALL_TIMEOUT }
     }
 }
 
@@ -308,6 +311,7 @@ impl Shared {
             roots: &self.roots,
             identity: Arc::clone(&self.identity),
             can_attach: self.is_service,
+            stall: self.limits.stall,
             observer: Arc::clone(&self.observer),
             first,
         };
@@ -379,24 +383,30 @@ impl From<HeaderError> for Refusal {
 mod file {
     use std::fs::OpenOptions;
     use std::io::{Read as _, Seek as _, Write as _};
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
     use std::path::Path;
 
     use crate::replay::{Refused, Seen, WINDOW_S};
 
     /// As [`Seen::admit`], remembered in a file of lines `time nonce`. A file that cannot be used
-    /// refuses everybody.
+    /// refuses everybody, and so does one that somebody else made: whoever can write it can have a
+    /// header forgotten.
     pub(super) fn admit(path: &Path, now: u64, time: u64, nonce: &str) -> Result<(), Refused> {
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
-            .map_err(|_| Refused::Full)?;
-        file.lock().map_err(|_| Refused::Full)?;
+            .map_err(|_| Refused::Memory)?;
+        let metadata = file.metadata().map_err(|_| Refused::Memory)?;
+        if !metadata.is_file() || metadata.uid() != rustix::process::getuid().as_raw() {
+            return Err(Refused::Memory);
+        }
+        file.lock().map_err(|_| Refused::Memory)?;
         let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|_| Refused::Full)?;
+        file.read_to_string(&mut text).map_err(|_| Refused::Memory)?;
         let mut seen = Seen::default();
         let mut kept = String::new();
         for (then, known) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -408,7 +418,37 @@ mod file {
         }
         seen.admit(now, time, nonce)?;
         kept.push_str(&format!("{time} {}\n", nonce.replace(char::is_whitespace, "_")));
-        file.set_len(0).and_then(|()| file.rewind()).map_err(|_| Refused::Full)?;
-        file.write_all(kept.as_bytes()).map_err(|_| Refused::Full)
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|_| Refused::Memory)?;
+        file.write_all(kept.as_bytes()).map_err(|_| Refused::Memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn processes_of_one_connection_share_what_they_have_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        assert_eq!(file::admit(&path, 1_000, 1_000, "a"), Ok(()));
+        assert_eq!(file::admit(&path, 1_001, 1_000, "a"), Err(Refused::Replay));
+        assert_eq!(file::admit(&path, 1_001, 1_000, "b"), Ok(()));
+        // What is older than the window is forgotten, and refused by its time.
+        assert_eq!(file::admit(&path, 2_000, 1_000, "a"), Err(Refused::Time));
+        assert_eq!(file::admit(&path, 2_000, 2_000, "c"), Ok(()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "2000 c\n");
+    }
+
+    #[test]
+    fn a_file_that_is_somebody_elses_refuses_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (theirs, path) = (dir.path().join("theirs"), dir.path().join("seen"));
+        std::fs::write(&theirs, "").unwrap();
+        symlink(&theirs, &path).unwrap();
+        assert_eq!(file::admit(&path, 1_000, 1_000, "a"), Err(Refused::Memory));
+        assert_eq!(file::admit(dir.path(), 1_000, 1_000, "a"), Err(Refused::Memory));
     }
 }

@@ -18,7 +18,7 @@ mod registry;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use endpoint::{Endpoint, EndpointError, Limits, Observer, Serving, serve_stdin};
-pub use origin::{Cancel, Outcome, Progress, SendError, Source, send};
+pub use origin::{Cancel, Outcome, Progress, SendError, Shape, Source, send};
 pub use target::{RootError, Roots};
 
 use crate::Time;

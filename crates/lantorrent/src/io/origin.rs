@@ -62,6 +62,22 @@ pub struct Outcome {
     pub footer: Footer,
 }
 
+/// How a file goes to its destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many hosts each sends to: 1 is a chain.
+    pub degree: u32,
+    /// How long the nearest endpoints may be silent before they are cut out; of those behind them, their
+    /// predecessors decide ([`super::Limits::stall`]).
+    pub stall: Duration,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { degree: 1, stall: STALL_TIMEOUT }
+    }
+}
+
 /// Takes requests back while they are being fulfilled.
 #[derive(Clone)]
 pub struct Cancel(Post<Note>);
@@ -106,15 +122,15 @@ impl Source {
     }
 }
 
-/// Sends a file to all destinations, through a chain, or a tree of some degree. Returns when of
-/// each file it is known how it went.
+/// Sends a file to all destinations, through a chain, or a tree of some degree, for which
+/// `destinations` were planned. Returns when of each file it is known how it went.
 ///
 /// # Errors
 /// [`SendError`] if nothing could be sent at all; what went wrong on the way is in the reports.
 pub fn send(
     source: &Source,
     destinations: Vec<Destination>,
-    degree: u32,
+    shape: Shape,
     identity: &Arc<Identity>,
     started: impl FnOnce(Cancel),
     on_progress: impl FnMut(&Progress, Option<&Report>),
@@ -130,10 +146,10 @@ pub fn send(
     let id = nonce().map_err(|error| SendError::System(io::Error::other(error)))?;
     let config = Config {
         length: source.length,
-        degree,
+        degree: shape.degree,
         compat: identity.compat.is_on(),
         is_origin: true,
-        stall: STALL_TIMEOUT,
+        stall: shape.stall,
     };
     let transfer = Transfer { id, depth: 0, length: source.length };
     let mut children = Children::new(

@@ -17,7 +17,7 @@ use super::registry::{Attach, Note};
 use super::target::{Failed, Outputs, Roots};
 use super::{Clock, Identity};
 use crate::Time;
-use crate::chain::{BEAT_INTERVAL, Config, Event, STALL_TIMEOUT};
+use crate::chain::{BEAT_INTERVAL, Config, Event};
 use crate::code::Code;
 use crate::header::Header;
 use crate::intake::{End, Intake, Want};
@@ -46,6 +46,8 @@ pub(super) struct Start<'a> {
     pub(super) identity: Arc<Identity>,
     /// Whether another predecessor can find this session.
     pub(super) can_attach: bool,
+    /// See [`super::Limits::stall`].
+    pub(super) stall: Duration,
     pub(super) observer: Observer,
     pub(super) first: Attach,
 }
@@ -109,7 +111,7 @@ pub(super) fn run(
 
 impl<'a> Session<'a> {
     fn new(start: Start<'a>, post: &Post<Note>) -> io::Result<Self> {
-        let Start { roots, identity, can_attach, observer, first } = start;
+        let Start { roots, identity, can_attach, stall, observer, first } = start;
         let clock = Clock::start();
         let now = clock.now();
         let Attach { stream, header, pending } = first;
@@ -124,7 +126,7 @@ impl<'a> Session<'a> {
             degree: header.degree,
             compat: identity.compat.is_on(),
             is_origin: false,
-            stall: STALL_TIMEOUT,
+            stall,
         };
         let transfer = Transfer { id, depth: depth.unwrap_or(0) + 1, length: header.length };
         let children = Children::new(

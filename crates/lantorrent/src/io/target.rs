@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gets_its_name_at_the_end_and_leaves_nothing_if_it_has_none() {
+    fn l12_a_file_gets_its_name_at_the_end_and_leaves_nothing_if_it_has_none() {
         let root = tempfile::tempdir().unwrap();
         let (a, b) = (root.path().join("a"), root.path().join("b"));
         let (mut outputs, _) = open(root.path(), &[&a, &b], true);

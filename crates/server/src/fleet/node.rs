@@ -360,6 +360,8 @@ impl Node {
             arch: machine.arch,
             firmware: machine.firmware,
             uuid: optional(&machine.uuid),
+            product: optional(&machine.product),
+            serial_number: optional(&machine.serial_number),
             memory_bytes: machine.memory_bytes,
             processors: machine.processors,
             interface: optional(&machine.interface),

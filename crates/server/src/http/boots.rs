@@ -1,13 +1,13 @@
 //! What each node boots, as far as its boot script has to know: which kernel phase 1 runs on, what is
 //! added to its command line, or that the disk is booted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use boot::{ImageName, KernelVersion, Mac, Manifest};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::settings::Settings;
+use crate::lab::settings::{BootFrom, Settings};
 
 /// For one boot, whatever is assigned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,17 @@ pub(crate) enum NextBoot {
 pub(super) enum Boot {
     /// Loads this phase 1.
     Phase1(Phase1Boot),
+    /// Runs the script of an image.
+    Classic(ClassicBoot),
     /// Leaves the node to its disk.
     Disk,
+}
+
+/// An image that boots without us, and words for its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClassicBoot {
+    pub(super) image: ImageName,
+    pub(super) cmdline: String,
 }
 
 /// A phase 1 and its command line.
@@ -51,15 +60,21 @@ pub(crate) struct Boots {
     images: BTreeMap<ImageName, ImageBoot>,
     /// Image and words of the nodes for which something is decided.
     nodes: BTreeMap<Mac, (ImageName, String)>,
-    /// Nodes that boot from their disk.
-    disks: Vec<Mac>,
+    /// Nodes that boot in another way.
+    others: BTreeMap<Mac, BootFrom>,
+    /// Images that have a script of their own.
+    classic: BTreeSet<ImageName>,
     /// What the others boot, and whether nobody is asked.
     default: Option<(ImageName, bool)>,
 }
 
 impl Boots {
     /// Those of a lab.
-    pub(crate) fn of(manifest: &Manifest, settings: &Settings) -> Self {
+    pub(crate) fn of(
+        manifest: &Manifest,
+        settings: &Settings,
+        classic: BTreeSet<ImageName>,
+    ) -> Self {
         let images = manifest.images.iter().map(|image| {
             let version = image.loader.shared_kernel().flatten().cloned();
             let cmdline = image.loader.shared_cmdline().to_owned();
@@ -69,12 +84,14 @@ impl Boots {
             .assignments
             .iter()
             .map(|assigned| (assigned.mac, (assigned.image.clone(), assigned.cmdline.clone())));
-        let disks = settings.nodes.iter().filter(|node| node.disk).map(|node| node.mac);
+        let others = settings.nodes.iter().filter(|node| node.boot != BootFrom::Image);
+        let others = others.map(|node| (node.mac, node.boot));
         let is_at_once = manifest.menu.timeout_s == Some(0);
         Self {
             images: images.collect(),
             nodes: nodes.collect(),
-            disks: disks.collect(),
+            others: others.collect(),
+            classic,
             default: Some((manifest.menu.default.clone(), is_at_once)),
         }
     }
@@ -88,14 +105,32 @@ impl Boots {
                 let words = format!("boottorrent.image={name}");
                 return Boot::Phase1(self.boot(Some(name), true, &words));
             }
-            None if self.disks.contains(&mac) => return Boot::Disk,
-            None => {}
+            None => match self.others.get(&mac) {
+                Some(BootFrom::Disk) => return Boot::Disk,
+                Some(BootFrom::Classic) => {
+                    if let Some(boot) = self.classic(mac) {
+                        return Boot::Classic(boot);
+                    }
+                }
+                Some(BootFrom::Image) | None => {}
+            },
         }
         Boot::Phase1(match (self.nodes.get(&mac), &self.default) {
             (Some((image, cmdline)), _) => self.boot(Some(image), true, cmdline),
             (None, Some((image, is_at_once))) => self.boot(Some(image), *is_at_once, ""),
             (None, None) => self.boot(None, false, ""),
         })
+    }
+
+    /// By the script of the node's image, or of the default one; nothing if it has none.
+    fn classic(&self, mac: Mac) -> Option<ClassicBoot> {
+        let (image, cmdline) = match (self.nodes.get(&mac), &self.default) {
+            (Some((image, cmdline)), _) => (image, cmdline.as_str()),
+            (None, default) => (&default.as_ref()?.0, ""),
+        };
+        let cmdline = [self.images.get(image)?.cmdline.as_str(), cmdline].join(" ");
+        let found = self.classic.get(image)?;
+        Some(ClassicBoot { image: found.clone(), cmdline: cmdline.trim().to_owned() })
     }
 
     fn boot(&self, image: Option<&ImageName>, is_decided: bool, words: &str) -> Phase1Boot {
@@ -163,6 +198,7 @@ impl NextBoots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::settings::NodeSettings;
     use boot::manifest::{Assignment, Discovery, Menu, VERSION};
     use boot::{Image, Loader};
 
@@ -171,9 +207,15 @@ mod tests {
 
     /// `live` is for the kernel 6.12 and has words; `old` is for the lab's own. `NODE` has `live`.
     fn boots(default: &str, timeout_s: Option<u64>) -> Boots {
+        boots_with(default, timeout_s, &[])
+    }
+
+    fn boots_with(default: &str, timeout_s: Option<u64>, others: &[(Mac, BootFrom)]) -> Boots {
         let image = |name: &str, kernel: Option<&str>, cmdline: &str| Image {
             name: name.parse().unwrap(),
             title: name.to_owned(),
+            description: String::new(),
+            password: None,
             len: 1,
             infohash: [0; 32],
             loader: Loader::Livenet {
@@ -185,7 +227,7 @@ mod tests {
         let manifest = Manifest {
             version: VERSION,
             serial: 1,
-            menu: Menu { default: default.parse().unwrap(), timeout_s },
+            menu: Menu { default: default.parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image("live", Some("6.12"), "quiet"), image("old", None, "slow")],
@@ -198,7 +240,27 @@ mod tests {
                 name: None,
             }],
         };
-        Boots::of(&manifest, &Settings::for_tests(std::path::Path::new("/lab")))
+        let mut settings = Settings::for_tests(std::path::Path::new("/lab"));
+        settings.nodes = others.iter().map(|(mac, boot)| node(*mac, *boot)).collect();
+        Boots::of(&manifest, &settings, BTreeSet::from(["live".parse().unwrap()]))
+    }
+
+    fn node(mac: Mac, boot: BootFrom) -> NodeSettings {
+        let name = format!("c{}", mac.0[5]);
+        let (group, address, image, cmdline) = (None, None, None, String::new());
+        NodeSettings { name, mac, group, address, image, cmdline, boot }
+    }
+
+    #[test]
+    fn a_node_boots_the_classic_way_if_its_image_can() {
+        let classic = [(NODE, BootFrom::Classic), (OTHER, BootFrom::Classic)];
+        let boots = boots_with("old", Some(30), &classic);
+        let (image, cmdline) = ("live".parse().unwrap(), "quiet node=1".to_owned());
+        assert_eq!(boots.of_node(NODE, None), Boot::Classic(ClassicBoot { image, cmdline }));
+        // The default image has no script.
+        check(&boots, OTHER, None, "/phase1", "");
+        let disk = boots_with("old", Some(30), &[(NODE, BootFrom::Disk)]);
+        assert_eq!(disk.of_node(NODE, None), Boot::Disk);
     }
 
     #[track_caller]

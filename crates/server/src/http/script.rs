@@ -108,6 +108,11 @@ pub(crate) fn render(
             let known = context! { mac, name, chain };
             return whole(templates.render_str(include_str!("disk.ipxe.j2"), known));
         }
+        Boot::Classic(boot) => {
+            let (image, cmdline) = (boot.image.as_str(), boot.cmdline);
+            let known = context! { base, chain, mac, name, image, cmdline };
+            return whole(templates.render_str(include_str!("classic.ipxe.j2"), known));
+        }
         Boot::Phase1(boot) => boot,
     };
     // One line, whatever the configuration says.

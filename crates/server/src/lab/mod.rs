@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use self::config::{Configuration, IMAGE_FILE, ImageConfig, NODES_FILE, SERVER_FILE, Texts};
 use self::problem::{Problems, Severity};
 use self::scan::Scan;
+pub(crate) use self::scan::is_part_of_image;
 use self::settings::Settings;
 
 /// The most bytes of one configuration file: 50,000 nodes of 100 bytes fit several times.

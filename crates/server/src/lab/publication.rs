@@ -65,6 +65,7 @@ pub(crate) fn manifest(
         menu: Menu {
             default: settings.menu.default.clone(),
             timeout_s: settings.menu.timeout.map(|time| time.as_secs()),
+            shell: settings.menu.shell.clone(),
         },
         seed_time_s: settings.seed_time.as_secs(),
         discovery: Discovery { lsd: settings.seeding.lsd, pex: settings.seeding.pex },

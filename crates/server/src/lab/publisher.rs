@@ -226,8 +226,8 @@ impl Publisher {
 }
 
 fn described(image: &ImageConfig, len: u64, infohash: [u8; 32]) -> Image {
-    let (name, title, loader) = (image.name.clone(), image.title.clone(), image.loader.clone());
-    Image { name, title, len, infohash, loader }
+    let ImageConfig { name, title, description, password, loader, .. } = image.clone();
+    Image { name, title, description, password, len, infohash, loader }
 }
 
 /// Hybrid: the agent trusts the v2 infohash alone, and clients that know only v1 can help to seed.

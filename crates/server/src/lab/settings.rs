@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boot::manifest::Shell;
 use boot::{ImageName, Mac};
 
 /// The settings of one lab.
@@ -149,6 +150,8 @@ pub(crate) struct MenuSettings {
     pub(crate) default: ImageName,
     /// After how long; zero is at once, none is never.
     pub(crate) timeout: Option<Duration>,
+    /// Who gets a shell.
+    pub(crate) shell: Shell,
 }
 
 /// The small system that nodes run first.
@@ -216,8 +219,20 @@ pub(crate) struct NodeSettings {
     pub(crate) image: Option<ImageName>,
     /// Added to the image's command line: its group's, then its own.
     pub(crate) cmdline: String,
-    /// It is left to its disk, whatever its image is.
-    pub(crate) disk: bool,
+    /// How it boots.
+    pub(crate) boot: BootFrom,
+}
+
+/// How a node boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BootFrom {
+    /// By phase 1, which fetches its image.
+    #[default]
+    Image,
+    /// By its image's `boot.ipxe`: with the initramfs of the distribution, and nothing of ours.
+    Classic,
+    /// From its disk, whatever its image is.
+    Disk,
 }
 
 impl Settings {
@@ -292,6 +307,7 @@ impl Settings {
             menu: MenuSettings {
                 default: ImageName::try_from("debian".to_owned()).unwrap(),
                 timeout: Some(Duration::from_secs(30)),
+                shell: Shell::Allowed,
             },
             seed_time: Duration::from_secs(30),
             phase1: Phase1Settings {

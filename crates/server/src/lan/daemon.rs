@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use lantorrent::code::Code;
-use lantorrent::io::{Cancel, Identity, Source};
+use lantorrent::io::{Cancel, Identity, Shape, Source};
 use lantorrent::plan;
 use lantorrent::queue::Policy;
 use lantorrent::store::{Batch, Queue, unix_ms};
 use serde_json::json;
 
-use super::options::IdentityArgs;
+use super::options::{IdentityArgs, ShapeArgs};
 use crate::cli::OutputFormat;
 use crate::progress::Console;
 use crate::signals;
@@ -55,9 +55,8 @@ pub(crate) struct DaemonArgs {
     /// Different files that are sent at the same time.
     #[arg(long, value_name = "N", default_value_t = 4)]
     sessions: usize,
-    /// How many hosts each sends to: 1 is a chain.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
-    degree: u32,
+    #[command(flatten)]
+    shape: ShapeArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
@@ -69,7 +68,7 @@ pub(super) struct Setup {
     pub(super) identity: Arc<Identity>,
     pub(super) policy: Policy,
     pub(super) sessions: usize,
-    pub(super) degree: u32,
+    pub(super) shape: Shape,
     pub(super) output: OutputFormat,
 }
 
@@ -89,7 +88,7 @@ pub(super) fn run(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
             expiry: seconds(args.expire, "--expire")?,
         },
         sessions: args.sessions.max(1),
-        degree: args.degree,
+        shape: args.shape.into(),
         output: args.output,
     })
 }
@@ -200,7 +199,7 @@ impl Daemon<'_> {
             queue: self.setup.queue.clone(),
             identity: Arc::clone(&self.setup.identity),
             policy: self.setup.policy,
-            degree: self.setup.degree,
+            shape: self.setup.shape,
             cancel: Arc::clone(&cancel),
             batch,
         };
@@ -247,7 +246,7 @@ struct Session {
     queue: PathBuf,
     identity: Arc<Identity>,
     policy: Policy,
-    degree: u32,
+    shape: Shape,
     cancel: Arc<std::sync::Mutex<Option<Cancel>>>,
     batch: Batch,
 }
@@ -271,7 +270,8 @@ impl Session {
 
     fn send(&self) -> anyhow::Result<Vec<lantorrent::report::Report>> {
         let source = Source::open(Path::new(&self.batch.src))?;
-        let destinations = plan::destinations(self.batch.wanted(), self.degree, source.length());
+        let wanted = self.batch.wanted();
+        let destinations = plan::destinations(wanted, self.shape.degree, source.length());
         let started = |cancel| {
             if let Ok(mut place) = self.cancel.lock() {
                 *place = Some(cancel);
@@ -280,7 +280,7 @@ impl Session {
         let outcome = lantorrent::io::send(
             &source,
             destinations,
-            self.degree,
+            self.shape,
             &self.identity,
             started,
             |_, _| (),

@@ -2,11 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use lantorrent::io::Identity;
+use lantorrent::io::{Identity, Shape};
 use lantorrent::signature::{Compat, Password};
+
+/// A host says something every tenth of a second.
+const STALL_MIN: Duration = Duration::from_millis(300);
+
+/// Longer is no healing.
+const STALL_MAX: Duration = Duration::from_secs(600);
 
 /// More is no password but the wrong file.
 const PASSWORD_LEN_MAX: usize = 4096;
@@ -61,6 +68,46 @@ fn read_password(path: &Path) -> anyhow::Result<Password> {
     Ok(password)
 }
 
+/// How a file goes through the hosts.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct ShapeArgs {
+    /// How many hosts each sends to: 1 is a chain.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(super) degree: u32,
+    #[command(flatten)]
+    pub(super) stall: StallArg,
+}
+
+impl From<ShapeArgs> for Shape {
+    fn from(args: ShapeArgs) -> Self {
+        Self { degree: args.degree, stall: args.stall.duration() }
+    }
+}
+
+/// When a silent host is given up.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct StallArg {
+    /// Cut a host out of the chain that is silent for so long. It says something ten times a second;
+    /// hosts that are very busy, or far away, may need more.
+    #[arg(long, value_name = "SECONDS", default_value = "1.5", value_parser = stall)]
+    stall: Duration,
+}
+
+impl StallArg {
+    pub(super) const fn duration(self) -> Duration {
+        self.stall
+    }
+}
+
+/// At least three of the words that are missed until then, at most what nobody waits for.
+fn stall(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let range = STALL_MIN..=STALL_MAX;
+    seconds.filter(|seconds| range.contains(seconds)).ok_or_else(|| {
+        format!("not a time from {} to {} s", STALL_MIN.as_secs_f64(), STALL_MAX.as_secs_f64())
+    })
+}
+
 /// `HOST[:PORT]`, also `[::1]:2893`; no host is whoever calls by ssh.
 pub(super) fn contact(text: &str) -> anyhow::Result<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
@@ -96,6 +143,21 @@ pub(super) fn destination(line: &str) -> Option<(String, u16, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_is_a_time_that_can_be_told_from_silence() {
+        for (text, expect) in [
+            ("1.5", Some(1_500)),
+            ("0.3", Some(300)),
+            ("600", Some(600_000)),
+            ("0.2", None),
+            ("601", None),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            assert_eq!(stall(text).ok(), expect.map(Duration::from_millis), "{text}");
+        }
+    }
 
     #[test]
     fn l1_contacts_have_a_default_port() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use lantorrent::io::Identity;
+use lantorrent::io::{Identity, Limits, Shape};
 use lantorrent::queue::Policy;
 use lantorrent::report::Report;
 use lantorrent::signature::{Compat, Password};
@@ -71,7 +71,7 @@ pub(crate) fn run(program: &str, arguments: Vec<OsString>) -> anyhow::Result<Exi
             identity: ini.identity()?,
             policy: ini.policy,
             sessions: 4,
-            degree: 1,
+            shape: Shape::default(),
             output: OutputFormat::Text,
         }),
         "ltserver" => {
@@ -80,7 +80,7 @@ pub(crate) fn run(program: &str, arguments: Vec<OsString>) -> anyhow::Result<Exi
                 "{}: [server] root is not set: which directories may be written to?",
                 ini.path.display()
             );
-            serve::inetd(&ini.roots, Identity::clone(&*ini.identity()?))
+            serve::inetd(&ini.roots, Identity::clone(&*ini.identity()?), Limits::default(), None)
         }
         _ => client(&LtClient::parse_from(arguments).file, &ini.identity()?),
     }
@@ -93,7 +93,7 @@ fn client(file: &Path, identity: &Arc<Identity>) -> anyhow::Result<ExitCode> {
         print(&format!("{host}:{port} {path}"));
     }
     let mut console = Console::silent();
-    let outcome = send::transfer(file, &to, 1, identity, &mut console)?;
+    let outcome = send::transfer(file, &to, Shape::default(), identity, &mut console)?;
     for report in outcome.reports.iter().filter(|report| !report.is_success()) {
         let message = report.message.as_deref().unwrap_or_default();
         print(&format!("ERROR: {} {message}", send::name(report)));

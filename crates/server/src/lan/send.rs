@@ -9,13 +9,14 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use lantorrent::header::Request;
-use lantorrent::io::{Identity, Outcome, Source};
+use lantorrent::io::{Identity, Outcome, Shape, Source};
 use lantorrent::plan::{self, Wanted};
 use lantorrent::report::Report;
 use serde_json::json;
 
-use super::options::{IdentityArgs, destination};
+use super::options::{IdentityArgs, ShapeArgs, destination};
 use crate::cli::OutputFormat;
+use crate::lab::is_part_of_image;
 use crate::progress::{Console, Transfer};
 
 /// Destinations of one call: what a header has room for.
@@ -32,9 +33,8 @@ pub(crate) struct SendArgs {
     image: Option<String>,
     #[command(flatten)]
     identity: IdentityArgs,
-    /// How many hosts each sends to: 1 is a chain.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
-    degree: u32,
+    #[command(flatten)]
+    shape: ShapeArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
@@ -59,7 +59,7 @@ pub(super) fn run(args: &SendArgs, lab: &Path) -> anyhow::Result<ExitCode> {
             (host.clone(), *port, path)
         });
         let to: Vec<_> = to.collect();
-        let outcome = transfer(&file, &to, args.degree, &identity, &mut console)?;
+        let outcome = transfer(&file, &to, args.shape.into(), &identity, &mut console)?;
         all_well &= outcome.reports.iter().all(Report::is_success);
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -86,7 +86,7 @@ pub(super) fn read_destinations() -> anyhow::Result<Vec<To>> {
     Ok(all)
 }
 
-/// The files of an image, with their names in it.
+/// The files of an image that nodes get, with their names in it.
 fn image_files(lab: &Path, image: &str) -> anyhow::Result<Vec<(PathBuf, Option<String>)>> {
     let folder = lab.join("oss").join(image);
     let entries = std::fs::read_dir(&folder)
@@ -95,6 +95,9 @@ fn image_files(lab: &Path, image: &str) -> anyhow::Result<Vec<(PathBuf, Option<S
     for entry in entries {
         let entry = entry.with_context(|| format!("reading {}", folder.display()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        if !is_part_of_image(&name) {
+            continue;
+        }
         let path = entry.path();
         if path.is_dir() {
             bail!("{} is a folder: only images that are flat can be sent", path.display());
@@ -102,7 +105,7 @@ fn image_files(lab: &Path, image: &str) -> anyhow::Result<Vec<(PathBuf, Option<S
         files.push((path, Some(name)));
     }
     files.sort();
-    ensure!(!files.is_empty(), "{} is empty", folder.display());
+    ensure!(!files.is_empty(), "{} has no file that nodes get", folder.display());
     Ok(files)
 }
 
@@ -110,12 +113,12 @@ fn image_files(lab: &Path, image: &str) -> anyhow::Result<Vec<(PathBuf, Option<S
 pub(super) fn transfer(
     file: &Path,
     to: &[To],
-    degree: u32,
+    shape: Shape,
     identity: &Arc<Identity>,
     console: &mut Console,
 ) -> anyhow::Result<Outcome> {
     let source = Source::open(file)?;
-    let outcome = send(&source, to, degree, identity, console)?;
+    let outcome = send(&source, to, shape, identity, console)?;
     let done = outcome.reports.iter().filter(|report| report.is_success()).count();
     let text = format!("sent {} to {done} of {}", file.display(), to.len());
     let event = json!({
@@ -134,7 +137,7 @@ pub(super) fn transfer(
 fn send(
     source: &Source,
     to: &[To],
-    degree: u32,
+    shape: Shape,
     identity: &Arc<Identity>,
     console: &mut Console,
 ) -> anyhow::Result<Outcome> {
@@ -152,8 +155,8 @@ fn send(
             seeds: false,
         });
     };
-    let destinations = plan::destinations(wanted(to), degree, source.length());
-    Ok(lantorrent::io::send(source, destinations, degree, identity, |_| (), on_progress)?)
+    let destinations = plan::destinations(wanted(to), shape.degree, source.length());
+    Ok(lantorrent::io::send(source, destinations, shape, identity, |_| (), on_progress)?)
 }
 
 fn tell(console: &Console, report: &Report) {

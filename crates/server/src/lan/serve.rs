@@ -11,7 +11,7 @@ use lantorrent::io::{Endpoint, Identity, Limits, Roots, Serving, serve_stdin};
 use lantorrent::report::Report;
 use serde_json::json;
 
-use super::options::IdentityArgs;
+use super::options::{IdentityArgs, StallArg};
 use crate::cli::OutputFormat;
 use crate::progress::print;
 use crate::signals;
@@ -30,6 +30,12 @@ pub(crate) struct ServeArgs {
     /// heal around such an endpoint, but it cannot go on with another predecessor.
     #[arg(long, conflicts_with = "listen")]
     inetd: bool,
+    /// Where connections of --inetd note whom they have seen, so that nobody can say a request again. It is
+    /// in the runtime directory of the service or the user if there is one, else in the temporary directory.
+    #[arg(long, value_name = "FILE", requires = "inetd")]
+    replay_file: Option<PathBuf>,
+    #[command(flatten)]
+    stall: StallArg,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
@@ -38,11 +44,12 @@ pub(crate) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     log(args.output);
     let identity = Identity::clone(&*args.identity.read()?);
+    let limits = Limits { stall: args.stall.duration(), ..Limits::default() };
     if args.inetd {
-        return inetd(&args.root, identity);
+        return inetd(&args.root, identity, limits, args.replay_file.clone());
     }
     let roots = Roots::open(&args.root)?;
-    let (limits, output) = (Limits::default(), args.output);
+    let output = args.output;
     let observer = Arc::new(move |report: &Report| tell(report, output));
     let serving = Serving { roots, identity, limits, observer, replay_file: None };
     let endpoint = Arc::new(Endpoint::bind(args.listen, serving)?);
@@ -60,16 +67,26 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// One connection on standard input; the exit status tells whether all went well, as ltserver's.
-pub(super) fn inetd(root: &[PathBuf], identity: Identity) -> anyhow::Result<ExitCode> {
+pub(super) fn inetd(
+    root: &[PathBuf],
+    identity: Identity,
+    limits: Limits,
+    replay_file: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let roots = Roots::open(root)?;
-    // The user's own, as another's could not be written.
-    let name = format!("lantorrent-{}.seen", rustix::process::getuid().as_raw());
-    let replay_file = Some(std::env::temp_dir().join(name));
+    let replay_file = Some(replay_file.unwrap_or_else(default_replay_file));
     // Standard output is the connection.
-    let (limits, observer) = (Limits::default(), Arc::new(|_: &Report| ()));
+    let observer = Arc::new(|_: &Report| ());
     let serving = Serving { roots, identity, limits, observer, replay_file };
     let all_well = serve_stdin(serving)?;
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where nobody else can put one first, if there is such a place.
+fn default_replay_file() -> PathBuf {
+    let own = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().find_map(std::env::var_os);
+    let uid = rustix::process::getuid().as_raw();
+    own.map_or_else(std::env::temp_dir, PathBuf::from).join(format!("lantorrent-{uid}.seen"))
 }
 
 /// A file that has come, or has not.

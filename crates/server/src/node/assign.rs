@@ -35,6 +35,10 @@ pub(crate) struct AssignArgs {
     /// Leave them to their own disks instead.
     #[arg(long)]
     disk: bool,
+    /// Boot it by the `boot.ipxe` in its folder, with the initramfs of its distribution: from the server
+    /// alone, and nothing verifies what is loaded.
+    #[arg(long, conflicts_with_all = ["disk", "next_boot_only"])]
+    classic: bool,
     /// For their next boot alone, and not in nodes.yaml: the running server keeps it.
     #[arg(long)]
     next_boot_only: bool,
@@ -92,6 +96,14 @@ pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
         let known: Vec<&str> = lab.images.iter().map(|image| image.name.as_str()).collect();
         bail!("there is no image `{image}`: oss/ has {}", known.join(", "));
     }
+    if let Some(image) = args.image.as_ref().filter(|_| args.classic) {
+        let script = lab.settings.images_dir().join(image.as_str()).join("boot.ipxe");
+        ensure!(
+            script.is_file(),
+            "`{image}` cannot be booted the classic way: there is no {}",
+            script.display()
+        );
+    }
     if args.next_boot_only {
         return next_boot(args, &nodes, dir);
     }
@@ -101,7 +113,9 @@ pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
         let image = args.image.as_ref().map(ImageName::as_str);
         let cmdline = cmdline(args, node, &lab.settings)?;
         let mut changes: Vec<Change<'_>> = match image {
-            Some(image) => vec![("image", Some(image)), ("boot", None)],
+            Some(image) => {
+                vec![("image", Some(image)), ("boot", args.classic.then_some("classic"))]
+            }
             None => vec![("boot", Some("disk"))],
         };
         if let Some(cmdline) = &cmdline {

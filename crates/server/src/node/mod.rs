@@ -1,12 +1,14 @@
 //! `boottorrent node`: nodes one by one, and what they boot.
 
 mod assign;
+mod help;
 mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use boot::help::What;
 use boot::{Stage, nodeset};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -14,6 +16,7 @@ use serde_json::json;
 use crate::cli::OutputFormat;
 use crate::fleet::{Node, UnixMs};
 use crate::lab::Lab;
+use crate::lab::settings::BootFrom;
 use crate::progress::print;
 use crate::quantity;
 use crate::services::control::{self, Request};
@@ -29,6 +32,10 @@ pub(crate) enum NodeCommand {
     Unassign(assign::UnassignArgs),
     /// Switch nodes on through their network cards (wake-on-LAN).
     Wake(wake::WakeArgs),
+    /// Show the log of a node that is in phase 1, as the node itself has it.
+    Log(help::HelpArgs),
+    /// Show what stands on the screen of a node that is in phase 1.
+    Screen(help::HelpArgs),
     /// Show all that is known of a node: its stage, machine, events, log and past boots.
     Show(ShowArgs),
 }
@@ -61,6 +68,8 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
+        NodeCommand::Log(args) => help::run(args, lab, What::Log),
+        NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
     }
 }
 
@@ -83,10 +92,12 @@ fn by_image(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
     let settings = Lab::open(lab)?.settings;
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for node in &settings.nodes {
-        let what = match (&node.image, node.disk) {
-            (_, true) => "(disk)".to_owned(),
-            (Some(image), false) => image.to_string(),
-            (None, false) => "(menu)".to_owned(),
+        let what = match (&node.image, node.boot) {
+            (_, BootFrom::Disk) => "(disk)".to_owned(),
+            (Some(image), BootFrom::Image) => image.to_string(),
+            (Some(image), BootFrom::Classic) => format!("{image} (classic)"),
+            (None, BootFrom::Classic) => "(default, classic)".to_owned(),
+            (None, BootFrom::Image) => "(menu)".to_owned(),
         };
         groups.entry(what).or_default().push(&node.name);
     }

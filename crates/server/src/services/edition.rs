@@ -1,5 +1,6 @@
 //! What the lab publishes, made ready to be served: one edition follows another, each whole.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,11 +69,12 @@ pub(crate) fn make(
         images.push((name.clone(), metainfo, files));
     }
     fixed(&mut offer, boot_files, published)?;
+    let classic = classic(&mut offer, settings)?;
     let script = ScriptSettings {
         base: settings.http_base(),
         cmdline: settings.phase1.cmdline.clone(),
         arch: boot_files.arch,
-        boots: Boots::of(&published.manifest, settings),
+        boots: Boots::of(&published.manifest, settings, classic),
     };
     let statuses = statuses(&published.manifest);
     let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
@@ -142,6 +144,28 @@ fn fixed(offer: &mut Offer, boot_files: &BootFiles, published: &Publication) -> 
         add(&format!("/ipxe/{name}"), served);
     }
     Ok(())
+}
+
+/// What nodes need that boot without our agent, by the `boot.ipxe` of an image: that script, and of each
+/// kernel of the lab itself and the initramfs of the distribution. The images with such a script.
+fn classic(offer: &mut Offer, settings: &Settings) -> anyhow::Result<BTreeSet<ImageName>> {
+    let mut classic = BTreeSet::new();
+    let names: Vec<ImageName> = offer.images.keys().cloned().collect();
+    for name in names {
+        let path = settings.images_dir().join(name.as_str()).join("boot.ipxe");
+        if path.is_file() {
+            offer.fixed.insert(format!("/classic/{name}.ipxe"), open(&path)?);
+            classic.insert(name);
+        }
+    }
+    for kernel in image::kernels::labs(settings.dir())? {
+        let files = [("vmlinuz", true), ("initramfs.img", kernel.has_initramfs)];
+        for (file, _) in files.into_iter().filter(|(_, is_there)| *is_there) {
+            let path = format!("/kernels/{}/{file}", kernel.version);
+            offer.fixed.insert(path, open(&kernel.folder.join(file))?);
+        }
+    }
+    Ok(classic)
 }
 
 fn open(path: &Path) -> anyhow::Result<Served> {

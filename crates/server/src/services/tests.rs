@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::run::{News, Prepared, run};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
-use crate::lab::settings::{NodeSettings, Settings};
+use crate::lab::settings::{BootFrom, NodeSettings, Settings};
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -49,12 +49,14 @@ fn published(settings: &Settings) -> Publication {
     let manifest = Manifest {
         version: manifest::VERSION,
         serial: 7,
-        menu: Menu { default: name.clone(), timeout_s: None },
+        menu: Menu { default: name.clone(), timeout_s: None, shell: Default::default() },
         seed_time_s: 0,
         discovery: Discovery { lsd: false, pex: true },
         images: vec![Image {
             name: name.clone(),
             title: "Debian".to_owned(),
+            description: String::new(),
+            password: None,
             len: 6,
             infohash: metainfo.info_hash_v2().unwrap().as_bytes().try_into().unwrap(),
             loader: Loader::Unknown,
@@ -193,7 +195,7 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
         address: None,
         image: None,
         cmdline: String::new(),
-        disk: false,
+        boot: BootFrom::Image,
     }];
     let test = move || {
         let changes = ask(&lab, &Request::Reload).unwrap();

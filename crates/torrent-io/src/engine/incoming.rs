@@ -25,7 +25,7 @@ const HAND_OVER_RATE: f64 = 150e6;
 
 /// Batches that may wait for a thread; beyond that this thread does the work itself, which is also
 /// what slows the senders down.
-const BATCHES_PER_WORKER: usize = 3;
+const BATCHES_PER_WORKER: usize = 16;
 
 /// Read buffers kept for reuse.
 const BUFFERS_MAX: usize = 8;

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use super::{BOOT_TIMEOUT, IMAGE, SERVER_TIMEOUT, serve, start, wait_ready};
 use crate::e2e::Stage;
 use crate::e2e::machine::{Firmware, Spec};
+use crate::e2e::screenshot;
 use crate::e2e::server::Config;
 use crate::lab::Lab;
 
@@ -33,6 +34,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         machine.wait(&format!("{text} {count} times"), BOOT_TIMEOUT, is_so)
     };
     machine.wait_for("Any key stops the clock.", BOOT_TIMEOUT)?;
+    screenshot::keep(stage, &machine, "usecase-2")?;
     machine.type_keys(CHOOSE_OTHER)?;
     let downloading = format!("BOOTTORRENT stage=downloading image={OTHER}");
     wait_count(&downloading, 1)?;

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::{IMAGE, SERVER_TIMEOUT, serve, start, wait_agent, wait_ready};
 use crate::e2e::Stage;
 use crate::e2e::machine::{Firmware, Spec};
+use crate::e2e::screenshot;
 use crate::e2e::server::Config;
 use crate::lab::Lab;
 
@@ -40,5 +41,5 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     for machine in [&first, &second] {
         wait_ready(machine, IMAGE)?;
     }
-    Ok(())
+    screenshot::keep(stage, &second, "usecase-1")
 }

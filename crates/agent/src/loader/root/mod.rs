@@ -45,8 +45,8 @@ pub(crate) struct Plan {
     hostname: Option<String>,
 }
 
-/// What of a root depends on the node.
-#[derive(Clone, Copy, Debug)]
+/// What of an image's start depends on the node.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ForNode<'a> {
     /// Its name, if it has one.
     pub(crate) name: Option<&'a str>,
@@ -54,6 +54,11 @@ pub(crate) struct ForNode<'a> {
     pub(crate) mac: Option<boot::Mac>,
     /// Added to the image's command line.
     pub(crate) cmdline: &'a str,
+    /// The interface that has the lease, and its address.
+    pub(crate) interface: Option<&'a str>,
+    pub(crate) address: Option<&'a str>,
+    /// The server's URL.
+    pub(crate) server: Option<&'a str>,
 }
 
 /// The words that an image and a node add.
@@ -67,6 +72,17 @@ pub(super) fn words(of_image: &str, of_node: &str) -> Result<String, LoadFailure
         _ if line.contains('\0') => Err(LoadFailure::CmdlineNul),
         _ => Ok(line),
     }
+}
+
+/// Mounts a squashfs of an image at `target`.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn squashfs(
+    file: &torrent_io::storage::FileHandle,
+    target: &Path,
+) -> Result<(), LoadFailure> {
+    mounts::squashfs(file, target)
 }
 
 impl Plan {
@@ -167,7 +183,7 @@ mod tests {
     fn a_root_elsewhere_is_the_nodes_own() {
         let mac = "52:54:00:12:34:AB".parse().unwrap();
         let check = |root, name, mac, expect| {
-            assert_eq!(place(root, ForNode { name, mac, cmdline: "" }), expect);
+            assert_eq!(place(root, ForNode { name, mac, ..ForNode::default() }), expect);
         };
         let root = "10.0.0.1:/srv/{node}/root";
         check(root, Some("c001"), Some(mac), "10.0.0.1:/srv/c001/root");

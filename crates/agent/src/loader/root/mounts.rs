@@ -18,7 +18,8 @@ const LOWER: &str = "/run/boottorrent/lower";
 const UPPER: &str = "/run/boottorrent/upper";
 
 /// Kernel modules of a root in memory. Those of a root elsewhere.
-const MODULES_MEMORY: [&str; 3] = ["loop", "squashfs", "overlay"];
+const MODULES_FILE: [&str; 2] = ["loop", "squashfs"];
+const MODULES_MEMORY: [&str; 1] = ["overlay"];
 const MODULES_NFS: [&str; 2] = ["nfs", "nfsv4"];
 
 /// The squashfs below, a tmpfs above. The overlay keeps both for itself, so that their own mounts can
@@ -28,9 +29,7 @@ pub(super) fn squashfs_under_overlay(file: &FileHandle) -> Result<(), LoadFailur
     for dir in [LOWER, UPPER, NEW_ROOT] {
         std::fs::create_dir_all(dir).map_err(refused(dir))?;
     }
-    let (device, _open) =
-        loop_device::attach(file).map_err(refused("the image as a block device"))?;
-    mount(&device, LOWER, "squashfs", MountFlags::RDONLY, None).map_err(refused("squashfs"))?;
+    squashfs(file, Path::new(LOWER))?;
     // Half of the memory at most, as a tmpfs is when nothing is said: the rest is for programs.
     mount("overlay", UPPER, "tmpfs", MountFlags::empty(), Some(c"mode=0755"))
         .map_err(refused("tmpfs"))?;
@@ -47,6 +46,14 @@ pub(super) fn squashfs_under_overlay(file: &FileHandle) -> Result<(), LoadFailur
         let _ = std::fs::remove_dir(dir);
     }
     Ok(())
+}
+
+/// A file that is a squashfs, as a folder that cannot be written to.
+pub(super) fn squashfs(file: &FileHandle, target: &Path) -> Result<(), LoadFailure> {
+    load_modules(&MODULES_FILE)?;
+    let (device, _open) =
+        loop_device::attach(file).map_err(refused("the image as a block device"))?;
+    mount(&device, target, "squashfs", MountFlags::RDONLY, None).map_err(refused("squashfs"))
 }
 
 /// A root that a server has. `own` is the node's address.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use boot::ImageName;
+use boot::manifest::Shell;
 
 use super::value::{Found, nearest};
 use crate::lab::problem::Problems;
@@ -55,7 +56,7 @@ impl Draft {
                 pex: true,
                 web_seeds: vec![],
             },
-            menu: MenuSettings { default: stand_in(), timeout: None },
+            menu: MenuSettings { default: stand_in(), timeout: None, shell: Shell::Allowed },
             seed_time: Duration::ZERO,
             phase1: Phase1Settings {
                 kernel: None,

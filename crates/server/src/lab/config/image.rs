@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use boot::{ImageName, ImagePath, KernelVersion, Loader};
+use boot::image::QEMU_EXTENSION;
+use boot::{ImageName, ImagePath, KernelVersion, Loader, PasswordHash};
 
 use super::keys;
 use super::reader::Reader;
-use super::value::{Cmdline, Found, NfsOptions, NfsRoot, nearest};
+use super::value::{AfterGuest, Cmdline, Found, GuestDisplay, NfsOptions, NfsRoot, nearest};
 use crate::lab::problem::Problems;
 use crate::lab::yaml::Node;
 
@@ -17,26 +18,32 @@ pub(crate) struct ImageConfig {
     pub(crate) name: ImageName,
     /// `dispname`, unique in the lab.
     pub(crate) title: String,
+    /// What it is, for who chooses.
+    pub(crate) description: String,
+    /// Of who chooses it.
+    pub(crate) password: Option<PasswordHash>,
     pub(crate) loader: Loader,
     /// Files that the loader needs, and the lines that name them.
     files: Vec<Found<ImagePath>>,
     title_line: Option<usize>,
 }
 
-const METHODS: [&str; 5] = ["kexec", "livenet", "nfs", "bin", "bin-qemu-x86_64"];
+const METHODS: [&str; 6] = ["kexec", "livenet", "nfs", "bin", "bin-qemu-x86_64", "extension"];
 
 /// Keys that mean something with some methods only, and with which.
 const KEYS: &[(&str, &[&str])] = &[
     ("kernel", &["kexec"]),
     ("initrd", &["kexec"]),
     ("cmdline", &["kexec", "livenet", "nfs"]),
-    ("rootfs", &["livenet"]),
+    ("rootfs", &["livenet", "extension"]),
     ("kernel_version", &["livenet", "nfs"]),
     ("root", &["nfs"]),
     ("options", &["nfs"]),
     ("bin", &["bin"]),
     ("binargs", &["bin"]),
     ("args", &["bin-qemu-x86_64"]),
+    ("display", &["bin-qemu-x86_64"]),
+    ("after", &["bin-qemu-x86_64"]),
 ];
 
 /// Reads the file; nothing if it cannot be used.
@@ -48,6 +55,9 @@ pub(super) fn read(
 ) -> Option<ImageConfig> {
     let mut reader = Reader::new(file, String::new(), root, keys::IMAGE, problems);
     let title = reader.value::<String>("dispname");
+    let description = description(&mut reader);
+    let password = reader.value::<PasswordHash>("password").map(|hash| hash.value);
+    let has_wrong_password = password.is_none() && reader.has("password");
     let mut files = vec![];
     let loader = match reader.value::<String>("method") {
         None => None,
@@ -57,6 +67,7 @@ pub(super) fn read(
             "bin-qemu-x86_64" => qemu(&mut reader),
             "livenet" => livenet(&mut reader, &mut files),
             "nfs" => nfs(&mut reader),
+            "extension" => extension(&mut reader, &mut files),
             other => {
                 let hint = match other {
                     "qemu-iso" => Some("bin-qemu-x86_64"),
@@ -76,13 +87,33 @@ pub(super) fn read(
         !title.value.is_empty()
     })?;
     let loader = loader?;
+    // Never offered without the password that it was to have.
+    if has_wrong_password {
+        return None;
+    }
     Some(ImageConfig {
         name: name.clone(),
         title: title.value,
+        description,
+        password,
         loader,
         files,
         title_line: title.line,
     })
+}
+
+/// The most characters of a description: a dozen lines beside the menu.
+const DESCRIPTION_LEN_MAX: usize = 400;
+
+fn description(reader: &mut Reader<'_, '_>) -> String {
+    let Some(text) = reader.value::<String>("description") else { return String::new() };
+    let len = text.value.chars().count();
+    if len > DESCRIPTION_LEN_MAX {
+        let message =
+            format!("description has {len} characters: {DESCRIPTION_LEN_MAX} are shown at most");
+        reader.error(text.line, message);
+    }
+    text.value
 }
 
 fn kexec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
@@ -117,7 +148,18 @@ fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
         reader.missing("args", "-cdrom disc.iso");
         return None;
     }
-    arguments(reader, "args").map(|args| Loader::Qemu { args })
+    let args = arguments(reader, "args");
+    let (display, after) = (optional(reader, "display"), optional(reader, "after"));
+    let (GuestDisplay(display), AfterGuest(after)) = (display?, after?);
+    Some(Loader::Qemu { args: args?, display, after })
+}
+
+fn extension(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
+    idle(reader, "extension");
+    let rootfs = required::<Found<ImagePath>>(reader, "rootfs", "extension.squashfs")?;
+    let loader = Loader::Extension { rootfs: rootfs.value.clone() };
+    files.push(rootfs);
+    Some(loader)
 }
 
 fn livenet(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
@@ -181,6 +223,31 @@ fn required<T: super::value::FromYaml>(
         return None;
     }
     reader.bare(key)
+}
+
+/// The usual value if there is none; nothing if it cannot be used.
+fn optional<T: super::value::FromYaml + Default>(
+    reader: &mut Reader<'_, '_>,
+    key: &'static str,
+) -> Option<T> {
+    if reader.has(key) { reader.bare(key) } else { Some(T::default()) }
+}
+
+/// A virtual machine without what runs it ends with a failure on the node.
+pub(super) fn check_extensions(images: &[ImageConfig], problems: &mut Problems) {
+    let is_qemu = |image: &&ImageConfig| {
+        image.name.as_str() == QEMU_EXTENSION && matches!(image.loader, Loader::Extension { .. })
+    };
+    if images.iter().any(|image| is_qemu(&image)) {
+        return;
+    }
+    for image in images.iter().filter(|image| matches!(image.loader, Loader::Qemu { .. })) {
+        let message = format!(
+            "method bin-qemu-x86_64 needs the extension `{QEMU_EXTENSION}`: make it with \
+             `boottorrent extension build {QEMU_EXTENSION}`"
+        );
+        problems.warn(&super::image_file(image.name.as_str()), None, message);
+    }
 }
 
 /// Arguments that can be split as a shell splits them: each quote is closed.

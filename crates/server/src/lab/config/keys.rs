@@ -76,6 +76,32 @@ pub(crate) const SERVER: &[Key] = &[
          first node's start and the last one's. `0` loads at once.",
     ),
     key(
+        "menu.shell",
+        "`allowed`, `forbidden` or `password`",
+        Default("allowed"),
+        "Who gets a shell at a node: whoever presses the key, nobody, or who knows the password.",
+    ),
+    key(
+        "menu.shell_password",
+        "hash",
+        Optional("required by `menu.shell: password`"),
+        "The hash of that password, as `boottorrent password` makes it.",
+    ),
+    key(
+        "console.serial",
+        "`ttyS0`, `ttyS1` and so on",
+        Optional("the screen alone"),
+        "The serial line that is a console of nodes beside the screen.",
+    ),
+    key("console.serial_speed", "baud", Default("115200"), "Its speed; 8 bits, no parity."),
+    key(
+        "console.log_level",
+        "0 to 7",
+        Optional("the kernel's own, 7 in Debian"),
+        "Which messages of its kernel a node shows: those that are more important than this, where 0 is \
+         an emergency and 7 for debugging. `4` shows errors alone.",
+    ),
+    key(
         "dhcp.mode",
         "`auto`, `server`, `proxy` or `off`",
         Default("auto"),
@@ -304,12 +330,26 @@ pub(crate) const IMAGE: &[Key] = &[
         "What the menu shows; no two images may have the same.",
     ),
     key(
+        "description",
+        "text",
+        Optional("none"),
+        "What the image is, for who chooses: a sentence or two, shown beside the menu.",
+    ),
+    key(
+        "password",
+        "hash",
+        Optional("none is asked for"),
+        "Who chooses the image in the menu must know this password: its hash, as `boottorrent password` \
+         makes it. Not asked for where the lab has assigned the image.",
+    ),
+    key(
         "method",
-        "`kexec`, `livenet`, `nfs`, `bin` or `bin-qemu-x86_64`",
+        "`kexec`, `livenet`, `nfs`, `bin`, `bin-qemu-x86_64` or `extension`",
         Required("kexec"),
         "How the image is run: its kernel in place of phase 1's; its root in memory, or one that an \
          NFS server has, on phase 1's kernel; a program of it in place of the agent; or a virtual \
-         machine.",
+         machine. An `extension` is none, but has programs that other images need, and is made by \
+         `boottorrent extension build`.",
     ),
     key("kernel", "path", Optional("required by `kexec`"), "The kernel, within the folder."),
     key(
@@ -329,8 +369,9 @@ pub(crate) const IMAGE: &[Key] = &[
     key(
         "rootfs",
         "path",
-        Optional("required by `livenet`"),
-        "The root, within the folder: a squashfs, which is mounted under a writable layer in memory.",
+        Optional("required by `livenet`, `extension`"),
+        "The root, within the folder: a squashfs, which is mounted under a writable layer in memory, or \
+         as it is if this is an extension.",
     ),
     key(
         "kernel_version",
@@ -358,7 +399,24 @@ pub(crate) const IMAGE: &[Key] = &[
         "args",
         "text",
         Optional("required by `bin-qemu-x86_64`"),
-        "The arguments of qemu-system-x86_64, run in the folder, such as `-cdrom disc.iso`.",
+        "The arguments of qemu-system-x86_64, run in the folder, such as `-cdrom disc.iso`. What they do \
+         not say of accelerator, memory, processors and display is added; what the guest writes stays \
+         in memory. Needs the extension `qemu`: `boottorrent extension build qemu`.",
+    ),
+    key(
+        "display",
+        "`screen`, `serial` or `vnc ADDRESS`",
+        Optional("`bin-qemu-x86_64`: `screen`"),
+        "Where the guest is seen: on the node's screen, which shows text alone; its first serial line on \
+         the node's console; or by VNC, at an address of the node such as `0.0.0.0` for all, and a port \
+         if not 5900: `vnc 0.0.0.0:5901`. VNC asks for no password.",
+    ),
+    key(
+        "after",
+        "`menu`, `reboot` or `poweroff`",
+        Optional("`bin-qemu-x86_64`: `menu`"),
+        "What the node does when the guest has ended: decide anew what to boot, boot anew, or switch itself \
+         off.",
     ),
 ];
 
@@ -392,9 +450,11 @@ pub(crate) const NODE: &[Key] = &[
     key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
     key(
         "boot",
-        "`image` or `disk`",
+        "`image`, `classic` or `disk`",
         Default("image"),
-        "`disk` leaves it to its own disk: its image is kept for when that is taken back. With iPXE.",
+        "`disk` leaves it to its own disk: its image is kept for when that is taken back. `classic` boots \
+         its image by the `boot.ipxe` in its folder, with the initramfs of the distribution: from this \
+         server alone, and nothing verifies what it loads. Both with iPXE.",
     ),
     key(
         "cmdline",

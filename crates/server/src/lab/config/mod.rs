@@ -16,7 +16,7 @@ mod value;
 
 use std::path::Path;
 
-use boot::ImageName;
+use boot::{ImageName, Loader};
 
 use self::draft::Draft;
 pub(crate) use self::image::ImageConfig;
@@ -59,12 +59,18 @@ pub(crate) struct Configuration {
 /// errors, what is returned is good for nothing but to find more of them.
 pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Configuration {
     let names: Vec<String> = texts.images.iter().map(|(name, _)| name.clone()).collect();
+    let images = read_images(&texts.images, problems);
+    // An extension is nothing that a node could boot.
+    let is_extension = |name: &String| {
+        let image = images.iter().find(|image| image.name.as_str() == name);
+        image.is_some_and(|image| matches!(image.loader, Loader::Extension { .. }))
+    };
+    let names: Vec<String> = names.into_iter().filter(|name| !is_extension(name)).collect();
     if names.is_empty() {
         let message = "there is no image: make a folder here with a kernel, an initrd and a \
                        config.yaml (oss/README.md has an example)";
         problems.error(IMAGES_DIR, None, message);
     }
-    let images = read_images(&texts.images, problems);
     let draft = read_server(&texts.server, problems);
     let server = draft.address.as_ref().map(|address| address.value);
     let around = nodes::Surroundings { images: &names, server };
@@ -103,6 +109,7 @@ fn read_images(texts: &[(String, Option<String>)], problems: &mut Problems) -> V
     }
     images.sort_by(|a, b| (&a.title, &a.name).cmp(&(&b.title, &b.name)));
     image::check_titles(&images, problems);
+    image::check_extensions(&images, problems);
     images
 }
 

@@ -9,9 +9,9 @@ use boot::{ImageName, Mac};
 use super::NODES_FILE as FILE;
 use super::keys::{self, Key};
 use super::reader::Reader;
-use super::value::{BootFrom, Cmdline, Found, FromYaml as _, Label, nearest};
+use super::value::{Cmdline, Found, FromYaml as _, Label, nearest};
 use crate::lab::problem::Problems;
-use crate::lab::settings::NodeSettings;
+use crate::lab::settings::{BootFrom, NodeSettings};
 use crate::lab::yaml::{Entry, Node, Value};
 
 /// What a node must agree with.
@@ -115,7 +115,7 @@ fn node(
         address: address.map(|address| address.value),
         image: own.or_else(|| group.and_then(|group| group.image.clone())),
         cmdline,
-        disk: matches!(reader.bare("boot"), Some(BootFrom::Disk)),
+        boot: reader.bare::<BootFrom>("boot").unwrap_or_default(),
     })
 }
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use boot::ImageName;
+use boot::manifest::Shell;
+use boot::{ImageName, PasswordHash};
 
 use super::draft::Draft;
 use super::keys;
 use super::reader::Reader;
-use super::value::{Cmdline, Domain, Interface, Rate, Timeout, TrackerUrl, WebSeedUrl};
+use super::value::{
+    Cmdline, Domain, Interface, LogThreshold, Rate, SerialLine, ShellAccess, Speed, Timeout,
+    TrackerUrl, WebSeedUrl,
+};
 use crate::lab::problem::Problems;
 use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel};
 use crate::lab::yaml::Node;
@@ -24,6 +28,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     draft.default = reader.value::<ImageName>("boot.default");
     settings.menu.timeout = reader.bare("boot.timeout").and_then(|Timeout(time)| time);
     settings.seed_time = time(&mut reader, "boot.seed_time");
+
+    settings.menu.shell = shell(&mut reader);
 
     let dhcp = &mut settings.dhcp;
     dhcp.mode = reader.bare("dhcp.mode").unwrap_or(DhcpMode::Auto);
@@ -62,8 +68,7 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
         reader.bare("swarm.booted_upload_limit").map(|Rate(rate)| rate);
 
     settings.phase1.kernel = reader.bare("phase1.kernel");
-    settings.phase1.cmdline =
-        reader.bare("phase1.cmdline").map_or_else(String::new, |Cmdline(text)| text);
+    settings.phase1.cmdline = cmdline(&mut reader);
     settings.phase1.modules = reader.bare("phase1.modules").unwrap_or_default();
     settings.phase1.loader = reader.bare("phase1.loader").unwrap_or(BootProgram::Ipxe);
     settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
@@ -75,6 +80,42 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     draft.note_line("dhcp", reader.line("dhcp.mode").or_else(|| reader.line("dhcp.ranges")));
     draft.note_line("tftp", reader.line("tftp.enabled"));
     draft
+}
+
+fn shell(reader: &mut Reader<'_, '_>) -> Shell {
+    let hash = reader.value::<PasswordHash>("menu.shell_password");
+    match reader.bare("menu.shell").unwrap_or(ShellAccess::Forbidden) {
+        ShellAccess::Password => match hash {
+            Some(hash) => return Shell::Password { hash: hash.value },
+            None if reader.has("menu.shell_password") => {}
+            None => {
+                let line = reader.line("menu.shell");
+                let message = "menu.shell is `password` without one: write `shell_password: HASH`, \
+                               with what `boottorrent password` prints";
+                reader.error(line, message);
+            }
+        },
+        access => {
+            if access == ShellAccess::Allowed {
+                return Shell::Allowed;
+            }
+        }
+    }
+    Shell::Forbidden
+}
+
+/// The kernel's words for consoles, and what is written for phase 1.
+fn cmdline(reader: &mut Reader<'_, '_>) -> String {
+    let mut words = vec![];
+    let speed = reader.bare("console.serial_speed").unwrap_or(Speed::USUAL);
+    if let Some(SerialLine(line)) = reader.bare("console.serial") {
+        // The last is where the kernel's own input comes from; both are written to.
+        words.push(format!("console=tty0 console={line},{}n8", speed.0));
+    }
+    let level = reader.bare("console.log_level");
+    words.extend(level.map(|LogThreshold(level)| format!("loglevel={level}")));
+    words.extend(reader.bare("phase1.cmdline").map(|Cmdline(text)| text));
+    words.join(" ").trim().to_owned()
 }
 
 /// A lease that is renewed (at half its time, RFC 2131 section 4.4.5) more than twice a minute is a

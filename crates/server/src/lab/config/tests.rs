@@ -2,6 +2,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use boot::Loader;
+use boot::image::{After, Display};
+use boot::manifest::Shell;
 
 use super::keys::{Key, Presence};
 use super::*;
@@ -109,11 +111,13 @@ fn every_default_is_a_value_of_its_key() {
             kind if kind.ends_with("list of them") => text == "[]",
             "text" if path != "options" => text.is_empty(),
             _ => match path {
-                "boot" => reader::default::<value::BootFrom>(text).is_some(),
+                "boot" => reader::default::<crate::lab::settings::BootFrom>(text).is_some(),
                 "options" => reader::default::<value::NfsOptions>(text).is_some(),
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),
                 "log.format" => reader::default::<LogFormat>(text).is_some(),
+                "menu.shell" => reader::default::<value::ShellAccess>(text).is_some(),
+                "console.serial_speed" => reader::default::<value::Speed>(text).is_some(),
                 "dashboard.access" => reader::default::<Access>(text).is_some(),
                 "phase1.loader" => {
                     reader::default::<crate::lab::settings::BootProgram>(text).is_some()
@@ -170,7 +174,10 @@ fn a_key_in_the_wrong_section_is_told_the_right_one() {
     let text = format!("{SERVER}tftp:\n  lease_time: 1h\n");
     server(&text, &[("Boottorrent.yaml:8", "is `dhcp.lease_time` meant?")]);
     let text = format!("{SERVER}hologram:\n  beams: 3\n");
-    server(&text, &[("Boottorrent.yaml:7", "known here: version, server, boot, dhcp")]);
+    server(
+        &text,
+        &[("Boottorrent.yaml:7", "known here: version, server, boot, menu, console, dhcp")],
+    );
     let text = format!("{SERVER}  hologram: 3\n");
     server(&text, &[("Boottorrent.yaml:7", "known here: mode, ranges, lease_time")]);
 }
@@ -394,18 +401,120 @@ fn a_kernel_needs_a_name_and_an_initrd() {
 }
 
 #[test]
+fn an_image_is_described_and_kept_from_who_does_not_know_its_password() {
+    let hash = boot::PasswordHash::of("secret", [1; 16]).unwrap();
+    let text = format!("{IMAGE}description: For exams.\npassword: {hash}\n");
+    let images = vec![("debian".to_owned(), Some(text))];
+    let found = expect(&Texts { images, ..texts(SERVER) }, &[]).images;
+    assert_eq!(found[0].description, "For exams.");
+    assert_eq!(found[0].password, Some(hash));
+    let long = format!("{IMAGE}description: {}\n", "x".repeat(401));
+    image(&long, &[(6, "401 characters")]);
+    let clear = image(&format!("{IMAGE}password: secret\n"), &[(6, "`boottorrent password`")]);
+    assert_eq!(clear, None);
+}
+
+#[test]
+fn who_gets_a_shell_and_what_consoles_say_is_the_labs() {
+    let shell = |menu: &str| {
+        let text = format!("{SERVER}menu:\n{menu}");
+        expect(&texts(&text), &[]).settings.menu.shell
+    };
+    assert_eq!(shell("  shell: allowed\n"), Shell::Allowed);
+    assert_eq!(shell("  shell: forbidden\n"), Shell::Forbidden);
+    let hash = boot::PasswordHash::of("secret", [1; 16]).unwrap();
+    let text = format!("  shell: password\n  shell_password: {hash}\n");
+    assert_eq!(shell(&text), Shell::Password { hash });
+    let at = SERVER.lines().count();
+    let line = |line: usize| format!("Boottorrent.yaml:{}", at + line);
+    server(&format!("{SERVER}menu:\n  shell: password\n"), &[(&line(2), "shell_password: HASH")]);
+    let text = format!("{SERVER}menu:\n  shell: password\n  shell_password: secret\n");
+    server(&text, &[(&line(3), "`boottorrent password`")]);
+}
+
+#[test]
+fn consoles_become_words_of_the_kernel() {
+    let cmdline = |console: &str| {
+        let text = format!("{SERVER}console:\n{console}");
+        expect(&texts(&text), &[]).settings.phase1.cmdline
+    };
+    assert_eq!(cmdline("  log_level: 4\n"), "loglevel=4");
+    let expect = "console=tty0 console=ttyS1,9600n8";
+    assert_eq!(cmdline("  serial: ttyS1\n  serial_speed: 9600\n"), expect);
+    let at = SERVER.lines().count();
+    for (console, part) in [
+        ("  serial: eth0\n", "is no serial line"),
+        ("  serial_speed: 9601\n", "is no speed"),
+        ("  log_level: 8\n", "from 0 to 7"),
+    ] {
+        let place = format!("Boottorrent.yaml:{}", at + 2);
+        server(&format!("{SERVER}console:\n{console}"), &[(&place, part)]);
+    }
+}
+
+#[test]
 fn programs_and_machines_have_their_arguments() {
     let loader = image("dispname: T\nmethod: bin\nbin: run\nbinargs: -a 'b c'\n", &[]);
     assert_eq!(
         loader,
         Some(Loader::Exec { bin: "run".parse().unwrap(), args: "-a 'b c'".to_owned() })
     );
-    let loader = image("dispname: D\nmethod: bin-qemu-x86_64\nargs: -fda odin.img\n", &[]);
-    assert_eq!(loader, Some(Loader::Qemu { args: "-fda odin.img".to_owned() }));
     image("dispname: D\nmethod: bin-qemu-x86_64\n", &[(0, "write `args: -cdrom disc.iso`")]);
     image("dispname: D\nmethod: bin\n", &[(0, "write `bin: program`")]);
     image("dispname: D\nmethod: bin\nbin: a\nbinargs: \"'x\"\n", &[(4, "is not closed")]);
     image("dispname: D\nmethod: qemu-iso\n", &[(2, "is bin-qemu-x86_64 meant?")]);
+}
+
+/// Images `debian` with this text and `qemu`, the extension.
+#[track_caller]
+fn guest(text: &str, problems: &[(&str, &str)]) -> Option<Loader> {
+    let qemu = "dispname: QEMU\nmethod: extension\nrootfs: extension.squashfs\n";
+    let images = [("debian", text), ("qemu", qemu)];
+    let images = images.map(|(name, text)| (name.to_owned(), Some(text.to_owned()))).to_vec();
+    let found = expect(&Texts { images, ..texts(SERVER) }, problems);
+    if problems.is_empty() {
+        assert_eq!(found.settings.menu.default.as_str(), "debian");
+    }
+    found.images.into_iter().find(|image| image.name.as_str() == "debian").map(|image| image.loader)
+}
+
+#[test]
+fn a_guest_needs_the_extension_and_is_seen_where_the_lab_says() {
+    let text = "dispname: D\nmethod: bin-qemu-x86_64\nargs: -fda odin.img\n";
+    let loader =
+        |display, after| Some(Loader::Qemu { args: "-fda odin.img".to_owned(), display, after });
+    let found = image(text, &[(0, "warning: method bin-qemu-x86_64 needs the extension `qemu`")]);
+    assert_eq!(found, loader(Display::Screen, After::Menu));
+    let check = |keys: &str, display, after| {
+        assert_eq!(guest(&format!("{text}{keys}"), &[]), loader(display, after), "{keys}");
+    };
+    let vnc = |listen: &str| Display::Vnc { listen: listen.parse().unwrap() };
+    check("", Display::Screen, After::Menu);
+    check("display: serial\nafter: poweroff\n", Display::Serial, After::Poweroff);
+    check("display: vnc 0.0.0.0\nafter: reboot\n", vnc("0.0.0.0:5900"), After::Reboot);
+    check("display: vnc:127.0.0.1:5901\n", vnc("127.0.0.1:5901"), After::Menu);
+    for (keys, part) in [
+        ("display: vnc\n", "is no display"),
+        ("display: vnc host\n", "is no address of nodes"),
+        ("display: vnc 0.0.0.0:80\n", "from 5900 on"),
+        ("after: dance\n", "none of menu, reboot, poweroff"),
+    ] {
+        guest(&format!("{text}{keys}"), &[("oss/debian/config.yaml:4", part)]);
+    }
+}
+
+#[test]
+fn an_extension_is_nothing_to_boot() {
+    let server = format!("{SERVER}boot:\n  default: qemu\n");
+    let images = [
+        ("debian", IMAGE),
+        ("qemu", "dispname: QEMU\nmethod: extension\nrootfs: extension.squashfs\n"),
+    ];
+    let images = images.map(|(name, text)| (name.to_owned(), Some(text.to_owned()))).to_vec();
+    expect(
+        &Texts { images, ..texts(&server) },
+        &[("Boottorrent.yaml:8", "there is no oss/qemu; there is debian")],
+    );
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //!
 //! [`FromYaml`] never says where it is or for which key: the reader adds that.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use boot::image::{CMDLINE_LEN_MAX, NODE_PLACEHOLDER};
-use boot::{ImageName, ImagePath, KernelVersion, Mac};
+use boot::image::{After, CMDLINE_LEN_MAX, Display, NODE_PLACEHOLDER};
+use boot::{ImageName, ImagePath, KernelVersion, Mac, PasswordHash};
 
-use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
+use crate::lab::settings::{Access, BootFrom, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
 
@@ -63,6 +63,7 @@ from_text!(Range, "a range of addresses", parse_range);
 from_text!(Mac, "an Ethernet address", |text| text.parse().map_err(said));
 from_text!(ImageName, "the name of an image", |text| text.parse().map_err(said));
 from_text!(ImagePath, "a path", |text| text.parse().map_err(said));
+from_text!(PasswordHash, "a hash", |text| text.parse().map_err(said));
 from_text!(KernelVersion, "a kernel's version", |text| text.parse().map_err(said));
 
 fn said(error: impl std::error::Error) -> String {
@@ -215,14 +216,65 @@ from_text!(BootProgram, "a word", |text| word(
     &[("ipxe", Self::Ipxe), ("pxelinux", Self::Pxelinux)]
 ));
 
-/// What a node is left to.
+from_text!(BootFrom, "a word", |text| word(
+    text,
+    &[("image", Self::Image), ("classic", Self::Classic), ("disk", Self::Disk)]
+));
+
+/// Who gets a shell at a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BootFrom {
-    Image,
-    Disk,
+pub(crate) enum ShellAccess {
+    Allowed,
+    Forbidden,
+    Password,
 }
 
-from_text!(BootFrom, "a word", |text| word(text, &[("image", Self::Image), ("disk", Self::Disk)]));
+from_text!(ShellAccess, "a word", |text| word(
+    text,
+    &[("allowed", Self::Allowed), ("forbidden", Self::Forbidden), ("password", Self::Password)]
+));
+
+/// A serial line by its name in `/dev`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SerialLine(pub(crate) String);
+
+from_text!(SerialLine, "a serial line", |text| {
+    let text = text.strip_prefix("/dev/").unwrap_or(text);
+    let is_name = text.starts_with("tty") && text.chars().all(|c| c.is_ascii_alphanumeric());
+    match is_name && text.ends_with(|c: char| c.is_ascii_digit()) {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!("`{text}` is no serial line: the first of a computer is ttyS0")),
+    }
+});
+
+/// What a serial line transmits in a second, in bits with those around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Speed(pub(crate) u32);
+
+impl Speed {
+    /// What servers and their management controllers have when nothing is set.
+    pub(crate) const USUAL: Self = Self(115_200);
+
+    /// The speeds of termios(3) that are in use.
+    const ALL: [u32; 9] = [1_200, 2_400, 4_800, 9_600, 19_200, 38_400, 57_600, 115_200, 230_400];
+}
+
+from_text!(Speed, "a speed", |text| match text.parse() {
+    Ok(speed) if Self::ALL.contains(&speed) => Ok(Self(speed)),
+    _ => {
+        let known: Vec<String> = Self::ALL.iter().map(u32::to_string).collect();
+        Err(format!("`{text}` is no speed of a serial line: write one of {}", known.join(", ")))
+    }
+});
+
+/// Messages of a kernel below this are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogThreshold(pub(crate) u8);
+
+from_text!(LogThreshold, "a number from 0 to 7", |text| match text.parse() {
+    Ok(level) if level <= 7 => Ok(Self(level)),
+    _ => Err(format!("`{text}` is no level of the kernel's log: write a number from 0 to 7")),
+});
 
 from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json", Self::Json)]));
 
@@ -342,6 +394,39 @@ from_text!(NfsOptions, "options", |text| {
     }
     Ok(Self(text.to_owned()))
 });
+
+/// Where a guest is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GuestDisplay(pub(crate) Display);
+
+/// The port of the first display (RFC 6143 section 4).
+const VNC_PORT: u16 = 5900;
+
+from_text!(GuestDisplay, "a display", |text| match text.split_once([' ', ':']) {
+    None if text == "screen" => Ok(Self(Display::Screen)),
+    None if text == "serial" => Ok(Self(Display::Serial)),
+    Some(("vnc", place)) => {
+        let place = place.trim();
+        let whole =
+            if place.contains(':') { place.to_owned() } else { format!("{place}:{VNC_PORT}") };
+        match whole.parse::<SocketAddrV4>() {
+            Ok(listen) if listen.port() >= VNC_PORT => Ok(Self(Display::Vnc { listen })),
+            Ok(_) => Err(format!("`{place}`: VNC has ports from {VNC_PORT} on")),
+            Err(_) => Err(format!("`{place}` is no address of nodes: write `vnc 0.0.0.0` for all")),
+        }
+    }
+    _ => Err(format!("`{text}` is no display: write screen, serial, or vnc and an address")),
+});
+
+/// What follows when a guest has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AfterGuest(pub(crate) After);
+
+from_text!(AfterGuest, "a word", |text| word(
+    text,
+    &[("menu", After::Menu), ("reboot", After::Reboot), ("poweroff", After::Poweroff)]
+)
+.map(Self));
 
 /// A name that a computer can have: a label of RFC 1123 section 2.1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
