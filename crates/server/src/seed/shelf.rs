@@ -239,6 +239,8 @@ mod tests {
         let image = Image {
             name: "debian".parse().unwrap(),
             title: String::new(),
+            description: String::new(),
+            password: None,
             len: 0,
             infohash: [1; 32],
             loader: boot::Loader::Unknown,
