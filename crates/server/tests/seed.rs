@@ -151,7 +151,7 @@ impl Lab {
 }
 
 /// Gets the image by the torrent that the lab published, from this peer alone.
-fn get_from(lab: &Lab, peer: &Value, to: &Path) -> Running {
+fn download_from(lab: &Lab, peer: &Value, to: &Path) -> Running {
     let torrent = lab.path("out/torrents/debian.torrent");
     let mut command = lab.command(&["torrent", "get", "--no-lsd", "--listen", "127.0.0.1:0"]);
     command.args(["--peer", peer["addr"].as_str().unwrap()]);
@@ -175,7 +175,7 @@ fn a_further_seed_has_the_images_when_the_server_is_gone_also_after_a_restart() 
     let addr = seed.event("listening");
     assert_eq!(seed.event("seeding")["image"], "debian");
     let to = tempfile::tempdir().unwrap();
-    get_from(&lab, &addr, to.path()).event("complete");
+    download_from(&lab, &addr, to.path()).event("complete");
     assert_eq!(fs::read(to.path().join("debian/initrd.img")).unwrap(), lab.image("initrd.img"));
 }
 

@@ -63,12 +63,12 @@ struct Room<'a> {
 fn further_seed(room: &Room<'_>) -> Result<()> {
     let lab = room.make_lab(Slot::SERVER, "")?;
     let server = room.start(Slot::SERVER)?;
-    let helper = Slot::node(1);
+    let beside = Slot::node(1);
     let spawn = Spawn::new("seed", release_binary()?)
         .args(["seed", "--lab", &url(Slot::SERVER), "--upload-limit", "5M", "-o", "json"])
         .args(["--dir", "seed", "--key"])
         .arg(lab.join("keys/lab.pub"));
-    let seed = room.lab.spawn(helper, spawn)?;
+    let seed = room.lab.spawn(beside, spawn)?;
     room.said(&seed, r#""event":"complete""#)?;
     let nodes = room.boot((2..=4).map(|node| (Slot::node(node), Slot::SERVER)))?;
     room.kill_when_they_have_begun(&server, &nodes)?;
@@ -109,14 +109,14 @@ fn two_servers(room: &Room<'_>) -> Result<()> {
 
 /// Neither tracker nor further seed is ours.
 fn strangers(room: &Room<'_>) -> Result<()> {
-    let (tracker, helper) = (Tracker::OPEN_HTTP, Slot::node(1));
+    let (tracker, beside) = (Tracker::OPEN_HTTP, Slot::node(1));
     let swarm = format!("swarm:\n  tracker: false\n  trackers: {}\n", tracker.announce());
     let lab = room.make_lab(Slot::SERVER, &swarm)?;
     let server = room.start(Slot::SERVER)?;
     let metainfo = lab.join("out/torrents/debian.torrent");
     let _tracker = tracker.start(room.lab, &metainfo)?;
-    room.copy_image(&lab, &room.lab.slot_dir(helper))?;
-    let place = Place { lab: room.lab, slot: helper, metainfo: &metainfo, is_local: false };
+    room.copy_image(&lab, &room.lab.slot_dir(beside))?;
+    let place = Place { lab: room.lab, slot: beside, metainfo: &metainfo, is_local: false };
     let _seed = Program::Libtorrent.seed(&place)?;
     let nodes = room.boot((2..=4).map(|node| (Slot::node(node), Slot::SERVER)))?;
     room.kill_when_they_have_begun(&server, &nodes)?;
@@ -125,16 +125,16 @@ fn strangers(room: &Room<'_>) -> Result<()> {
 
 /// No peer has anything, as nobody finds one; the server dies, and nginx has the folder `oss`.
 fn web_server(room: &Room<'_>) -> Result<()> {
-    let helper = Slot::node(1);
+    let beside = Slot::node(1);
     // A tracker that nobody runs: the only way to bytes is HTTP.
-    let nobody = format!("udp://{}:9", helper.address());
-    let web = format!("http://{}:8080/oss/", helper.address());
+    let nobody = format!("udp://{}:9", beside.address());
+    let web = format!("http://{}:8080/oss/", beside.address());
     let swarm = format!("swarm:\n  tracker: false\n  trackers: {nobody}\n  web_seeds: {web}\n");
     let lab = room.make_lab(Slot::SERVER, &swarm)?;
     let server = room.start(Slot::SERVER)?;
-    room.copy_image(&lab, &room.lab.slot_dir(helper).join("oss"))?;
+    room.copy_image(&lab, &room.lab.slot_dir(beside).join("oss"))?;
     let metainfo = lab.join("out/torrents/debian.torrent");
-    let place = Place { lab: room.lab, slot: helper, metainfo: &metainfo, is_local: false };
+    let place = Place { lab: room.lab, slot: beside, metainfo: &metainfo, is_local: false };
     let _nginx = Program::Nginx.seed(&place)?;
     let nodes = room.boot([(2, Slot::SERVER)].map(numbered))?;
     room.kill_when_they_have_begun(&server, &nodes)?;
