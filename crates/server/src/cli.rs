@@ -20,6 +20,7 @@ use crate::kernel::{self, KernelCommand};
 use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
+use crate::rehearse::{self, RehearseArgs};
 use crate::seed::{self, SeedArgs};
 use crate::start::{self, StartArgs};
 use crate::status::{self, StatusArgs};
@@ -59,6 +60,8 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Predict how long a fleet takes, by simulating it with the lab's images.
+    Rehearse(RehearseArgs),
     /// Seed the images of a lab from one more host, and follow what its server publishes.
     Seed(SeedArgs),
     /// Make images that nodes boot, and keep, change and remove them.
@@ -136,6 +139,7 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Rehearse(args) => rehearse::run(&args, lab),
             Command::Seed(args) => seed::run(&args, lab),
             Command::Image(command) => image::run(&command, lab),
             Command::Extension(command) => {

@@ -16,6 +16,7 @@ mod status;
 mod stop;
 mod why;
 
+mod rehearse;
 mod seed;
 mod services;
 
