@@ -2,12 +2,14 @@
 //!
 //! A case is a torrent, a tracker (or none), a seed and some nodes; it passes when every node says
 //! that it is complete and every byte of every file is right. Cases of TFTP are in `tftp.rs`,
-//! those of DHCP in `dhcp.rs`, chains of hosts in `lan.rs`. What the programs are told is what their users tell them: encryption
+//! those of DHCP in `dhcp.rs`, chains of hosts in `lan.rs`, labs with more than one server in
+//! `growing.rs`. What the programs are told is what their users tell them: encryption
 //! and µTP stay as their authors set them.
 
 mod cases;
 mod content;
 mod dhcp;
+mod growing;
 mod lan;
 mod program;
 mod run;
@@ -76,6 +78,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     rows.extend(tftp::run(&args.filters, &dir)?);
     rows.extend(dhcp::run(&args.filters, &dir));
     rows.extend(lan::run(&args.filters, &dir));
+    rows.extend(growing::run(&args.filters, &dir)?);
     ensure!(!rows.is_empty(), "no case is called so");
     let failed: Vec<&Row> = rows.iter().filter(|row| row.error.is_some()).collect();
     for row in &failed {

@@ -55,6 +55,11 @@ impl fmt::Display for Role {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabId(pub [u8; 8]);
 
+impl LabId {
+    /// Of a server without a lab, which is nobody's twin.
+    pub const NONE: Self = Self([0; 8]);
+}
+
 impl fmt::Display for LabId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -195,6 +195,11 @@ pub enum Event {
         /// Which lab.
         lab: LabId,
     },
+    /// A second server of this lab is there, which is as it should be. Said once an hour.
+    Twin {
+        /// Where.
+        address: Ipv4Addr,
+    },
     /// More messages come than any fleet sends. Said once a minute.
     Flood {
         /// Messages in the last second.

@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::asker::{Asker, MachineId};
-use crate::config::{Config, ConfigError, Mode, Role};
+use crate::config::{Config, ConfigError, LabId, Mode, Role};
 use crate::io::{Conflict, Event, Input, Output, Port};
 use crate::lease::Lease;
 use crate::message::{DecodeError, Message, code};
@@ -320,18 +320,34 @@ impl Service {
         }
         self.outputs.extend(introduce(&self.config, self.me, message));
         if let Phase::Serving(_) = self.phase {
-            self.report(now, from, Event::OtherLab { address: from, lab: marker.lab });
+            let (address, lab) = (from, marker.lab);
+            self.report(
+                now,
+                from,
+                match self.is_twin(marker) {
+                    true => Event::Twin { address },
+                    false => Event::OtherLab { address, lab },
+                },
+            );
         }
     }
 
     fn on_other_lab(&mut self, now: Time, address: Ipv4Addr, marker: Marker) {
         let lab = marker.lab;
         let is_first_look = self.look_around_at == Time::NEVER;
-        if is_first_look && !self.config.force {
+        if self.is_twin(marker) {
+            self.report(now, address, Event::Twin { address });
+        } else if is_first_look && !self.config.force {
             self.stop(Conflict::OtherLab { address, lab });
         } else {
             self.report(now, address, Event::OtherLab { address, lab });
         }
+    }
+
+    /// Whether that is a second server of this lab, and this one only adds to what others lease: both
+    /// say the same, a node takes the answer of either, and boots while one of them lives.
+    fn is_twin(&self, marker: Marker) -> bool {
+        self.config.mode == Mode::Proxy && marker.lab == self.me.lab && marker.lab != LabId::NONE
     }
 
     fn report(&mut self, now: Time, address: Ipv4Addr, event: Event) {

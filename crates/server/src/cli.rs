@@ -21,6 +21,8 @@ use crate::kernel::{self, KernelCommand};
 use crate::lan::{self, LanCommand};
 use crate::node::{self, NodeCommand};
 use crate::phase1::{self, Phase1Command};
+use crate::rehearse::{self, RehearseArgs};
+use crate::seed::{self, SeedArgs};
 use crate::start::{self, StartArgs};
 use crate::status::{self, StatusArgs};
 use crate::stop::{self, ReloadArgs, StopArgs};
@@ -62,6 +64,10 @@ enum Command {
     /// Decide who may command through the dashboard and the API.
     #[command(subcommand)]
     Dashboard(DashboardCommand),
+    /// Predict how long a fleet takes, by simulating it with the lab's images.
+    Rehearse(RehearseArgs),
+    /// Seed the images of a lab from one more host, and follow what its server publishes.
+    Seed(SeedArgs),
     /// Make images that nodes boot, and keep, change and remove them.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -140,6 +146,8 @@ impl Cli {
             Command::Dashboard(command) => {
                 dashboard::run(&command, lab).map(|()| ExitCode::SUCCESS)
             }
+            Command::Rehearse(args) => rehearse::run(&args, lab),
+            Command::Seed(args) => seed::run(&args, lab),
             Command::Image(command) => image::run(&command, lab),
             Command::Extension(command) => {
                 extension::run(&command, lab).map(|()| ExitCode::SUCCESS)

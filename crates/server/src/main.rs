@@ -16,6 +16,8 @@ mod status;
 mod stop;
 mod why;
 
+mod rehearse;
+mod seed;
 mod services;
 
 mod dhcp;

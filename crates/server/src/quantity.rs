@@ -41,6 +41,28 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the rate of a link in bits a second, such as `1Gbit`, `100Mbit` or `2.5Gbit/s`.
+pub(crate) fn parse_bits(text: &str) -> Result<u64, String> {
+    let refuse = || format!("{text:?} is no rate of a link such as 100Mbit, 1Gbit or 2.5Gbit");
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.strip_suffix("/s").unwrap_or(&lower).strip_suffix("bit");
+    // What is left is written as bytes are.
+    match number.map(parse_bytes) {
+        Some(Ok(bits)) if bits > 0 => Ok(bits),
+        _ => Err(refuse()),
+    }
+}
+
+/// `2.5 Gbit/s`: a rate of a link.
+pub(crate) fn bits(bits_per_s: u64) -> String {
+    let (value, unit) = match bits_per_s {
+        0..1_000_000 => (bits_per_s as f64 / 1e3, "kbit/s"),
+        1_000_000..1_000_000_000 => (bits_per_s as f64 / 1e6, "Mbit/s"),
+        _ => (bits_per_s as f64 / 1e9, "Gbit/s"),
+    };
+    format!("{value} {unit}")
+}
+
 /// `1.23 GB`: three figures.
 pub(crate) fn bytes(count: u64) -> String {
     if count < 1000 {
@@ -122,6 +144,22 @@ mod tests {
         assert!(parse_rate("0").unwrap_err().contains("leave it out"));
         assert!(parse_rate("0.1").is_err());
         assert_eq!(parse_rate("1k"), Ok(1000));
+    }
+
+    #[test]
+    fn links_are_read_and_shown_in_bits() {
+        let check = |text: &str, expect: Option<(u64, &str)>| {
+            let read = parse_bits(text).ok();
+            assert_eq!(read, expect.map(|(rate, _)| rate), "{text}");
+            assert_eq!(read.map(bits).as_deref(), expect.map(|(_, shown)| shown), "{text}");
+        };
+        check("1Gbit", Some((1_000_000_000, "1 Gbit/s")));
+        check("2.5 gbit/s", Some((2_500_000_000, "2.5 Gbit/s")));
+        check("100Mbit", Some((100_000_000, "100 Mbit/s")));
+        check("56kbit", Some((56_000, "56 kbit/s")));
+        check("1G", None);
+        check("1GB", None);
+        check("0Mbit", None);
     }
 
     #[test]

@@ -18,10 +18,13 @@ use crate::scenario::{Outcome, Scenario};
 const PATIENCE: u32 = 4;
 
 /// When deaths and late joins happen, as a part of the ideal time.
-const FAULT_AT: f64 = 0.4;
+pub const FAULT_AT: f64 = 0.4;
 
 /// The rate of a slow node, as a part of the others'.
-const SLOW_PART: u64 = 5;
+pub const SLOW_PART: u64 = 5;
+
+/// Units between two words of progress: some ten milliseconds of this machine's time.
+const PROGRESS_UNITS: u64 = 4_096;
 
 /// How many nodes the tracker tells of the seed at once: about half of them dial it, the others have
 /// enough peers.
@@ -68,6 +71,8 @@ struct Fleet<'a> {
     spread: Bitfield,
     seed_told: u32,
     unfinished: u32,
+    /// Units that nodes have, of all together.
+    done: u64,
     banned: Bitfield,
     /// Ends with messages that leave when the node has said all that it has to say.
     urgent: Vec<End>,
@@ -79,9 +84,20 @@ struct Fleet<'a> {
 /// If an invariant is broken: a bug, not an outcome.
 #[must_use]
 pub fn run(scenario: &Scenario) -> Outcome {
+    run_watched(scenario, &mut |_| {})
+}
+
+/// As [`run`]; `progress` is told again and again which part is done of what all nodes are to get. It
+/// ends below 1 if nodes die.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_watched(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     let mut fleet = Fleet::new(scenario);
     let slowest = if scenario.faults.slow > 0 { SLOW_PART as u32 } else { 1 };
     let limit = Time::ZERO + scenario.ideal() * slowest * PATIENCE;
+    let all = u64::from(fleet.geometry.unit_count()) * u64::from(scenario.nodes);
     while fleet.unfinished > 0 {
         let nodes = &fleet.nodes;
         let touch = |node: usize| {
@@ -95,7 +111,11 @@ pub fn run(scenario: &Scenario) -> Outcome {
         if fleet.network.now > limit {
             break;
         }
+        let before = fleet.done / PROGRESS_UNITS;
         fleet.on_event(event);
+        if fleet.done / PROGRESS_UNITS != before {
+            progress(fleet.done as f64 / all as f64);
+        }
     }
     fleet.outcome()
 }
@@ -109,6 +129,7 @@ impl<'a> Fleet<'a> {
         let kinds = kinds(scenario, &mut rng);
         let rate = |kind: &Kind| match kind {
             Kind::Slow => scenario.rate / SLOW_PART,
+            Kind::Seed => scenario.seed_rate.unwrap_or(scenario.rate),
             _ => scenario.rate,
         };
         let mut network = Network::new(
@@ -145,6 +166,7 @@ impl<'a> Fleet<'a> {
             network,
             rng,
             seed_told: 0,
+            done: 0,
             urgent: vec![],
         }
     }
@@ -446,6 +468,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn unit_done(&mut self, unit: u32) {
+        self.done += 1;
         if self.spread.insert(unit) && self.spread.is_full() && self.scenario.faults.seed_dies {
             self.die(0, true);
         }

@@ -15,6 +15,6 @@ mod oracle;
 
 pub mod table;
 
-pub use fleet::run;
+pub use fleet::{FAULT_AT, SLOW_PART, run, run_watched};
 pub use scenario::{Faults, Outcome, Scenario};
 pub use table::{Row, rows};

@@ -15,6 +15,8 @@ pub struct Scenario {
     pub unit_len: u32,
     /// Payload bytes a second of each port, each way.
     pub rate: u64,
+    /// Of the seed's port, if it is another.
+    pub seed_rate: Option<u64>,
     /// One way, between any two nodes, waking the receiver included.
     pub latency: Duration,
     /// Up to so much is added to the latency of each message, at random.
@@ -34,7 +36,7 @@ pub struct Faults {
     pub silent_deaths: u32,
     /// Nodes that are killed then: their connections close.
     pub kills: u32,
-    /// Nodes with a fifth of the rate.
+    /// Nodes with a fifth ([`SLOW_PART`](crate::SLOW_PART)) of the rate.
     pub slow: u32,
     /// Nodes that start when 40 % of the ideal time is over.
     pub late: u32,
@@ -108,6 +110,7 @@ impl Scenario {
             piece_len: 32 << 10,
             unit_len: 32 << 10,
             rate: 50_000_000 / 8,
+            seed_rate: None,
             latency: Duration::from_micros(200),
             jitter: Duration::from_micros(200),
             stagger: Duration::ZERO,
@@ -116,9 +119,10 @@ impl Scenario {
         }
     }
 
-    /// The time that one node alone would need at wire speed.
+    /// The time that one node alone would need at wire speed: every byte must leave the seed once.
     #[must_use]
     pub fn ideal(&self) -> Duration {
-        Duration::from_secs_f64(self.file_len as f64 / self.rate as f64)
+        let rate = self.seed_rate.map_or(self.rate, |seed| seed.min(self.rate));
+        Duration::from_secs_f64(self.file_len as f64 / rate as f64)
     }
 }

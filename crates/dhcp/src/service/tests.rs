@@ -661,6 +661,35 @@ mod others {
         }
     }
 
+    #[test]
+    fn two_proxies_of_one_lab_go_on_together() {
+        let mut first = Lab::started(asking(Mode::Proxy));
+        first.pass(Duration::from_secs(5));
+        let twin = Config { address: ip(2), ..asking(Mode::Proxy) };
+        let mut second = Lab { service: Service::new(twin, [], START, 2).unwrap(), now: START };
+        let asked = second.drain();
+        let answered = meet(&mut second, &mut first, asked);
+        assert_eq!(events(&answered), [&Event::Twin { address: ip(2) }]);
+        let outputs = meet(&mut first, &mut second, answered);
+        assert_eq!(stopped(&outputs), None);
+        assert!(events(&outputs).contains(&&Event::Twin { address: SERVER }), "{outputs:?}");
+        assert_eq!(second.service.role(), Some(Role::Proxy));
+    }
+
+    #[test]
+    fn servers_without_a_lab_are_nobody_s_twins() {
+        let config = |address, mode| Config { address, lab: LabId::NONE, ..asking(mode) };
+        let mut first = Lab::started(config(SERVER, Mode::Proxy));
+        first.pass(Duration::from_secs(5));
+        let second = Service::new(config(ip(2), Mode::Proxy), [], START, 2).unwrap();
+        let mut second = Lab { service: second, now: START };
+        let asked = second.drain();
+        let answered = meet(&mut second, &mut first, asked);
+        let outputs = meet(&mut first, &mut second, answered);
+        let conflict = Conflict::OtherLab { address: SERVER, lab: LabId::NONE };
+        assert_eq!(stopped(&outputs), Some(conflict));
+    }
+
     /// Whichever of them answers first.
     #[test]
     fn beside_a_server_and_another_lab_the_lab_is_the_reason_to_refuse() {

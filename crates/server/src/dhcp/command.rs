@@ -103,7 +103,7 @@ fn setup(args: &DhcpArgs) -> anyhow::Result<Setup> {
             ModeArg::Proxy => Mode::Proxy,
         },
         force: args.force,
-        lab: LabId([0; 8]),
+        lab: LabId::NONE,
         address: args.address,
         subnet: attachment.subnet,
         mac: attachment.mac,

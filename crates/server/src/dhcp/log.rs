@@ -24,6 +24,7 @@ impl Log {
             | Event::UnknownRelay(_)
             | Event::ForeignServer { .. }
             | Event::OtherLab { .. }
+            | Event::Twin { .. }
             | Event::Flood { .. }
             | Event::Malformed { .. } => of_network(event),
             // Who wants to see these wants to see all of them.
@@ -71,6 +72,9 @@ fn of_network(event: &Event) {
         Event::OtherLab { address, lab } => tracing::warn!(
             "another BootTorrent server, {address} (lab {lab}), is on this network: nodes boot what \
              answers first"
+        ),
+        Event::Twin { address } => tracing::info!(
+            "a second server of this lab, {address}, is on this network: nodes boot from either"
         ),
         Event::Flood { per_s } => {
             tracing::warn!(per_s, "a flood: more messages than a fleet sends");

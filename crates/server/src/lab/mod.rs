@@ -27,10 +27,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use boot::ImageName;
+
 use self::config::{Configuration, IMAGE_FILE, ImageConfig, NODES_FILE, SERVER_FILE, Texts};
 use self::problem::{Problems, Severity};
-use self::scan::Scan;
 pub(crate) use self::scan::is_part_of_image;
+use self::scan::{Folder, Scan};
 use self::settings::Settings;
 
 /// The most bytes of one configuration file: 50,000 nodes of 100 bytes fit several times.
@@ -72,6 +74,11 @@ fn summary(problems: &Problems) -> String {
 }
 
 impl Lab {
+    /// Bytes of all files of an image.
+    pub(crate) fn image_len(&self, name: &ImageName) -> u64 {
+        self.scan.folder(name.as_str()).map_or(0, Folder::len)
+    }
+
     /// The lab in `dir`.
     ///
     /// # Errors

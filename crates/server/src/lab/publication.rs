@@ -137,7 +137,7 @@ impl Publication {
 
 /// Whoever reads the file meanwhile sees the old one or the new one. After a power cut it may be
 /// either or empty: the next start makes it anew.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().permissions(readable()).tempfile_in(folder)?;
     io::Write::write_all(&mut file, bytes)?;

@@ -243,10 +243,13 @@ fn spec(settings: &Settings) -> Spec {
     }
     // Others are announced to at the same time: a tier of its own each (BEP 12).
     trackers.extend(settings.tracker.external.iter().map(|url| vec![url.clone()]));
+    // Of one version: what is at another URL later must not be taken for it.
+    let mut web_seeds = vec![settings.http_base() + &boot::image::version_path(INFOHASH)];
+    // Theirs, too, if they name it: `{infohash}` is what stands for it there.
+    web_seeds.extend(settings.seeding.web_seeds.iter().cloned());
     Spec {
         trackers,
-        // Of one version: what is at another URL later must not be taken for it.
-        web_seeds: vec![settings.http_base() + &boot::image::version_path(INFOHASH)],
+        web_seeds,
         created_by: Some(concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned()),
         ..Spec::default()
     }

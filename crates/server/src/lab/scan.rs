@@ -218,6 +218,11 @@ impl Folder {
         self.files.contains_key(path)
     }
 
+    /// Bytes of all its files.
+    pub(crate) fn len(&self) -> u64 {
+        self.files.values().map(|stamp| stamp.len).sum()
+    }
+
     /// The paths of its files.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> + Clone {
         self.files.keys().map(String::as_str)

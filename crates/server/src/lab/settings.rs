@@ -138,6 +138,9 @@ pub(crate) struct SeedingSettings {
     pub(crate) lsd: bool,
     /// Peer exchange (BEP 11), here and on nodes.
     pub(crate) pex: bool,
+    /// URLs (`http://…/`) of other web servers that have the images, with `{infohash}` for the
+    /// version.
+    pub(crate) web_seeds: Vec<String>,
 }
 
 /// What a node does when nobody chooses.
@@ -339,6 +342,7 @@ impl Settings {
                 booted_upload_limit_bytes_per_s: None,
                 lsd: false,
                 pex: true,
+                web_seeds: vec![],
             },
             menu: MenuSettings {
                 default: ImageName::try_from("debian".to_owned()).unwrap(),

@@ -1,6 +1,6 @@
 //! `boottorrent status`: services and nodes of the running server, once or as they change.
 
-mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};

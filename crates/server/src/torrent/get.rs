@@ -12,7 +12,7 @@ use serde_json::json;
 use torrent_io::session::{Place, Session, SessionEvent};
 use torrent_io::storage::Allocation;
 
-use super::peers::{Event, PeerArgs, Stop, interrupted, warn};
+use super::peers::{Event, PeerArgs, Stop, interrupted, told, warn};
 use super::read_metainfo;
 use crate::cli::OutputFormat;
 use crate::progress::{Console, Transfer};
@@ -104,7 +104,7 @@ pub(super) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
     }
     let (name, total) =
         (prepared.metainfo().name().to_owned(), prepared.metainfo().geometry().data_len());
-    let mut session = args.peers.start(listen, sender.clone())?;
+    let mut session = args.peers.start(listen, told(sender.clone()))?;
     let addr = session.addr();
     console.say(
         &format!("listening on {addr}"),

@@ -6,7 +6,7 @@ mod show;
 mod verify;
 
 mod get;
-mod peers;
+pub(crate) mod peers;
 mod seed;
 
 use std::fs::File;
@@ -70,7 +70,7 @@ fn read_metainfo(path: &Path) -> anyhow::Result<Metainfo> {
 }
 
 /// As many threads as there are processors: for hashing.
-fn hash_threads() -> NonZeroUsize {
+pub(crate) fn hash_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 use ::torrent::metainfo::Metainfo;
 use ::torrent::wire;
 use anyhow::Context;
+use boot::manifest::Discovery;
 use clap::Args;
 use torrent_io::engine::EngineConfig;
 use torrent_io::session::{
@@ -23,8 +24,8 @@ use crate::signals::{self, Signal};
 /// The port that BitTorrent clients are expected at (BEP 3), if nobody else is there.
 const PORT: u16 = 6881;
 
-#[derive(Debug, Args)]
-pub(super) struct PeerArgs {
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PeerArgs {
     /// Where peers may connect; port 0 takes a free one. [::]:PORT is IPv4 and IPv6. By default
     /// port 6881 of all addresses, or a free port if that is taken.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -43,7 +44,7 @@ pub(super) struct PeerArgs {
     no_pex: bool,
     /// A peer to connect to, besides those that are found. Can be repeated.
     #[arg(long = "peer", value_name = "ADDR:PORT")]
-    pub(super) peers: Vec<SocketAddr>,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 /// What `seed` and `get` wait for.
@@ -57,7 +58,7 @@ pub(super) enum Event {
 
 impl PeerArgs {
     /// Where to listen: known before files are hashed, which can take minutes.
-    pub(super) fn choose_listen(&self) -> anyhow::Result<SocketAddr> {
+    pub(crate) fn choose_listen(&self) -> anyhow::Result<SocketAddr> {
         // Nobody is let in before the files are checked, so it is only tried out.
         let free = |addr: SocketAddr| TcpListener::bind(addr).map(|_| addr);
         if let Some(addr) = self.listen {
@@ -73,10 +74,17 @@ impl PeerArgs {
         any(PORT).or_else(|_| any(0)).context("cannot listen on any port; choose one with --listen")
     }
 
-    pub(super) fn start(
+    /// Without the ways to find peers that a lab does not want.
+    pub(crate) fn within(&self, discovery: &Discovery) -> Self {
+        let no_lsd = self.no_lsd || !discovery.lsd;
+        let no_pex = self.no_pex || !discovery.pex;
+        Self { no_lsd, no_pex, ..self.clone() }
+    }
+
+    pub(crate) fn start(
         &self,
         listen: SocketAddr,
-        events: Sender<Event>,
+        tell: impl FnMut(TorrentKey, SessionEvent) + Send + 'static,
     ) -> anyhow::Result<Session> {
         let random_seed = getrandom::u64().context("no randomness from the system")?;
         let config = SessionConfig {
@@ -91,28 +99,43 @@ impl PeerArgs {
             lsd: !self.no_lsd,
             user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let tell = move |key, event| {
-            // Who does not listen any more is about to end.
-            let _ = events.send(Event::Session(key, event));
-        };
         Ok(Session::start(config, tell)?)
     }
 }
 
+/// Passes on what a session tells. Who does not listen any more is about to end.
+pub(super) fn told(events: Sender<Event>) -> impl FnMut(TorrentKey, SessionEvent) + Send {
+    move |key, event| {
+        let _ = events.send(Event::Session(key, event));
+    }
+}
+
 /// Ctrl+C and SIGTERM, as events and as a flag for who does not look at events.
-pub(super) struct Stop {
+pub(crate) struct Stop {
     flag: Arc<AtomicBool>,
 }
 
 impl Stop {
     pub(super) fn watch(events: Sender<Event>) -> anyhow::Result<Self> {
+        Self::with(move |signal| {
+            let _ = events.send(Event::Signal(signal));
+        })
+    }
+
+    /// Calls `on` at the first signal, after the flag is raised.
+    pub(crate) fn with(on: impl FnOnce(Signal) + Send + 'static) -> anyhow::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         let raise = flag.clone();
         signals::watch(move |signal| {
             raise.store(true, Ordering::Relaxed);
-            let _ = events.send(Event::Signal(signal));
+            on(signal);
         })?;
         Ok(Self { flag })
+    }
+
+    /// True once a signal has come.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flag)
     }
 
     /// Opens and checks a torrent; `None` if a signal came meanwhile.
@@ -137,7 +160,7 @@ impl Stop {
 }
 
 /// What a human is told of events that change nothing for the command.
-pub(super) fn warn(console: &Console, event: &SessionEvent) {
+pub(crate) fn warn(console: &Console, event: &SessionEvent) {
     let text = match event {
         SessionEvent::Banned(peer) => {
             format!("peer {peer} sent corrupt data and is not connected to any more")

@@ -15,7 +15,7 @@ use serde_json::json;
 use torrent_io::session::{Place, Prepared, Session, SessionEvent, TorrentKey};
 use torrent_io::storage::{Layout, Storage};
 
-use super::peers::{Event, PeerArgs, Stop, interrupted, warn};
+use super::peers::{Event, PeerArgs, Stop, interrupted, told, warn};
 use super::{notes, read_metainfo};
 use crate::cli::OutputFormat;
 use crate::progress::{Console, Transfer};
@@ -54,7 +54,7 @@ pub(super) fn run(args: &SeedArgs) -> anyhow::Result<ExitCode> {
             None => return Ok(interrupted(&events)),
         }
     }
-    let mut session = args.peers.start(listen, sender)?;
+    let mut session = args.peers.start(listen, told(sender))?;
     let addr = session.addr();
     let mut seeding = BTreeMap::new();
     for torrent in prepared {

@@ -55,6 +55,7 @@ impl Draft {
                 booted_upload_limit_bytes_per_s: None,
                 lsd: false,
                 pex: true,
+                web_seeds: vec![],
             },
             menu: MenuSettings { default: stand_in(), timeout: None, shell: Shell::Allowed },
             seed_time: Duration::ZERO,

@@ -172,6 +172,14 @@ pub(crate) const SERVER: &[Key] = &[
         Default("true"),
         "Peer exchange (BEP 11) on the server and on nodes: peers tell each other of peers.",
     ),
+    key(
+        "swarm.web_seeds",
+        "URL or list of them",
+        Default("[]"),
+        "Other web servers that have the images, such as `http://10.0.0.9/oss/`: below it lies `NAME/` \
+         with the image's files. `{infohash}` stands for the version. Nodes get from them what no \
+         peer has for them.",
+    ),
     key("swarm.port", "port", Default("6881"), "TCP: the server's own peer."),
     key(
         "swarm.upload_limit",

@@ -11,7 +11,7 @@ use super::keys;
 use super::reader::Reader;
 use super::value::{
     Cmdline, Domain, Interface, LogThreshold, Rate, SerialLine, ShellAccess, Speed, Timeout,
-    TrackerUrl,
+    TrackerUrl, WebSeedUrl,
 };
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
@@ -62,6 +62,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.tracker.external = external.into_iter().map(|TrackerUrl(url)| url).collect();
     settings.seeding.lsd = reader.bare("swarm.lsd").unwrap_or_default();
     settings.seeding.pex = reader.bare("swarm.pex").unwrap_or_default();
+    let web_seeds: Vec<WebSeedUrl> = reader.bare("swarm.web_seeds").unwrap_or_default();
+    settings.seeding.web_seeds = web_seeds.into_iter().map(|WebSeedUrl(url)| url).collect();
     settings.seeding.port = reader.bare("swarm.port").unwrap_or_default();
     settings.seeding.upload_limit_bytes_per_s =
         reader.bare("swarm.upload_limit").map(|Rate(rate)| rate);

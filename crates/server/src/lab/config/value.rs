@@ -327,6 +327,26 @@ from_text!(TrackerUrl, "a URL", |text| {
     }
 });
 
+/// The URL of a web server that has images (BEP 19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebSeedUrl(pub(crate) String);
+
+from_text!(WebSeedUrl, "a URL", |text| {
+    let rest = text.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/'));
+    let good = |rest: &str| {
+        !rest.is_empty()
+            && !rest.starts_with('/')
+            && !rest.contains(|c: char| c.is_whitespace() || c == '?' || c == '#')
+    };
+    match rest.is_some_and(good) {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!(
+            "`{text}` is no web server of images: write its URL with a slash at the end, like \
+             http://10.0.0.9/oss/"
+        )),
+    }
+});
+
 /// A kernel command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cmdline(pub(crate) String);
@@ -561,6 +581,9 @@ mod tests {
         check::<Domain>("lab..org", Err("no domain"));
         check("udp://10.0.0.2:6969", Ok(TrackerUrl("udp://10.0.0.2:6969".to_owned())));
         check::<TrackerUrl>("10.0.0.2:6969", Err("no tracker"));
+        check("http://10.0.0.9/oss/", Ok(WebSeedUrl("http://10.0.0.9/oss/".to_owned())));
+        check::<WebSeedUrl>("http://10.0.0.9/oss", Err("slash at the end"));
+        check::<WebSeedUrl>("https://10.0.0.9/oss/", Err("no web server of images"));
         check::<Cmdline>(&format!("'{}'", "x".repeat(2048)), Err("takes 2047"));
         check::<Cmdline>("\"a\\nb\"", Err("line break"));
         check("eth0", Ok(Interface("eth0".to_owned())));

@@ -42,6 +42,24 @@ fn nodes_can_open_what_is_published() {
 }
 
 #[test]
+fn other_web_servers_are_named_with_the_version() {
+    let lab = TestLab::new();
+    lab.put(
+        "Boottorrent.yaml",
+        "version: 1\nserver: {interface: lo, address: 127.0.0.1}\ndhcp: {mode: off}\nswarm:\n  \
+         web_seeds: [http://10.0.0.9/oss/, 'http://10.0.0.8/versions/{infohash}/']\n",
+    );
+    let (outcome, _) = publish(&mut publisher(&lab));
+    let (bytes, image) =
+        (&outcome.publication.torrents[0].1, &outcome.publication.manifest.images[0]);
+    let metainfo = Metainfo::decode(bytes).unwrap();
+    let version = boot::hex::encode(&image.infohash);
+    let expect =
+        ["http://10.0.0.9/oss/".to_owned(), format!("http://10.0.0.8/versions/{version}/")];
+    assert_eq!(metainfo.web_seeds()[1..], expect);
+}
+
+#[test]
 fn the_archive_and_the_out_folder_have_all_of_it() {
     let lab = TestLab::new();
     let (outcome, _) = publish(&mut publisher(&lab));
