@@ -41,6 +41,7 @@ mod help;
 mod keyboard;
 mod keys;
 mod log;
+mod order;
 mod report;
 mod shell;
 

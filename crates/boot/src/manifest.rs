@@ -11,7 +11,7 @@ use crate::image::{Image, ImageName};
 use crate::kernel::{KernelVersion, Phase1};
 use crate::node::Mac;
 use crate::password::PasswordHash;
-use crate::signature::{LabKey, LabPublicKey, Signature, SignatureError};
+use crate::signature::{Domain, LabKey, LabPublicKey, Signature, SignatureError};
 
 /// The format written and understood here.
 pub const VERSION: u32 = 1;
@@ -148,7 +148,7 @@ impl Manifest {
         if bytes.len() > LEN_MAX {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        key.verify(bytes, signature)?;
+        key.verify(Domain::Manifest, bytes, signature)?;
         // The version first, since a later format may not parse as this one.
         #[derive(Deserialize)]
         struct Versioned {
@@ -175,7 +175,7 @@ impl Manifest {
         if bytes.len() > LEN_MAX {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        let signature = key.sign(&bytes);
+        let signature = key.sign(Domain::Manifest, &bytes);
         Ok((bytes, signature))
     }
 
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_later_format_is_named() {
         let bytes = br#"{"version":2,"all":"new"}"#;
-        let signature = key().sign(bytes);
+        let signature = key().sign(Domain::Manifest, bytes);
         let error = Manifest::open(bytes, &signature, &key().public()).unwrap_err();
         assert!(matches!(error, ManifestError::Version(2)));
     }
@@ -306,7 +306,8 @@ mod tests {
         value["hologram"] = true.into();
         value["images"][0]["loader"] = serde_json::json!({"method": "hologram"});
         let bytes = serde_json::to_vec(&value).unwrap();
-        let opened = Manifest::open(&bytes, &key().sign(&bytes), &key().public()).unwrap();
+        let opened =
+            Manifest::open(&bytes, &key().sign(Domain::Manifest, &bytes), &key().public()).unwrap();
         assert_eq!(opened.images[0].loader, Loader::Unknown);
     }
 

@@ -164,6 +164,19 @@ impl Fleet {
         change
     }
 
+    /// Somebody has decided something about a node, which is to be seen in its events and in the log.
+    pub(crate) fn note(&mut self, now: UnixMs, mac: Mac, text: &str) -> Option<Change> {
+        let node = self.nodes.get_mut(&mac)?;
+        node.told(now, text);
+        self.revision += 1;
+        node.summary.revision = self.revision;
+        self.dirty.insert(mac);
+        let (label, text) = (node.label(), text.to_owned());
+        let change = Change { mac, label: label.clone(), text: text.clone() };
+        self.log.push(LogLine { number: 0, at: now, mac, label, text, is_failure: false });
+        Some(change)
+    }
+
     /// All nodes, by Ethernet address.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()

@@ -1,6 +1,6 @@
 //! The API: JSON about server and nodes, and the reports of agents (docs/api.md).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -98,6 +98,7 @@ async fn reports(
     };
     site.0.counters.reports.fetch_add(1, Ordering::Relaxed);
     site.0.next.reported(report.node);
+    let order = site.0.orders.answer(&report, Instant::now());
     site.0.fleet.tell(&Event::Reported { address: source.v4(), report: Box::new(report) });
-    json(&report::Answer { manifest_serial: site.live().offer.serial })
+    json(&report::Answer { manifest_serial: site.live().offer.serial, order })
 }

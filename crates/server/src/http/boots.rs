@@ -96,6 +96,14 @@ impl Boots {
         }
     }
 
+    /// What is decided for a node: an image's name, or that it is left to its disk.
+    pub(super) fn decided(&self, mac: Mac) -> Option<NextBoot> {
+        if self.others.get(&mac) == Some(&BootFrom::Disk) {
+            return Some(NextBoot::Disk);
+        }
+        self.nodes.get(&mac).map(|(image, _)| NextBoot::Image(image.clone()))
+    }
+
     /// What the script of a node does. Words for an image that is only offered in a menu are left to
     /// the agent, which knows whether it is chosen.
     pub(super) fn of_node(&self, mac: Mac, next: Option<&NextBoot>) -> Boot {
@@ -168,6 +176,11 @@ impl NextBoots {
             next.insert(mac, Next { boot: boot.clone(), is_handed_out: false });
         }
         macs.len().min(NEXT_MAX.saturating_sub(before))
+    }
+
+    /// What is decided for a node's next boot.
+    pub(super) fn waiting(&self, mac: Mac) -> Option<NextBoot> {
+        self.lock().get(&mac).map(|next| next.boot.clone())
     }
 
     /// What a node that asks for its script boots.

@@ -262,6 +262,13 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     settings.menu = new.menu.clone();
     settings.seed_time = new.seed_time;
     settings.nodes = new.nodes.clone();
+    settings.dashboard = new.dashboard.clone();
+    // The port is taken at the start, or not.
+    let port = |settings: &Settings| settings.dashboard.tls.as_ref().map(|tls| tls.port);
+    let has_same_door = port(old) == port(new);
+    if !has_same_door {
+        settings.dashboard.tls = old.dashboard.tls.clone();
+    }
     settings.dhcp.reservations = new.dhcp.reservations.clone();
     let mut waits = vec![];
     let mut note = |section, is_same: bool| {
@@ -275,8 +282,8 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     note("http", old.http == new.http);
     note("swarm", (&old.tracker, &old.seeding) == (&new.tracker, &new.seeding));
     note("phase1", old.phase1 == new.phase1);
+    note("dashboard", has_same_door);
     note("log", (old.log_level, old.log_format) == (new.log_level, new.log_format));
-    note("dashboard", old.access == new.access);
     (settings, waits)
 }
 

@@ -76,9 +76,10 @@ pub(crate) fn make(
         arch: boot_files.arch,
         boots: Boots::of(&published.manifest, settings, classic),
     };
+    let dashboard = settings.dashboard.clone();
     let statuses = statuses(&published.manifest);
     let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
-    Ok(Edition { live: Live { offer, script }, tftp, images, statuses })
+    Ok(Edition { live: Live { offer, script, dashboard }, tftp, images, statuses })
 }
 
 /// What firmware finds by TFTP.

@@ -235,7 +235,32 @@ pub(crate) const SERVER: &[Key] = &[
         "`network`, `localhost` or `off`",
         Default("network"),
         "Who may look at the dashboard, `/v1` and `/metrics` on the HTTP port: everybody on the \
-         network, only this machine, or nobody. Nothing can be changed through them.",
+         network, only this machine, or nobody. To change something through them takes the token of \
+         `boottorrent dashboard token`, or the password.",
+    ),
+    key(
+        "dashboard.password",
+        "hash",
+        Optional("the token alone opens actions"),
+        "The hash of a password that opens actions, as `boottorrent password` prints it \
+         (`$argon2id$…`, in quotes).",
+    ),
+    key(
+        "dashboard.certificate",
+        "path",
+        Optional("not encrypted"),
+        "A certificate in PEM, with those above it: with it and its key the dashboard, `/v1` and \
+         `/metrics` are served over TLS alone. Read again with each reload.",
+    ),
+    key("dashboard.key", "path", Optional("none"), "The certificate's key in PEM."),
+    key("dashboard.tls_port", "port", Default("8443"), "TCP, for those, if they are encrypted."),
+    key(
+        "dashboard.names",
+        "name or list of them",
+        Default("[]"),
+        "Names by which browsers ask for the dashboard, such as `boot.example.org`; this server's \
+         addresses and `localhost` always work. Other names are refused, so that no other site can be \
+         made to point here.",
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! `Boottorrent.yaml`, version 1.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use boot::manifest::Shell;
@@ -13,7 +14,9 @@ use super::value::{
     TrackerUrl, WebSeedUrl,
 };
 use crate::lab::problem::Problems;
-use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel};
+use crate::lab::settings::{
+    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, TlsSettings,
+};
 use crate::lab::yaml::Node;
 
 /// Reads the file; what is wrong with it has a stand-in in the draft, and is a problem.
@@ -73,13 +76,43 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.phase1.loader = reader.bare("phase1.loader").unwrap_or(BootProgram::Ipxe);
     settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
     settings.log_format = reader.bare("log.format").unwrap_or(LogFormat::Text);
-    settings.access = reader.bare("dashboard.access").unwrap_or(Access::Network);
+    dashboard(&mut reader, &mut settings.dashboard);
 
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));
     draft.note_line("dhcp", reader.line("dhcp.mode").or_else(|| reader.line("dhcp.ranges")));
     draft.note_line("tftp", reader.line("tftp.enabled"));
     draft
+}
+
+fn dashboard(reader: &mut Reader<'_, '_>, settings: &mut DashboardSettings) {
+    settings.access = reader.bare("dashboard.access").unwrap_or(Access::Network);
+    let names: Vec<Domain> = reader.bare("dashboard.names").unwrap_or_default();
+    settings.names = names.into_iter().map(|Domain(name)| name.to_ascii_lowercase()).collect();
+    settings.password = reader.bare("dashboard.password");
+    let port = reader.bare("dashboard.tls_port").unwrap_or_default();
+    let certificate = reader.bare::<String>("dashboard.certificate").map(PathBuf::from);
+    let key = reader.bare::<String>("dashboard.key").map(PathBuf::from);
+    settings.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsSettings { port, certificate, key }),
+        (Some(_), None) => {
+            reader.missing("dashboard.key", "/etc/ssl/private/boot.key");
+            None
+        }
+        (None, Some(_)) => {
+            reader.missing("dashboard.certificate", "/etc/ssl/boot.pem");
+            None
+        }
+        (None, None) => None,
+    };
+    if settings.password.is_some() && settings.tls.is_none() && settings.access == Access::Network {
+        let line = reader.line("dashboard.password");
+        reader.warn(
+            line,
+            "dashboard.password is sent over the network unencrypted: set dashboard.certificate and \
+             dashboard.key, or log in through ssh -L and set `access: localhost`",
+        );
+    }
 }
 
 fn shell(reader: &mut Reader<'_, '_>) -> Shell {

@@ -673,3 +673,31 @@ mod any_text {
         }
     }
 }
+
+#[test]
+fn a_certificate_has_a_key_and_a_password_is_better_encrypted() {
+    let with = |lines: &str| format!("{SERVER}dashboard:\n{lines}");
+    let missing = ("Boottorrent.yaml:7", "dashboard.key is missing");
+    server(&with("  certificate: tls/boot.pem\n"), &[missing]);
+    let both =
+        with("  certificate: tls/boot.pem\n  key: /etc/boot.key\n  names: Boot.Example.ORG\n");
+    let dashboard = server(&both, &[]).settings.dashboard;
+    let tls = dashboard.tls.unwrap();
+    assert_eq!((tls.port, tls.certificate), (8443, "/lab/tls/boot.pem".into()));
+    assert_eq!(
+        (tls.key, dashboard.names),
+        ("/etc/boot.key".into(), vec!["boot.example.org".into()])
+    );
+    let hash = boot::PasswordHash::of("open sesame", [7; 16]).unwrap();
+    let password = format!("  password: '{hash}'\n");
+    server(&with(&password), &[("Boottorrent.yaml:8", "unencrypted")]);
+    server(&format!("{both}{password}"), &[]);
+    server(
+        &with("  password: open sesame\n"),
+        &[("Boottorrent.yaml:8", "is not the Argon2id hash")],
+    );
+    server(
+        &with("  tls_port: 8080\n  certificate: c\n  key: k\n"),
+        &[("Boottorrent.yaml", "both have TCP port 8080")],
+    );
+}
