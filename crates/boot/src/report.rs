@@ -77,6 +77,9 @@ pub struct Answer {
     /// it is newer than its own.
     #[serde(default)]
     pub manifest_serial: u64,
+    /// To a node that is whole: how many others download the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloading: Option<u32>,
 }
 
 #[cfg(test)]
