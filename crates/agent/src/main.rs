@@ -25,6 +25,7 @@ mod password;
 mod screen;
 
 mod download;
+mod enough;
 mod fetch;
 mod memory;
 mod torrent;

@@ -260,6 +260,8 @@ mod tests {
                 shell: Default::default(),
             },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image],
             phase1: vec![],

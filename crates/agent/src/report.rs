@@ -230,7 +230,8 @@ impl Worker {
             match &sent {
                 Some(answer) => {
                     let after_silence = queue.delivered(&report);
-                    let answered = Answered { serial: answer.manifest_serial, after_silence };
+                    let (serial, downloading) = (answer.manifest_serial, answer.downloading);
+                    let answered = Answered { serial, downloading, after_silence };
                     let _ = self.events.send(Event::Answer(answered));
                 }
                 None => queue.failed(),

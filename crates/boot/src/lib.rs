@@ -15,6 +15,7 @@ pub mod image;
 pub mod kernel;
 pub mod password;
 
+pub mod keymap;
 pub mod manifest;
 pub mod signature;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, ImageName};
 use crate::kernel::{KernelVersion, Phase1};
+use crate::keymap::Keymap;
 use crate::node::Mac;
 use crate::password::PasswordHash;
 use crate::signature::{Domain, LabKey, LabPublicKey, Signature, SignatureError};
@@ -31,8 +32,14 @@ pub struct Manifest {
     pub menu: Menu,
     /// Seconds that a node goes on seeding before it loads its image.
     pub seed_time_s: u64,
+    /// That it loads its image as soon as nobody downloads it any more; `seed_time_s` is the most then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seed_auto: bool,
     /// How nodes find one another.
     pub discovery: Discovery,
+    /// The layout of keyboards; the kernel's own, that of the United States, if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keymap: Option<Keymap>,
     /// The images, in the order of the menu.
     pub images: Vec<Image>,
     /// Every phase 1 that the server has; the first is the lab's own.
@@ -251,6 +258,8 @@ mod tests {
             serial: 1,
             menu: Menu { default: image.name.clone(), timeout_s: Some(30), shell: Shell::Allowed },
             seed_time_s: 30,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![image],
             phase1: vec![],

@@ -81,6 +81,9 @@ pub struct Answer {
     /// What the node is to do; it believes this by the signature alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// To a node that is whole: how many others download the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloading: Option<u32>,
 }
 
 #[cfg(test)]

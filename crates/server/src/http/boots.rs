@@ -242,6 +242,8 @@ mod tests {
             serial: 1,
             menu: Menu { default: default.parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image("live", Some("6.12"), "quiet"), image("old", None, "slow")],
             phase1: vec![],

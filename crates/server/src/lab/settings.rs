@@ -35,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) menu: MenuSettings,
     /// How long a node goes on seeding before it loads its image; zero is not at all.
     pub(crate) seed_time: Duration,
+    /// It is the most, and a node loads its image as soon as nobody downloads it any more.
+    pub(crate) seed_auto: bool,
+    /// The layout of nodes' keyboards, by name; the kernel's own if none.
+    pub(crate) keyboard: Option<String>,
     /// The small system that nodes run first.
     pub(crate) phase1: Phase1Settings,
     /// How much is logged.
@@ -350,6 +354,8 @@ impl Settings {
                 shell: Shell::Allowed,
             },
             seed_time: Duration::from_secs(30),
+            seed_auto: false,
+            keyboard: None,
             phase1: Phase1Settings {
                 kernel: None,
                 cmdline: String::new(),

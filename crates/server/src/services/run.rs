@@ -531,7 +531,9 @@ impl Changes {
             }
         };
         note("menu", old.menu == new.menu);
-        note("seed_time", old.seed_time == new.seed_time);
+        let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
+        note("seed_time", seed_time(old) == seed_time(new));
+        note("keyboard", was.keymap == is.keymap);
         note("nodes", old.nodes == new.nodes && was.assignments == is.assignments);
         note("images", was.images == is.images);
         Self { applied, needs_restart: after.waits.clone() }

@@ -59,6 +59,8 @@ impl Draft {
             },
             menu: MenuSettings { default: stand_in(), timeout: None, shell: Shell::Allowed },
             seed_time: Duration::ZERO,
+            seed_auto: false,
+            keyboard: None,
             phase1: Phase1Settings {
                 kernel: None,
                 cmdline: String::new(),

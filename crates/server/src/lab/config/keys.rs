@@ -69,11 +69,12 @@ pub(crate) const SERVER: &[Key] = &[
     ),
     key(
         "boot.seed_time",
-        "time",
+        "time or `auto`",
         Default("30s"),
         "How long a node goes on sending to others after its image is whole, before it loads it. A \
          good value is the time that the image takes over a node's link, plus the time between the \
-         first node's start and the last one's. `0` loads at once.",
+         first node's start and the last one's. `0` loads at once. `auto` is until the server says that \
+         nobody downloads the image any more, 12 s at least and 10 min at most.",
     ),
     key(
         "menu.shell",
@@ -94,6 +95,13 @@ pub(crate) const SERVER: &[Key] = &[
         "The serial line that is a console of nodes beside the screen.",
     ),
     key("console.serial_speed", "baud", Default("115200"), "Its speed; 8 bits, no parity."),
+    key(
+        "console.keyboard",
+        "layout",
+        Optional("that of the United States"),
+        "The layout of nodes' keyboards, by the name that loadkeys(1) has for it, such as `de-latin1` or \
+         `fr`. Takes the packages kbd and console-data on the server.",
+    ),
     key(
         "console.log_level",
         "0 to 7",

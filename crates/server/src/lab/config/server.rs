@@ -10,8 +10,8 @@ use super::draft::Draft;
 use super::keys;
 use super::reader::Reader;
 use super::value::{
-    Cmdline, Domain, Interface, LogThreshold, Rate, SerialLine, ShellAccess, Speed, Timeout,
-    TrackerUrl, WebSeedUrl,
+    Cmdline, Domain, Interface, Layout, LogThreshold, Rate, SeedTime, SerialLine, ShellAccess,
+    Speed, Timeout, TrackerUrl, WebSeedUrl,
 };
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
@@ -30,9 +30,12 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
 
     draft.default = reader.value::<ImageName>("boot.default");
     settings.menu.timeout = reader.bare("boot.timeout").and_then(|Timeout(time)| time);
-    settings.seed_time = time(&mut reader, "boot.seed_time");
+    let SeedTime(seed_time) = reader.bare("boot.seed_time").unwrap_or(SeedTime(None));
+    (settings.seed_time, settings.seed_auto) =
+        (seed_time.unwrap_or(SEED_TIME_MAX), seed_time.is_none());
 
     settings.menu.shell = shell(&mut reader);
+    settings.keyboard = reader.bare("console.keyboard").map(|Layout(layout)| layout);
 
     let dhcp = &mut settings.dhcp;
     dhcp.mode = reader.bare("dhcp.mode").unwrap_or(DhcpMode::Auto);
@@ -150,6 +153,10 @@ fn cmdline(reader: &mut Reader<'_, '_>) -> String {
     words.extend(reader.bare("phase1.cmdline").map(|Cmdline(text)| text));
     words.join(" ").trim().to_owned()
 }
+
+/// How long a node seeds at most where that is judged by who downloads: a room that is not done by then
+/// has nodes that never will be.
+const SEED_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A lease that is renewed (at half its time, RFC 2131 section 4.4.5) more than twice a minute is a
 /// mistake in the unit.
