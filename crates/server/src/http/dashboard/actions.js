@@ -50,7 +50,8 @@ export function actions(chosen) {
     tools.hidden = !session.isOpen;
     const options = [...state.images.map(({ name: value }) => [value, value]), [DISK, "its own disk"]];
     if (options.map(([value]) => value).join(" ") !== [...image.options].map((option) => option.value).join(" ")) {
-      const kept = image.value;
+      // The disk, which is there before any image is known, was nobody's choice.
+      const kept = image.options.length > 1 ? image.value : null;
       image.replaceChildren(...options.map(([value, text]) => h("option", { value }, text)));
       if (options.some(([value]) => value === kept)) image.value = kept;
     }
