@@ -357,32 +357,15 @@ impl Chain {
         }
         let branch = &mut self.branches[0];
         branch.rest.extend(destinations.iter().cloned());
-        pace::sort(&mut branch.rest);
         // They were in the stream before they came here.
         branch.is_old = true;
-        let Some(child) = &branch.child else {
-            self.advance(0, now);
-            return;
-        };
-        let first = branch.rest.front();
-        if child.can_go_back()
-            && first.is_some_and(|first| pace::is_faster(first, &child.destination))
-        {
-            self.go_back(0, now);
-            return;
+        match &branch.child {
+            Some(child) => {
+                let to = child.destination.clone();
+                self.actions.push_back(Action::Append { to, destinations });
+            }
+            None => self.advance(0, now),
         }
-        let to = child.destination.clone();
-        self.actions.push_back(Action::Append { to, destinations });
-    }
-
-    /// Puts the child to where its pace belongs, and goes on with the first of the rest.
-    fn go_back(&mut self, index: BranchIndex, now: Time) {
-        let Some(branch) = self.branches.get_mut(index) else { return };
-        let Some(child) = branch.child.take() else { return };
-        branch.rest.push_back(child.destination);
-        pace::sort(&mut branch.rest);
-        self.actions.push_back(Action::Park { branch: index });
-        self.advance(index, now);
     }
 
     /// Requests that were cancelled count as known; an endpoint all of whose requests are is not

@@ -5,17 +5,13 @@
 //! other endpoint is as long as the child's, as all wait in the same queue. The origin has nothing
 //! that comes in. It moves its child only if the child's way is much longer than another's, which
 //! says that packets wait in front of the child and not here. That may be wrong where all links are
-//! alike, so one that was moved takes its pace along: whoever is slower still goes behind it, and if it
-//! comes to the end of the chain it goes before those that are slower and there already.
+//! alike, so one that was moved takes its pace along: whoever is slower still goes behind it.
 
-use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::child::Phase;
 use super::{Action, BranchIndex, Chain};
 use crate::Time;
-use crate::header::Destination;
 
 /// What is compared. Two of them find a slow endpoint in less than a second, and each has four
 /// beats in it.
@@ -106,20 +102,10 @@ impl Chain {
             return;
         }
         branch.trials -= 1;
+        let Some(mut child) = branch.child.take() else { return };
         child.destination.pace = Some(rate);
-        self.go_back(index, now);
+        branch.rest.push_back(child.destination);
+        self.actions.push_back(Action::Park { branch: index });
+        self.advance(index, now);
     }
-}
-
-/// Whether it is worth while to have `one` before `other`: both have the pace that they were moved with, or
-/// none. What is measured differs by a fifth or so between endpoints on links that are alike.
-pub(super) fn is_faster(one: &Destination, other: &Destination) -> bool {
-    let pace = |destination: &Destination| destination.pace.unwrap_or(u64::MAX);
-    pace(one) / 3 * 2 > pace(other)
-}
-
-/// The order of a chain: those that were never moved as they were, behind them the others, the slowest last.
-pub(super) fn sort(rest: &mut VecDeque<Destination>) {
-    let pace = |destination: &Destination| Reverse(destination.pace.unwrap_or(u64::MAX));
-    rest.make_contiguous().sort_by_key(pace);
 }

@@ -230,25 +230,6 @@ fn who_was_moved_is_told_of_by_the_chain_and_taken_over_by_the_last() {
 }
 
 #[test]
-fn who_was_moved_goes_before_the_slower_ones_at_the_end() {
-    let moved = |name: &str, pace| Destination { pace: Some(pace), ..destination(name) };
-    let mut bench = Bench::new("a", |config| config.is_origin = false);
-    // `slow` was moved here, and another one that is as slow.
-    bench.check(&["connect a []"]).start(0, 0).report("a");
-    bench.tell(Event::Closed(0, String::new())).check(&["a 0", "drop 0"]);
-    bench.tell(Event::Append(vec![moved("slow", 1_000_000)]));
-    bench.check(&["connect slow []"]).start(0, 0);
-    bench.tell(Event::Append(vec![moved("as-slow", 1_100_000)]));
-    bench.check(&["append as-slow to slow"]);
-    // One that was moved by mistake goes before both.
-    bench.tell(Event::Append(vec![moved("fast", 5_000_000)]));
-    bench.check(&["park 0", "connect fast [as-slow slow]"]);
-    // It is not there yet; who comes meanwhile waits behind it.
-    bench.tell(Event::Append(vec![moved("faster", 50_000_000)]));
-    bench.check(&["append faster to fast"]);
-}
-
-#[test]
 fn who_has_another_predecessor_is_forgotten_with_all_behind_it() {
     let mut bench = Bench::new("a b", |config| config.is_origin = false);
     bench.start(0, 0).tell(Event::Line(0, Line::Moved)).check(&["connect a [b]", "drop 0"]);
