@@ -429,9 +429,9 @@ fn a_payload_that_was_changed_on_the_way_is_refused_and_reported() {
     // Somebody who knows the password of the header but not of the footer cannot forge.
     let node = Node::start(Compat::Off);
     let mut header = old_header(&node, 5, vec![]);
-    header.boottorrent = Some(lantorrent::header::Extension {
+    header.boottorrent = Some(Extension {
         transfer: "t".into(),
-        time: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
+        time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         nonce: "n".into(),
         depth: 0,
         control: None,
