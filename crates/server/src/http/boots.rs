@@ -209,6 +209,22 @@ impl NextBoots {
 }
 
 #[cfg(test)]
+impl Boots {
+    /// One node that boots one image by that image's own script.
+    pub(super) fn classic_for_tests(node: Mac, image: &str, cmdline: &str) -> Self {
+        let image: ImageName = image.parse().unwrap();
+        let of_image = ImageBoot { version: None, cmdline: String::new() };
+        Self {
+            images: BTreeMap::from([(image.clone(), of_image)]),
+            nodes: BTreeMap::from([(node, (image.clone(), cmdline.to_owned()))]),
+            others: BTreeMap::from([(node, BootFrom::Classic)]),
+            classic: BTreeSet::from([image]),
+            default: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::lab::settings::NodeSettings;

@@ -159,9 +159,9 @@ fn classic(offer: &mut Offer, settings: &Settings) -> anyhow::Result<BTreeSet<Im
             classic.insert(name);
         }
     }
-    for kernel in image::kernels::labs(settings.dir())? {
-        let files = [("vmlinuz", true), ("initramfs.img", kernel.has_initramfs)];
-        for (file, _) in files.into_iter().filter(|(_, is_there)| *is_there) {
+    for kernel in image::kernels::of_lab(settings.dir())? {
+        let initramfs = kernel.has_initramfs.then_some("initramfs.img");
+        for file in ["vmlinuz"].into_iter().chain(initramfs) {
             let path = format!("/kernels/{}/{file}", kernel.version);
             offer.fixed.insert(path, open(&kernel.folder.join(file))?);
         }

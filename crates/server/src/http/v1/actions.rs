@@ -10,7 +10,7 @@ use boot::{ImageName, Mac, nodeset};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::problem::{BadBody, NotDone, Problem};
 use super::reply;
 use super::session::Allowed;
 use crate::fleet::printable;
@@ -75,16 +75,10 @@ struct RefusedView {
     security(("token" = []), ("session" = [], "csrf" = [])),
     responses(
         (status = 200, body = DoneView),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotDone,
         (status = 409, body = Problem, content_type = "application/problem+json",
          description = "A node has no name in nodes.yaml, or there is no such image"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        BadBody,
     )
 )]
 pub(super) async fn assign(
@@ -127,13 +121,8 @@ pub(super) async fn assign(
     security(("token" = []), ("session" = [], "csrf" = [])),
     responses(
         (status = 200, body = DoneView),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotDone,
         (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn unassign(
@@ -152,12 +141,7 @@ pub(super) async fn unassign(
     security(("token" = []), ("session" = [], "csrf" = [])),
     responses(
         (status = 200, body = DoneView),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        NotDone,
     )
 )]
 pub(super) async fn wake(
@@ -177,14 +161,9 @@ pub(super) async fn wake(
     security(("token" = []), ("session" = [], "csrf" = [])),
     responses(
         (status = 200, body = DoneView),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotDone,
         (status = 409, body = Problem, content_type = "application/problem+json",
          description = "Nothing of BootTorrent runs on any of them"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reboot(
@@ -203,16 +182,10 @@ pub(super) async fn reboot(
     security(("token" = []), ("session" = [], "csrf" = [])),
     responses(
         (status = 200, body = DoneView),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotDone,
         (status = 409, body = Problem, content_type = "application/problem+json",
          description = "It has a name already, or another has this one"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        BadBody,
     )
 )]
 pub(super) async fn accept(
