@@ -4,73 +4,67 @@
 use std::fs;
 use std::path::Path;
 
-use boot::report::{Card, Disk, HARDWARE_MAX, Hardware};
+use boot::report::{Card, Disk, Hardware, PARTS_MAX};
+
+use crate::network;
 
 /// What is in `/sys/block` and is no disk.
 const NO_DISKS: [&str; 7] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd"];
 
-/// A sector of `/sys/block/NAME/size`, whatever the disk's own are.
+/// The unit of `/sys/block/NAME/size`, whatever the disk's own sectors are.
 const SECTOR_LEN: u64 = 512;
+
+/// The most characters of a name that a part has: SCSI has 16 for a model, NVMe 40.
+const NAME_LEN_MAX: usize = 48;
 
 /// Reads it from `/sys` and `/proc` below `root`.
 pub(crate) fn look(root: &Path) -> Hardware {
-    let dmi = |name: &str| text(&root.join("sys/class/dmi/id").join(name));
-    Hardware {
-        vendor: dmi("sys_vendor"),
-        product: dmi("product_name"),
-        serial: dmi("product_serial"),
-        processor: processor(root),
-        disks: entries(&root.join("sys/block"), disk),
-        cards: entries(&root.join("sys/class/net"), card),
-    }
-}
-
-/// What `read` makes of the entries of a folder, in the order of their names.
-fn entries<T>(folder: &Path, read: fn(&str, &Path) -> Option<T>) -> Vec<T> {
-    let mut names: Vec<String> = fs::read_dir(folder)
+    let sys = root.join("sys");
+    let mut names: Vec<String> = fs::read_dir(sys.join("block"))
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort();
-    names.iter().filter_map(|name| read(name, &folder.join(name))).take(HARDWARE_MAX).collect()
+    let disks = names.into_iter().filter_map(|name| disk(&sys, name)).take(PARTS_MAX);
+    let interfaces = network::interfaces(&sys).unwrap_or_default();
+    let hardware = interfaces.into_iter().filter(|interface| interface.is_hardware);
+    let cards = hardware.take(PARTS_MAX).map(|interface| Card {
+        // Without a carrier it cannot be read, or is -1.
+        mbit_per_s: line(&sys.join("class/net").join(&interface.name).join("speed"))
+            .and_then(|speed| speed.parse().ok()),
+        name: interface.name,
+        mac: interface.mac,
+        driver: interface.driver,
+    });
+    Hardware { processor: processor(root), disks: disks.collect(), cards: cards.collect() }
 }
 
-fn disk(name: &str, path: &Path) -> Option<Disk> {
-    let sectors: u64 = text(&path.join("size"))?.parse().ok()?;
+fn disk(sys: &Path, name: String) -> Option<Disk> {
+    let path = sys.join("block").join(&name);
+    let sectors: u64 = line(&path.join("size"))?.parse().ok()?;
     let is_disk = sectors > 0 && !NO_DISKS.iter().any(|begin| name.starts_with(begin));
     is_disk.then(|| Disk {
-        name: name.to_owned(),
+        name,
         len_bytes: sectors.saturating_mul(SECTOR_LEN),
-        model: text(&path.join("device/model")),
-    })
-}
-
-/// Only what is a device; a bridge is none.
-fn card(name: &str, path: &Path) -> Option<Card> {
-    let driver = fs::read_link(path.join("device/driver")).ok();
-    let driver = driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    path.join("device").exists().then_some(())?;
-    Some(Card {
-        name: name.to_owned(),
-        mac: text(&path.join("address"))?.parse().ok()?,
-        driver,
-        // Without a carrier it cannot be read, or is -1.
-        speed_mbit: text(&path.join("speed")).and_then(|speed| speed.parse().ok()),
+        model: line(&path.join("device/model")),
     })
 }
 
 fn processor(root: &Path) -> Option<String> {
     let info = fs::read_to_string(root.join("proc/cpuinfo")).ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+    let name = info.lines().find_map(|line| line.strip_prefix("model name"))?;
+    clean(name.trim_start_matches([':', ' ', '\t']))
 }
 
-/// A file of one line; boards whose maker wrote nothing say so in many ways, and those stay.
-fn text(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+/// A file of one line.
+fn line(path: &Path) -> Option<String> {
+    clean(&fs::read_to_string(path).ok()?)
+}
+
+fn clean(text: &str) -> Option<String> {
     let text = text.trim();
-    (!text.is_empty()).then(|| text.chars().take(64).collect())
+    (!text.is_empty()).then(|| text.chars().take(NAME_LEN_MAX).collect())
 }
 
 #[cfg(test)]
@@ -86,23 +80,43 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         assert_eq!(look(temp.path()), Hardware::default());
-        write("sys/class/dmi/id/sys_vendor", "ACME\n");
-        write("sys/class/dmi/id/product_serial", "\n");
         write("proc/cpuinfo", "processor : 0\nmodel name\t: Abacus 3000\nmodel name\t: Abacus\n");
-        write("sys/block/sda/size", "2048\n");
+        for (name, size) in [("sdb", "0\n"), ("sda", "2048\n"), ("loop0", "2048\n")] {
+            write(&format!("sys/block/{name}/size"), size);
+        }
         write("sys/block/sda/device/model", "Drum  \n");
-        write("sys/block/loop0/size", "2048\n");
-        write("sys/block/sdb/size", "0\n");
-        write("sys/class/net/eth0/address", "52:54:00:00:00:01\n");
+        for (name, index) in [("eth0", "2"), ("br0", "3")] {
+            let file =
+                |file: &str, text: &str| write(&format!("sys/class/net/{name}/{file}"), text);
+            file("type", "1\n");
+            file("address", "52:54:00:00:00:01\n");
+            file("ifindex", index);
+            file("speed", "-1\n");
+        }
         write("sys/class/net/eth0/device/vendor", "0x8086\n");
-        write("sys/class/net/eth0/speed", "-1\n");
-        write("sys/class/net/br0/address", "52:54:00:00:00:01\n");
         let hardware = look(temp.path());
-        assert_eq!((hardware.vendor.as_deref(), hardware.serial), (Some("ACME"), None));
         assert_eq!(hardware.processor.as_deref(), Some("Abacus 3000"));
         let disk = Disk { name: "sda".into(), len_bytes: 1 << 20, model: Some("Drum".into()) };
         assert_eq!(hardware.disks, [disk]);
-        let [card] = &hardware.cards[..] else { panic!("{:?}", hardware.cards) };
-        assert_eq!((card.name.as_str(), card.speed_mbit), ("eth0", None));
+        let mac = "525400000001".parse().unwrap();
+        let card = Card { name: "eth0".into(), mac, driver: None, mbit_per_s: None };
+        assert_eq!(hardware.cards, [card.clone()]);
+        write("sys/class/net/eth0/speed", "2500\n");
+        let cards = look(temp.path()).cards;
+        assert_eq!(cards, [Card { mbit_per_s: Some(2500), ..card }]);
+    }
+
+    #[test]
+    fn a_storage_server_is_told_of_in_part() {
+        let temp = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            let dir = temp.path().join(format!("sys/block/sd{number:02}"));
+            fs::create_dir_all(dir.join("device")).unwrap();
+            fs::write(dir.join("size"), "1\n").unwrap();
+            fs::write(dir.join("device/model"), "x".repeat(4096)).unwrap();
+        }
+        let disks = look(temp.path()).disks;
+        assert_eq!((disks.len(), disks[0].name.as_str()), (PARTS_MAX, "sd00"));
+        assert_eq!(disks[0].model.as_ref().unwrap().len(), NAME_LEN_MAX);
     }
 }

@@ -49,6 +49,7 @@ impl Link {
         // by the one that works.
         node.options.mac.get_or_insert(interface.mac);
         node.introduce();
+        node.take_stock();
         self.network = Some(network);
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 mod cmdline;
 mod init;
+mod inventory;
 mod machine;
 
 mod link;

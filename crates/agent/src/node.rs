@@ -14,6 +14,7 @@ use crate::console::{Console, Mark};
 use crate::events::{Event, Inbox};
 use crate::http::ServerUrl;
 use crate::init;
+use crate::inventory;
 use crate::keyboard;
 use crate::log::Log;
 use crate::report::{Correspondence, Reporter};
@@ -149,6 +150,11 @@ impl Node {
         if let (Some(server), Some(node)) = (self.options.server.clone(), self.options.mac) {
             self.reporter.address(Correspondence { server, node }, self.machine.clone());
         }
+    }
+
+    /// Looks at what this node is made of, for the next report if that is new.
+    pub(crate) fn take_stock(&self) {
+        self.reporter.stock(inventory::look(&self.options.root));
     }
 
     /// A new stage: for programs on the console, and for the server.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot::report::{Answer, Machine};
+use boot::report::{Answer, Hardware, Machine};
 use boot::{Mac, Report, Stage};
 
 use crate::events::{Answered, Event};
@@ -60,6 +60,9 @@ struct Queue {
     machine: Machine,
     /// The machine has not been told.
     machine_is_news: bool,
+    hardware: Option<Hardware>,
+    /// The hardware has not been told.
+    hardware_is_news: bool,
     failed_before: bool,
     /// This program is about to end: nothing is put off any more.
     hurry: bool,
@@ -93,6 +96,7 @@ impl Queue {
             uptime_ms: 0,
             stage,
             machine,
+            hardware: self.hardware.clone().filter(|_| self.hardware_is_news),
             log: vec![],
         };
         Some((to, report))
@@ -108,6 +112,9 @@ impl Queue {
     fn delivered(&mut self, report: &Report) -> bool {
         if report.machine.as_ref() == Some(&self.machine) {
             self.machine_is_news = false;
+        }
+        if report.hardware == self.hardware {
+            self.hardware_is_news = false;
         }
         std::mem::take(&mut self.failed_before)
     }
@@ -146,6 +153,8 @@ impl Reporter {
             is_news: false,
             machine,
             machine_is_news: true,
+            hardware: None,
+            hardware_is_news: false,
             failed_before: false,
             hurry: false,
         };
@@ -163,6 +172,14 @@ impl Reporter {
         queue.machine = machine;
         queue.to = Some(to);
         self.shared.changed.notify_all();
+    }
+
+    /// Says what this node is made of, with the next report if that is new.
+    pub(crate) fn stock(&self, hardware: Hardware) {
+        let mut queue = self.shared.queue();
+        let hardware = Some(hardware);
+        queue.hardware_is_news |= queue.hardware != hardware;
+        queue.hardware = hardware;
     }
 
     /// Tells where this node is.
@@ -316,6 +333,8 @@ mod tests {
             is_news: false,
             machine: machine::look(Path::new("/nonexistent")),
             machine_is_news: true,
+            hardware: None,
+            hardware_is_news: false,
             failed_before: false,
             hurry: false,
         }
@@ -347,6 +366,19 @@ mod tests {
         queue.amend(Stage::Lease);
         assert_eq!(told(&mut queue, false), None);
         assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
+    }
+
+    #[test]
+    fn hardware_is_told_once_it_has_arrived_and_no_more() {
+        let mut queue = queue();
+        queue.submit(Stage::Link);
+        (queue.hardware, queue.hardware_is_news) = (Some(Hardware::default()), true);
+        assert!(queue.take(false).unwrap().1.hardware.is_some());
+        queue.failed();
+        let (_, report) = queue.take(false).unwrap();
+        assert!(report.hardware.is_some(), "the one before was lost");
+        queue.delivered(&report);
+        assert_eq!(queue.take(true).unwrap().1.hardware, None);
     }
 
     #[test]

@@ -129,6 +129,8 @@ impl Run {
 
     fn manifest(&mut self, node: &mut Node) -> Result<Manifest, Failed> {
         node.enter(Stage::Manifest, &[]);
+        // By now disks answer that took longer than the network.
+        node.take_stock();
         let manifests = match &mut self.manifests {
             Some(manifests) => manifests,
             none => none.insert(Manifests::trusting(&node.options.root)?),
@@ -216,6 +218,8 @@ impl Run {
         manifest: &Manifest,
         choice: &Choice,
     ) -> Result<Booted, Failed> {
+        // Somebody may have stood before the menu for a while.
+        node.take_stock();
         let image = &choice.image;
         let line = std::fs::read_to_string(node.options.root.join("proc/cmdline"));
         let line = line.unwrap_or_default();

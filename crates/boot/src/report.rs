@@ -31,6 +31,9 @@ pub struct Report {
     /// What it is. Sent with the first report of a boot, and when something of it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
+    /// What it is made of. Sent once it is known, and when something of it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
     /// The latest lines of the agent's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
@@ -71,6 +74,51 @@ pub struct Machine {
     pub kernel: String,
 }
 
+/// The most disks, and the most cards, that a report lists: what a server for storage has beyond that
+/// would fill it.
+pub const PARTS_MAX: usize = 16;
+
+/// What a node is made of, as far as the kernel of phase 1 has drivers for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// What its processor calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
+    /// By name, [`PARTS_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Of Ethernet, in the order in which they were found, [`PARTS_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<Card>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The kernel's name for it, such as `nvme0n1`.
+    pub name: String,
+    /// Its size.
+    pub len_bytes: u64,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// The kernel's name for it, such as `eth0`.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+    /// Its driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Of its link, in Mbit/s, if it has one and its driver knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbit_per_s: Option<u32>,
+}
+
 /// The server's answer to a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
@@ -92,6 +140,7 @@ mod tests {
 
     /// Golden: what agents in the field send. Never change these; add to them.
     const FIRST: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":2100,"stage":"agent","machine":{"arch":"x86_64","firmware":"bios","uuid":null,"memory_bytes":1073741824,"processors":2,"interface":null,"driver":null,"address":null,"agent":"0.1.0","kernel":"6.1.0-40-amd64"}}"#;
+    const LISTED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":2100,"stage":"agent","machine":{"arch":"x86_64","firmware":"bios","uuid":null,"memory_bytes":1073741824,"processors":2,"interface":null,"driver":null,"address":null,"agent":"0.1.0","kernel":"6.1.0-40-amd64"},"hardware":{"processor":"Abacus 3000","disks":[{"name":"nvme0n1","len_bytes":512110190592,"model":"Drum"}],"cards":[{"name":"eth0","mac":"52:54:00:12:34:56","driver":"igc","mbit_per_s":2500}]}}"#;
     const FAILED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":9,"uptime_ms":9000,"stage":"failed","failure":"BT21","reason":"nobody answered on eth0 within 20 s","retry_in_s":4,"log":["a","b"]}"#;
 
     const BOOTED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":11,"uptime_ms":9900,"stage":"booted","image":"debian"}"#;
@@ -99,7 +148,7 @@ mod tests {
 
     #[test]
     fn reports_keep_their_form() {
-        for golden in [FIRST, FAILED, BOOTED, SEEDING] {
+        for golden in [FIRST, LISTED, FAILED, BOOTED, SEEDING] {
             let report: Report = serde_json::from_str(golden).unwrap();
             assert_eq!(serde_json::to_string(&report).unwrap(), golden);
         }

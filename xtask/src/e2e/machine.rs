@@ -59,12 +59,14 @@ pub(crate) struct Spec {
     pub(crate) rate: Option<Rate>,
     /// Keep every packet, for golden data.
     pub(crate) capture: bool,
+    /// What an AHCI disk holds, if it has one.
+    pub(crate) disk: Option<PathBuf>,
 }
 
 impl Spec {
     pub(crate) fn new(number: u8, firmware: Firmware) -> Self {
         let card = Card::Virtio;
-        Self { number, firmware, card, memory_mib: 512, rate: None, capture: false }
+        Self { number, firmware, card, memory_mib: 512, rate: None, capture: false, disk: None }
     }
 
     pub(crate) fn card(self, card: Card) -> Self {
@@ -77,6 +79,10 @@ impl Spec {
 
     pub(crate) fn rate(self, rate: Rate) -> Self {
         Self { rate: Some(rate), ..self }
+    }
+
+    pub(crate) fn disk(self, disk: PathBuf) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     pub(crate) fn capture(self, capture: bool) -> Self {
@@ -253,6 +259,14 @@ impl<'a> Machine<'a> {
             // A node whose firmware found nothing asks again, as people would make it.
             "-boot=reboot-timeout=2000".to_owned(),
         ];
+        if let Some(disk) = &spec.disk {
+            args.extend([
+                "-device=ahci,id=ahci0".to_owned(),
+                format!("-drive=if=none,id=disk0,format=raw,file={}", disk.display()),
+                "-device=ide-hd,drive=disk0,bus=ahci0.0,model=Drum".to_owned(),
+                "-smbios=type=1,manufacturer=ACME,product=Rocket,serial=BT-0001".to_owned(),
+            ]);
+        }
         if spec.capture {
             let path = self.evidence.join(format!("{stem}.pcap"));
             args.push(format!("-object=filter-dump,id=dump0,netdev=net0,file={}", path.display()));

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) menu_timeout_s: u64,
     /// `ipxe` or `pxelinux`.
     pub(crate) loader: &'static str,
+    /// What becomes of nodes that are not named: `boot`, `wait` or `ignore`.
+    pub(crate) unknown: &'static str,
 }
 
 impl Default for Config {
@@ -45,6 +47,7 @@ impl Default for Config {
             seed_time_s: 2,
             menu_timeout_s: 0,
             loader: "ipxe",
+            unknown: "boot",
         }
     }
 }
@@ -60,6 +63,7 @@ impl Config {
              boot:\n  default: {}\n  timeout: {}\n  seed_time: {}\n\
              dhcp:\n  mode: {}\n  ranges: 10.77.200.1-10.77.200.250\n\
              swarm:\n  tracker: {}\n{trackers}\
+             nodes:\n  unknown: {}\n\
              phase1:\n  loader: {}\n  cmdline: console=ttyS0,115200\n",
             slot.address(),
             self.image,
@@ -67,6 +71,7 @@ impl Config {
             self.seed_time_s,
             self.dhcp,
             self.tracker,
+            self.unknown,
             self.loader,
         )
     }

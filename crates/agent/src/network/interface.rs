@@ -32,7 +32,7 @@ pub(crate) struct Interface {
 }
 
 /// All Ethernet interfaces in the order of their indices; `sys` is where sysfs is mounted.
-pub(super) fn list(sys: &Path) -> io::Result<Vec<Interface>> {
+pub(crate) fn list(sys: &Path) -> io::Result<Vec<Interface>> {
     let mut interfaces: Vec<Interface> = fs::read_dir(sys.join("class/net"))?
         .filter_map(|entry| read(&entry.ok()?.path()))
         .take(INTERFACES_MAX)

@@ -31,7 +31,7 @@ pub(crate) use dhcp::client::Lease;
 
 pub(crate) use self::alone::run_alone;
 use self::dialogue::{Dialogue, LeaseEvent, Turn};
-pub(crate) use self::interface::Interface;
+pub(crate) use self::interface::{Interface, list as interfaces};
 use self::keeper::Keeper;
 use self::netlink::Netlink;
 

@@ -87,6 +87,10 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ),
     ("USB itself", &["xhci_pci", "ehci_pci", "ohci_pci", "uhci_hcd"]),
     ("keyboards", &["usbhid", "hid_generic", "atkbd", "i8042"]),
+    (
+        "disks: for the list of what a machine has, and for who gets a shell; 0.4 MB",
+        &["ahci", "nvme", "sd_mod"],
+    ),
     ("images: squashfs under an overlay", &["squashfs", "overlay", "loop"]),
     ("images whose root a server has", &["nfs", "nfsv4"]),
     ("what the agent opens", &["af_packet", "unix", "ipv6", "efivarfs"]),

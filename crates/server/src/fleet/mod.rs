@@ -32,7 +32,7 @@ pub(crate) use timeline::{LastFailure, Step};
 pub(crate) use why::{Why, durations, why};
 
 /// Nodes kept that the configuration does not name. With [`node::EVENTS_MAX`], the agent's log and
-/// the timelines of its boots one takes 24 KiB at most, so 200 MiB in all, if each of them has booted
+/// the timelines of its boots one takes 32 KiB at most, so 256 MiB in all, if each of them has booted
 /// and failed for days.
 pub(crate) const STRANGERS_MAX: usize = 8_192;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use boot::report::{LOG_LEN_MAX, Machine};
+use boot::report::{Card, Disk, Hardware, LOG_LEN_MAX, Machine, PARTS_MAX};
 use boot::{Arch, Failure, Firmware, ImageName, Mac, Report, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ pub(crate) const BOOTS_MAX: usize = 16;
 
 /// Characters kept of a text that an agent sends: two lines of a terminal.
 pub(crate) const TEXT_LEN_MAX: usize = 240;
+
+/// Characters kept of the name of a thing, as of a driver or a disk.
+const NAME_LEN_MAX: usize = 64;
 
 /// Lines kept of an agent's log.
 const LOG_LINES_MAX: usize = 64;
@@ -138,6 +141,9 @@ pub(crate) struct Node {
     /// Its boots before this one, oldest first.
     #[serde(default)]
     pub(crate) past: VecDeque<PastBoot>,
+    /// What it is made of. Not in lists, which would be twice as long with it.
+    #[serde(default)]
+    pub(crate) hardware: Hardware,
     /// The agent's number for this boot.
     #[serde(default)]
     boot: Option<u64>,
@@ -229,6 +235,7 @@ impl Node {
             steps: VecDeque::new(),
             past: VecDeque::new(),
             boot: None,
+            hardware: Hardware::default(),
             boot_before: None,
             sequence: 0,
             reported: UnixMs(0),
@@ -384,6 +391,9 @@ impl Node {
         if let Some(machine) = &report.machine {
             self.learn(machine);
         }
+        if let Some(hardware) = &report.hardware {
+            self.hardware = checked(hardware);
+        }
         self.keep_log(&report.log);
         if let Stage::Downloading(progress) = &report.stage {
             self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
@@ -412,7 +422,7 @@ impl Node {
     }
 
     fn learn(&mut self, machine: &Machine) {
-        let text = |text: &str| printable(text, 64);
+        let text = |text: &str| printable(text, NAME_LEN_MAX);
         let optional = |field: &Option<String>| field.as_deref().map(text);
         let machine = Machine {
             arch: machine.arch,
@@ -567,6 +577,28 @@ impl Summary {
             }
             Some(stage) => stage.name().to_owned(),
         }
+    }
+}
+
+/// What an agent says of hardware, as far as it fits.
+fn checked(hardware: &Hardware) -> Hardware {
+    let text = |text: &String| printable(text, NAME_LEN_MAX);
+    let optional = |field: &Option<String>| field.as_ref().map(text);
+    let disks = hardware.disks.iter().map(|disk| Disk {
+        name: text(&disk.name),
+        len_bytes: disk.len_bytes,
+        model: optional(&disk.model),
+    });
+    let cards = hardware.cards.iter().map(|card| Card {
+        name: text(&card.name),
+        mac: card.mac,
+        driver: optional(&card.driver),
+        mbit_per_s: card.mbit_per_s,
+    });
+    Hardware {
+        processor: optional(&hardware.processor),
+        disks: disks.take(PARTS_MAX).collect(),
+        cards: cards.take(PARTS_MAX).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a boot looks like from outside.
 
+use boot::report::{Card, Disk, Hardware, PARTS_MAX};
 use boot::stage::Progress;
 use boot::{Failure, Firmware, Report};
 
@@ -31,8 +32,16 @@ fn script() -> Event {
 }
 
 fn report(boot: u64, sequence: u64, stage: Stage) -> Event {
-    let report =
-        Report { node: MAC, boot, sequence, uptime_ms: 0, stage, machine: None, log: vec![] };
+    let report = Report {
+        node: MAC,
+        boot,
+        sequence,
+        uptime_ms: 0,
+        stage,
+        machine: None,
+        hardware: None,
+        log: vec![],
+    };
     Event::Reported { address: Some(ADDRESS), report: Box::new(report) }
 }
 
@@ -257,14 +266,25 @@ fn what_is_kept_of_a_node_is_limited() {
         let mut event = report(boot, 1, downloading(boot));
         if let Event::Reported { report, .. } = &mut event {
             report.log = vec!["x".repeat(9999); 99];
+            report.hardware = Some(storage_server());
         }
         fleet.handle(UnixMs(boot), &event);
         fleet.handle(UnixMs(boot), &report(boot, 2, loading()));
     }
     let node = fleet.node(MAC).unwrap();
     assert_eq!((node.events.len(), node.past.len()), (EVENTS_MAX, BOOTS_MAX));
+    let hardware = &node.hardware;
+    assert_eq!((hardware.disks.len(), hardware.cards.len()), (PARTS_MAX, PARTS_MAX));
+    assert_eq!(hardware.disks[0].model.as_deref(), Some("Drum [2J"));
     let text = serde_json::to_string(node).unwrap();
-    assert!(text.len() < 12 << 10, "{}", text.len());
+    assert!(text.len() < 20 << 10, "{}", text.len());
+}
+
+/// More than is kept of it.
+fn storage_server() -> Hardware {
+    let disk = Disk { name: "x".repeat(999), len_bytes: 1, model: Some("Drum\x1b[2J".to_owned()) };
+    let card = Card { name: "y".repeat(999), mac: MAC, driver: None, mbit_per_s: None };
+    Hardware { processor: None, disks: vec![disk; 99], cards: vec![card; 99] }
 }
 
 fn stranger(number: usize) -> Event {

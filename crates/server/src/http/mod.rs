@@ -62,6 +62,8 @@ pub(crate) struct Live {
     pub(crate) offer: Offer,
     pub(crate) script: ScriptSettings,
     pub(crate) dashboard: DashboardSettings,
+    /// Whether nodes can be switched on and off.
+    pub(crate) has_power: bool,
 }
 
 /// What the web server has to work with.

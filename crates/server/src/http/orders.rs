@@ -98,6 +98,7 @@ mod tests {
             uptime_ms: 9_000,
             stage: boot::Stage::Menu,
             machine: None,
+            hardware: None,
             log: vec![],
         };
         assert_eq!(orders.answer(&report(7), begin), None);

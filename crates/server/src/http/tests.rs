@@ -48,7 +48,8 @@ impl Test {
             boots: Boots::default(),
         };
         let fleet = SharedFleet::new(Fleet::default());
-        let live = Live { offer, script, dashboard: DashboardSettings::for_tests() };
+        let live =
+            Live { offer, script, dashboard: DashboardSettings::for_tests(), has_power: false };
         Self {
             lab,
             site: Site::new(
@@ -107,7 +108,12 @@ async fn who_is_left_alone_finds_no_script_unless_it_waits_for_one() {
     let live = |unknown| {
         let boots = Boots::for_strangers(unknown, &[]);
         let script = ScriptSettings { boots, ..test.site.live().script.clone() };
-        Live { offer: Offer::default(), script, dashboard: DashboardSettings::for_tests() }
+        Live {
+            offer: Offer::default(),
+            script,
+            dashboard: DashboardSettings::for_tests(),
+            has_power: false,
+        }
     };
     let path = format!("/boot.ipxe?mac={MAC}");
     test.site.publish(live(Unknown::Wait));

@@ -269,6 +269,7 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     settings.keyboard.clone_from(&new.keyboard);
     settings.nodes = new.nodes.clone();
     settings.unknown = new.unknown;
+    settings.power = new.power.clone();
     settings.ignored = new.ignored.clone();
     settings.dashboard = new.dashboard.clone();
     // The port is taken at the start, or not.

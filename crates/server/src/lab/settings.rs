@@ -47,8 +47,10 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// The dashboard, the API and the metrics.
     pub(crate) dashboard: DashboardSettings,
-    /// What a node boots that `nodes.yaml` does not name.
+    /// What becomes of a node that `nodes.yaml` does not name.
     pub(crate) unknown: Unknown,
+    /// What switches nodes on and off.
+    pub(crate) power: Option<PowerSettings>,
     /// Nodes that are left alone though they ask.
     pub(crate) ignored: Vec<Mac>,
     /// The nodes that `nodes.yaml` names, in its order; each MAC, name and address once.
@@ -237,6 +239,17 @@ pub(crate) enum Access {
     Off,
 }
 
+/// The command that switches nodes on and off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PowerSettings {
+    /// By its path, from the lab if that is not absolute, or by a name to look for.
+    pub(crate) program: String,
+    /// Before those that say what to do with which node.
+    pub(crate) arguments: Vec<String>,
+    /// How long it may take for one node.
+    pub(crate) timeout: Duration,
+}
+
 /// What becomes of a node that the lab does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Unknown {
@@ -391,6 +404,7 @@ impl Settings {
             log_format: LogFormat::Text,
             dashboard: DashboardSettings::for_tests(),
             unknown: Unknown::Boot,
+            power: None,
             ignored: vec![],
             nodes: vec![],
         }

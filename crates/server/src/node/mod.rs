@@ -3,6 +3,7 @@
 mod accept;
 mod assign;
 mod help;
+pub(crate) mod power;
 mod reboot;
 pub(crate) mod wake;
 
@@ -34,6 +35,8 @@ pub(crate) enum NodeCommand {
     Unassign(assign::UnassignArgs),
     /// Switch nodes on through their network cards (wake-on-LAN).
     Wake(wake::WakeArgs),
+    /// Switch nodes on or off, or ask whether they are on, by the command that the lab names for it.
+    Power(power::PowerArgs),
     /// Have nodes start anew, if something of BootTorrent runs on them.
     Reboot(reboot::RebootArgs),
     /// List nodes that have been seen and are not in nodes.yaml.
@@ -78,6 +81,7 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
+        NodeCommand::Power(args) => power::power(args, lab),
         NodeCommand::Reboot(args) => reboot::reboot(args, lab),
         NodeCommand::Pending(args) => accept::pending(args, lab),
         NodeCommand::Accept(args) => accept::accept(args, lab),
@@ -199,7 +203,23 @@ fn machine(node: &Node, field: &mut impl FnMut(&str, String)) {
     };
     let memory = quantity::bytes(machine.memory_bytes);
     let processors = quantity::count(machine.processors as usize, "processor");
-    field("machine", format!("{processors}, {memory} of memory"));
+    let processor = node.hardware.processor.as_ref().map(|name| format!(" ({name})"));
+    field("machine", format!("{processors}{}, {memory} of memory", processor.unwrap_or_default()));
+    for (name, value) in [("product", &machine.product), ("serial", &machine.serial_number)] {
+        if let Some(value) = value {
+            field(name, value.clone());
+        }
+    }
+    for disk in &node.hardware.disks {
+        let model = disk.model.as_ref().map(|model| format!(", {model}")).unwrap_or_default();
+        field("disk", format!("{}, {}{model}", disk.name, quantity::bytes(disk.len_bytes)));
+    }
+    for card in &node.hardware.cards {
+        let driver = card.driver.as_ref().map(|driver| format!(" ({driver})"));
+        let speed = card.mbit_per_s.map(|speed| format!(", {speed} Mbit/s"));
+        let (driver, speed) = (driver.unwrap_or_default(), speed.unwrap_or_default());
+        field("card", format!("{}{driver}, {}{speed}", card.name, card.mac));
+    }
     field("kernel", machine.kernel.clone());
     field("agent", machine.agent.clone());
     if let Some(interface) = &machine.interface {
@@ -247,7 +267,13 @@ mod tests {
             "machine": {
                 "arch": "x86_64", "firmware": "uefi", "memory_bytes": 1_000_000_000_u64,
                 "processors": 2, "interface": "eth0", "driver": "e1000e", "agent": "0.1.0",
-                "kernel": "6.1.0-40-amd64"
+                "kernel": "6.1.0-40-amd64", "product": "ACME Rocket", "serial_number": "CZC1234"
+            },
+            "hardware": {
+                "processor": "Abacus 3000",
+                "disks": [{"name": "sda", "len_bytes": 512_000_000_000_u64, "model": "Drum"}],
+                "cards": [{"name": "eth0", "mac": "52:54:00:00:00:01", "driver": "e1000e",
+                           "mbit_per_s": 1000}]
             },
             "events": [{"unix_ms": 1000, "text": "BT21: nobody answered on eth0", "count": 3}],
             "past": [{"unix_ms": 0, "took_ms": 1500, "stage": "booted", "image": "debian",
@@ -265,7 +291,11 @@ c001 (52:54:00:00:00:01)
   firmware   uefi
   seen       1 s ago; boot 2 began 6 s ago
   uploads    0 B
-  machine    2 processors, 1.00 GB of memory
+  machine    2 processors (Abacus 3000), 1.00 GB of memory
+  product    ACME Rocket
+  serial     CZC1234
+  disk       sda, 512 GB, Drum
+  card       eth0 (e1000e), 52:54:00:00:00:01, 1000 Mbit/s
   kernel     6.1.0-40-amd64
   agent      0.1.0
   interface  eth0 (e1000e)

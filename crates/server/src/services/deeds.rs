@@ -13,9 +13,11 @@ use super::control::Answer;
 use super::sockets::chain;
 use crate::fleet::{SharedFleet, Standing, UnixMs};
 use crate::http::{NextBoot, NextBoots, Orders};
+use crate::lab::Lab;
 use crate::lab::edit::{self, Change};
 use crate::lab::nodes_file::{NodesFile, WriteError};
 use crate::lab::settings::Settings;
+use crate::node::power::{self, Action};
 use crate::node::wake;
 use crate::quantity;
 
@@ -31,6 +33,8 @@ pub(crate) enum Deed {
     Unassign { nodes: Vec<Mac> },
     /// They are switched on through their network cards.
     Wake { nodes: Vec<Mac> },
+    /// They are switched on or off, or asked whether they are on, by the lab's hook.
+    Power { nodes: Vec<Mac>, action: Action },
     /// They start anew, if something of ours runs on them.
     Reboot { nodes: Vec<Mac> },
     /// They are left alone from now on.
@@ -46,8 +50,45 @@ pub(crate) struct Done {
     pub(crate) nodes: Vec<Mac>,
     /// With which it could not be done.
     pub(crate) refused: Vec<Refused>,
+    /// What was told of those with which it was done, if that was asked for.
+    #[serde(default)]
+    pub(crate) told: Vec<Told>,
     /// In a sentence.
     pub(crate) text: String,
+}
+
+/// What was told of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) node: Mac,
+    pub(crate) text: String,
+}
+
+impl Done {
+    /// What came of hooks.
+    pub(crate) fn of_power(outcomes: Vec<(Mac, power::Outcome)>, action: Action) -> Self {
+        let mut done = Self::default();
+        for (node, outcome) in outcomes {
+            match outcome {
+                Ok(text) => {
+                    done.nodes.push(node);
+                    done.told.push(Told { node, text });
+                }
+                Err(reason) => done.refused.push(Refused { node, reason }),
+            }
+        }
+        let count = quantity::count(done.nodes.len(), "node");
+        done.text = format!("power {action} of {count} is done");
+        if let [Told { text, .. }] = &done.told[..]
+            && !text.is_empty()
+        {
+            done.text = format!("{}: {text}", done.text);
+        }
+        if !done.refused.is_empty() {
+            done.text = format!("{}, {} failed", done.text, done.refused.len());
+        }
+        done
+    }
 }
 
 /// A node with which something could not be done.
@@ -124,6 +165,7 @@ impl Deeds {
                 Ok(self.done(nodes, "have nothing assigned"))
             }
             Deed::Wake { nodes } => self.wake(nodes).await,
+            Deed::Power { nodes, action } => self.power(nodes, action).await,
             Deed::Reboot { nodes } => self.reboot(nodes).await,
             Deed::Accept { node, name, image } => self.accept(node, name, image).await,
             Deed::Ignore { nodes } => self.ignore(nodes).await,
@@ -207,6 +249,25 @@ impl Deeds {
         Ok(self.done(nodes, "are called: a card that was set up to listen wakes its machine"))
     }
 
+    /// As the lab's files say at the moment: which program, and what it is to be told of a node.
+    async fn power(&self, nodes: Vec<Mac>, action: Action) -> Result<Done, Refusal> {
+        let dir = self.0.settings.dir.clone();
+        let lab = blocking(move || Lab::open(&dir)).await?;
+        let settings = lab.map_err(|error| Refusal::Failed(chain(&error)))?.settings;
+        // Not left half done because somebody who asked for it has gone.
+        let run = tokio::spawn(async move { power::run(&settings, &nodes, action).await });
+        let outcomes = run.await.map_err(lost)?;
+        let outcomes = outcomes.map_err(|error| Refusal::Conflict(error.to_string()))?;
+        let done = Done::of_power(outcomes, action);
+        if let (true, Some(refused)) = (done.nodes.is_empty(), done.refused.first()) {
+            return Err(Refusal::Failed(format!("{}: {}", refused.node, refused.reason)));
+        }
+        if action != Action::Status {
+            self.note(&done.nodes, &format!("power {action}"));
+        }
+        Ok(done)
+    }
+
     async fn reboot(&self, nodes: Vec<Mac>) -> Result<Done, Refusal> {
         let now = UnixMs::now();
         let (mut in_reach, mut refused) = (vec![], vec![]);
@@ -256,7 +317,8 @@ impl Deeds {
         })
         .await?;
         self.note(&[node], &format!("is accepted as {name}"));
-        Ok(Done { nodes: vec![node], refused: vec![], text: format!("{node} is {name} now") })
+        let text = format!("{node} is {name} now");
+        Ok(Done { nodes: vec![node], text, ..Done::default() })
     }
 
     async fn ignore(&self, nodes: Vec<Mac>) -> Result<Done, Refusal> {
@@ -289,7 +351,7 @@ impl Deeds {
         let label = |&mac: &Mac| fleet.node(mac).map_or_else(|| mac.to_string(), |n| n.label());
         let labels: Vec<String> = nodes.iter().map(label).collect();
         let set = nodeset::fold(labels.iter().map(String::as_str));
-        Done { nodes, refused: vec![], text: format!("{set} {what}") }
+        Done { nodes, text: format!("{set} {what}"), ..Done::default() }
     }
 }
 
@@ -312,10 +374,13 @@ fn what(boot: &NextBoot) -> String {
     image(boot).map_or_else(|| "from disk".to_owned(), ToString::to_string)
 }
 
+fn lost(_: tokio::task::JoinError) -> Refusal {
+    Refusal::Failed("it ended before it was done: see the log".to_owned())
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
-    let lost = |_| Refusal::Failed("it ended before it was done: see the log".to_owned());
     tokio::task::spawn_blocking(work).await.map_err(lost)
 }
 

@@ -79,7 +79,8 @@ pub(crate) fn make(
     let dashboard = settings.dashboard.clone();
     let statuses = statuses(&published.manifest);
     let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
-    Ok(Edition { live: Live { offer, script, dashboard }, tftp, images, statuses })
+    let has_power = settings.power.is_some();
+    Ok(Edition { live: Live { offer, script, dashboard, has_power }, tftp, images, statuses })
 }
 
 /// What firmware finds by TFTP.

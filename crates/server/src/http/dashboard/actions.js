@@ -36,13 +36,15 @@ export function actions(chosen) {
   const assign = button("Assign", () => perform("assign", { ...(image.value === DISK ? { disk: true } : { image: image.value }), next_boot_only: once.checked }));
   const unassign = button("Unassign", () => perform("unassign"));
   const wake = button("Wake", () => perform("wake"));
+  const power = ["on", "off", "cycle", "status"].map((action) => button(`Power ${action}`, () => perform("power", { action },
+    ["off", "cycle"].includes(action) ? (which) => `Power ${action} for ${which}? Whoever works there is not asked.` : null)));
   const reboot = button("Reboot", () => perform("reboot", undefined, (which) => `Start ${which} anew? Whoever works there is not asked.`));
   const accept = button("Accept", () => perform("accept", name.value.trim() ? { name: name.value.trim() } : {}));
   const ignore = button("Ignore", () => perform("ignore", undefined, (which) => `Leave ${which} alone from now on? It gets no answer here any more.`));
-  const commands = [assign, unassign, wake, reboot];
+  const commands = [assign, unassign, wake, reboot, ...power];
   const acceptance = h("span", { class: "set" }, name, accept, ignore);
   const tools = h("div", { class: "buttons" },
-    h("span", { class: "set" }, image, h("label", {}, once, " next boot only"), assign, unassign), h("span", { class: "set" }, wake, reboot), acceptance);
+    h("span", { class: "set" }, image, h("label", {}, once, " next boot only"), assign, unassign), h("span", { class: "set" }, wake, reboot, ...power), acceptance);
   const door = h("p", { class: "quiet" }, h("button", { type: "button", onclick: logIn }, "Log in"), " to assign, wake or reboot.");
   const element = h("section", { class: "panel section actions", "aria-label": "Actions" }, door, tools, said);
 
@@ -58,6 +60,7 @@ export function actions(chosen) {
     }
     const nodes = chosen();
     acceptance.hidden = nodes.length !== 1 || nodes[0].known;
+    for (const each of power) each.hidden = !state.server?.has_power;
     for (const command of commands) command.disabled = !nodes.length;
     // What nodes.yaml does not name can only be decided for once.
     unassign.hidden = nodes.some((node) => !node.known);

@@ -16,6 +16,7 @@ use super::session::Allowed;
 use crate::fleet::printable;
 use crate::http::{NextBoot, Site};
 use crate::lab::config::is_label;
+use crate::node::power::Action;
 use crate::services::deeds::{Deed, Done, Refusal};
 
 /// The most bytes of a set of nodes: as many as a request's line has room for.
@@ -54,6 +55,13 @@ pub(super) struct AcceptBody {
     image: Option<String>,
 }
 
+/// What is to be done with the power of nodes.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PowerBody {
+    action: Action,
+}
+
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DoneView {
@@ -61,7 +69,16 @@ pub(super) struct DoneView {
     nodes: Vec<String>,
     /// Those with which it could not be done.
     refused: Vec<RefusedView>,
+    /// What was told of those with which it was done, if that was asked for.
+    told: Vec<ToldView>,
     /// In a sentence.
+    text: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ToldView {
+    node: String,
+    #[schema(example = "on")]
     text: String,
 }
 
@@ -154,6 +171,31 @@ pub(super) async fn wake(
     perform(&site, &allowed, Deed::Wake { nodes }).await
 }
 
+/// Switches nodes on or off, or asks whether they are on, by the lab's hook. It may take as long as that:
+/// `power.timeout` for every 32 nodes.
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/power", tag = "actions", request_body = PowerBody,
+    params(("node" = String, Path, description = "A node or several, such as `c001` or `c[001-100]`")),
+    security(("token" = []), ("session" = [], "csrf" = [])),
+    responses(
+        (status = 200, body = DoneView),
+        NotDone,
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "The lab has no hook"),
+        BadBody,
+    )
+)]
+pub(super) async fn power(
+    State(site): State<Site>,
+    allowed: Allowed,
+    Path(which): Path<String>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
+    let nodes = nodes(&site, &which)?;
+    let PowerBody { action } = reply::body(request).await?;
+    perform(&site, &allowed, Deed::Power { nodes, action }).await
+}
+
 /// Has nodes start anew: phase 1 at once, a system in its own way, if a process of BootTorrent runs
 /// under it (`livenet`, `nfs`). They obey the signature of the lab's key alone.
 #[utoipa::path(
@@ -235,7 +277,7 @@ fn parse_image(image: &str) -> Result<ImageName, Problem> {
 
 async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<Body>, Problem> {
     let done = (site.0.about.perform)(deed).await;
-    let Done { nodes, refused, text } = done.map_err(|refusal| match refusal {
+    let Done { nodes, refused, told, text } = done.map_err(|refusal| match refusal {
         Refusal::Conflict(text) => Problem::new(StatusCode::CONFLICT, text),
         Refusal::Failed(text) => {
             tracing::error!(target: "HTTP", "{text}");
@@ -246,9 +288,12 @@ async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<
     let refused = refused
         .into_iter()
         .map(|refused| RefusedView { node: refused.node.to_string(), reason: refused.reason });
+    let told =
+        told.into_iter().map(|told| ToldView { node: told.node.to_string(), text: told.text });
     Ok(reply::json(&DoneView {
         nodes: nodes.iter().map(Mac::to_string).collect(),
         refused: refused.collect(),
+        told: told.collect(),
         text,
     }))
 }

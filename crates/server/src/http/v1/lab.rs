@@ -23,6 +23,8 @@ pub(super) struct ServerView {
     /// The serial of the manifest in force.
     manifest_serial: u64,
     services: Vec<ServiceView>,
+    /// Whether nodes can be switched on and off: the lab has a `power.hook`.
+    has_power: bool,
     node_count: usize,
     /// Nodes for whom there was no room.
     refused_node_count: u64,
@@ -115,6 +117,7 @@ pub(super) async fn server(State(site): State<Site>) -> Response<Body> {
                 counts: service.counts,
             })
             .collect(),
+        has_power: site.live().has_power,
         node_count: status.nodes.count,
         refused_node_count: status.nodes.refused_count,
         stages: stages.map(|s| StageView { stage: s.stage, count: s.count }).collect(),

@@ -56,6 +56,7 @@ use super::login::{COOKIE_NAME, CSRF_HEADER};
         actions::reboot,
         actions::accept,
         actions::ignore,
+        actions::power,
     ),
     modifiers(&Secrets)
 )]
@@ -93,6 +94,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/nodes/{node}/reboot", post(actions::reboot))
         .route("/nodes/{node}/accept", post(actions::accept))
         .route("/nodes/{node}/ignore", post(actions::ignore))
+        .route("/nodes/{node}/power", post(actions::power))
         .route("/session", get(session::look).post(session::open).delete(session::close))
         .route("/images", get(lab::images))
         .route("/manifest", get(lab::manifest))

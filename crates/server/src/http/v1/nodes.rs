@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, Response};
 use axum::response::IntoResponse;
+use boot::report::{Hardware, Machine};
 use boot::{Mac, Stage};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -218,6 +219,65 @@ struct MachineView {
     agent: String,
     /// The release of phase 1's kernel.
     kernel: String,
+    /// Its maker and what he calls it.
+    product: Option<String>,
+    serial_number: Option<String>,
+    /// What its processor calls itself.
+    processor: Option<String>,
+    /// Those for which phase 1 has a driver.
+    #[schema(max_items = 16)]
+    disks: Vec<DiskView>,
+    /// Those for which phase 1 has a driver.
+    #[schema(max_items = 16)]
+    cards: Vec<CardView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct DiskView {
+    #[schema(example = "nvme0n1")]
+    name: String,
+    size_bytes: u64,
+    model: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct CardView {
+    #[schema(example = "eth0")]
+    name: String,
+    #[schema(example = "52:54:00:12:34:56")]
+    mac: String,
+    driver: Option<String>,
+    /// Of its link, if it has one and its driver knows.
+    mbit_per_s: Option<u32>,
+}
+
+impl MachineView {
+    fn of(machine: &Machine, hardware: &Hardware) -> Self {
+        let disks = hardware.disks.iter().map(|disk| DiskView {
+            name: disk.name.clone(),
+            size_bytes: disk.len_bytes,
+            model: disk.model.clone(),
+        });
+        let cards = hardware.cards.iter().map(|card| CardView {
+            name: card.name.clone(),
+            mac: card.mac.to_string(),
+            driver: card.driver.clone(),
+            mbit_per_s: card.mbit_per_s,
+        });
+        Self {
+            memory_bytes: machine.memory_bytes,
+            processor_count: machine.processors,
+            interface: machine.interface.clone(),
+            driver: machine.driver.clone(),
+            agent: machine.agent.clone(),
+            kernel: machine.kernel.clone(),
+            product: machine.product.clone(),
+            serial_number: machine.serial_number.clone(),
+            processor: hardware.processor.clone(),
+            disks: disks.collect(),
+            cards: cards.collect(),
+        }
+    }
 }
 
 /// The fleet, page by page.
@@ -441,14 +501,8 @@ impl From<NextBoot> for BootView {
 
 fn page(node: &Node, decided: Decided, now: UnixMs) -> NodePage {
     let fleet::Why { headline, waits_for, is_late, cure } = fleet::why(&node.summary, now);
-    let machine = node.summary.machine.as_ref().map(|machine| MachineView {
-        memory_bytes: machine.memory_bytes,
-        processor_count: machine.processors,
-        interface: machine.interface.clone(),
-        driver: machine.driver.clone(),
-        agent: machine.agent.clone(),
-        kernel: machine.kernel.clone(),
-    });
+    let machine =
+        node.summary.machine.as_ref().map(|machine| MachineView::of(machine, &node.hardware));
     let boots = node.past.iter().rev().map(|boot| PastBootView {
         unix_ms: boot.began.0,
         took_ms: boot.took_ms,

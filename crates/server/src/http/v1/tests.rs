@@ -22,15 +22,28 @@ fn site() -> Site {
         arch: boot::Arch::X86_64,
         boots: Boots::default(),
     };
-    let live = Live { offer: Offer::default(), script, dashboard: DashboardSettings::for_tests() };
+    let live = Live {
+        offer: Offer::default(),
+        script,
+        dashboard: DashboardSettings::for_tests(),
+        has_power: false,
+    };
     let fleet = SharedFleet::new(Fleet::default());
     Site::new(live, fleet, NextBoots::default(), Orders::default(), About::for_tests())
 }
 
 fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
     let node = Mac([0x52, 0x54, 0, 0, 0, last]);
-    let report =
-        Report { node, boot: 7, sequence, uptime_ms: 0, stage, machine: None, log: vec![] };
+    let report = Report {
+        node,
+        boot: 7,
+        sequence,
+        uptime_ms: 0,
+        stage,
+        machine: None,
+        hardware: None,
+        log: vec![],
+    };
     Event::Reported { address: Some([10, 0, 0, last].into()), report: Box::new(report) }
 }
 

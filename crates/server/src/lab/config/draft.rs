@@ -76,6 +76,7 @@ impl Draft {
                 tls: None,
             },
             unknown: Unknown::Boot,
+            power: None,
             ignored: vec![],
             nodes: vec![],
         };

@@ -248,6 +248,20 @@ pub(crate) const SERVER: &[Key] = &[
          an address nor a boot program, as if this server were not there.",
     ),
     key(
+        "power.hook",
+        "text or list of them",
+        Optional("nodes cannot be switched"),
+        "The program that switches nodes on and off, or a list of it and its first arguments; NAME, MAC and \
+         `on`, `off`, `cycle` or `status` follow them. It is run without a shell, as the server's user, from \
+         the lab's folder ([power.md](power.md)).",
+    ),
+    key(
+        "power.timeout",
+        "time",
+        Default("30s"),
+        "How long it may take for one node; then it is killed.",
+    ),
+    key(
         "dashboard.access",
         "`network`, `localhost` or `off`",
         Default("network"),

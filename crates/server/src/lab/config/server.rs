@@ -15,7 +15,8 @@ use super::value::{
 };
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
-    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, TlsSettings, Unknown,
+    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, PowerSettings,
+    TlsSettings, Unknown,
 };
 use crate::lab::yaml::Node;
 
@@ -88,6 +89,8 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
         reader.error(line, message);
     }
 
+    settings.power = power(&mut reader);
+
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));
     draft.note_line("dhcp", reader.line("dhcp.mode").or_else(|| reader.line("dhcp.ranges")));
@@ -122,6 +125,22 @@ fn dashboard(reader: &mut Reader<'_, '_>, settings: &mut DashboardSettings) {
             "dashboard.password is sent over the network unencrypted: set dashboard.certificate and \
              dashboard.key, or log in through ssh -L and set `access: localhost`",
         );
+    }
+}
+
+fn power(reader: &mut Reader<'_, '_>) -> Option<PowerSettings> {
+    let timeout = time(reader, "power.timeout");
+    let hook = reader.value::<Vec<String>>("power.hook")?;
+    let mut words = hook.value.into_iter();
+    match words.next().filter(|program| !program.is_empty()) {
+        Some(program) => Some(PowerSettings { program, arguments: words.collect(), timeout }),
+        None => {
+            reader.error(
+                hook.line,
+                "power.hook names no program: write its path, or a list that begins with it",
+            );
+            None
+        }
     }
 }
 

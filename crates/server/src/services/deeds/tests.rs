@@ -53,8 +53,16 @@ impl Test {
 }
 
 fn report(node: Mac, boot: u64, stage: Stage) -> Event {
-    let report =
-        Report { node, boot, sequence: 1, uptime_ms: 1, stage, machine: None, log: vec![] };
+    let report = Report {
+        node,
+        boot,
+        sequence: 1,
+        uptime_ms: 1,
+        stage,
+        machine: None,
+        hardware: None,
+        log: vec![],
+    };
     Event::Reported { address: None, report: Box::new(report) }
 }
 
@@ -124,6 +132,24 @@ async fn a_stranger_is_accepted_once_and_under_a_name_of_its_own() {
     assert!(!test.nodes_file().contains("- '52"), "it is not ignored any more");
     let again = accept(KNOWN, Some("c002")).await.unwrap_err();
     assert!(again.to_string().contains("it is c001"), "{again}");
+}
+
+#[tokio::test]
+async fn power_is_the_hooks_that_the_lab_names_at_that_moment() {
+    let test = Test::new();
+    let power = async |nodes: &[Mac], action| {
+        test.perform(Deed::Power { nodes: nodes.to_vec(), action }).await
+    };
+    let none = power(&[KNOWN], Action::On).await.unwrap_err();
+    assert!(matches!(&none, Refusal::Conflict(text) if text.contains("power.md")), "{none}");
+    let settings = fs::read_to_string(test.lab.path("Boottorrent.yaml")).unwrap();
+    test.lab.put("Boottorrent.yaml", &format!("{settings}power: {{hook: [echo, it is on]}}\n"));
+    let done = power(&[KNOWN, STRANGER], Action::Status).await.unwrap();
+    assert_eq!(done.told[0].text, "it is on c001 52:54:00:00:00:01 status");
+    assert_eq!((done.nodes, done.refused[0].node), (vec![KNOWN], STRANGER));
+    test.lab.put("Boottorrent.yaml", &format!("{settings}power: {{hook: 'false'}}\n"));
+    let failed = power(&[KNOWN], Action::Off).await.unwrap_err();
+    assert!(failed.to_string().contains("exit status: 1"), "{failed}");
 }
 
 #[tokio::test]

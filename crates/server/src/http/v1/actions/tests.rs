@@ -38,7 +38,7 @@ fn live(password: Option<&str>) -> Live {
     };
     let password = password.map(|password| boot::PasswordHash::of(password, [7; 16]).unwrap());
     let dashboard = DashboardSettings { password, ..DashboardSettings::for_tests() };
-    Live { offer: Offer::default(), script, dashboard }
+    Live { offer: Offer::default(), script, dashboard, has_power: false }
 }
 
 impl Test {
@@ -92,7 +92,7 @@ fn session_of(answer: &Answer) -> (String, String) {
 #[tokio::test]
 async fn nobody_commands_without_token_or_session() {
     let test = Test::new();
-    for action in ["assign", "unassign", "wake", "reboot", "accept", "ignore"] {
+    for action in ["assign", "unassign", "wake", "reboot", "accept", "ignore", "power"] {
         let path = format!("/v1/nodes/52:54:00:00:00:01/{action}");
         let answer = test.ask("POST", &path, &[JSON], "{}").await;
         assert_eq!(answer.status, 401, "{action}");
@@ -201,6 +201,9 @@ async fn what_is_wrong_with_an_action_is_a_problem() {
     check(&node("accept"), json, r#"{"image": "debian"}"#, 200).await;
     check(&node("accept"), json, r#"{"image": "../debian"}"#, 400).await;
     check(&node("ignore"), json, "", 200).await;
+    check(&node("power"), json, r#"{"action": "cycle"}"#, 200).await;
+    check(&node("power"), json, r#"{"action": "explode"}"#, 400).await;
+    check(&node("power"), json, "", 400).await;
     check("/v1/nodes/c001/wake", "", "", 404).await;
     check("/v1/nodes/c%5B1-/wake", "", "", 400).await;
     check("/v1/nodes/52:54:00:00:00:02/wake", "", "", 404).await;
