@@ -9,8 +9,8 @@
 //! from elsewhere.
 
 mod cmdline;
+mod hardware;
 mod init;
-mod inventory;
 mod machine;
 
 mod link;

@@ -12,9 +12,9 @@ use boot::{ImageName, Mac, Stage};
 use crate::backoff;
 use crate::console::{Console, Mark};
 use crate::events::{Event, Inbox};
+use crate::hardware;
 use crate::http::ServerUrl;
 use crate::init;
-use crate::inventory;
 use crate::keyboard;
 use crate::log::Log;
 use crate::report::{Correspondence, Reporter};
@@ -154,7 +154,7 @@ impl Node {
 
     /// Looks at what this node is made of, for the next report if that is new.
     pub(crate) fn take_stock(&self) {
-        self.reporter.stock(inventory::look(&self.options.root));
+        self.reporter.stock(hardware::look(&self.options.root));
     }
 
     /// A new stage: for programs on the console, and for the server.

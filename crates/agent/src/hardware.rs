@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(hardware.disks, [disk]);
         let mac = "525400000001".parse().unwrap();
         let card = Card { name: "eth0".into(), mac, driver: None, mbit_per_s: None };
-        assert_eq!(hardware.cards, [card.clone()]);
+        assert_eq!(hardware.cards, std::slice::from_ref(&card));
         write("sys/class/net/eth0/speed", "2500\n");
         let cards = look(temp.path()).cards;
         assert_eq!(cards, [Card { mbit_per_s: Some(2500), ..card }]);
