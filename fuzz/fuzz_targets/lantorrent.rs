@@ -82,10 +82,18 @@ fn event(what: u8, amount: u8) -> Option<Event> {
             let way = Duration::from_millis(u64::from(amount));
             Event::Probed(branch, (amount % 2 == 0).then_some(way), way * 3)
         }
-        9 => Event::Append(destinations()),
-        10 => Event::Forget(vec![(amount % 8).to_string()]),
+        9 if amount % 2 == 0 => Event::Append(destinations()),
+        9 => Event::Line(branch, back(amount)),
+        10 if amount % 2 == 0 => Event::Forget(vec![(amount % 8).to_string()]),
+        10 => Event::Measured(branch, (amount % 4 == 1).then_some(bytes * 8)),
         _ => return None,
     })
+}
+
+/// Somebody of the chain was put to its end.
+fn back(amount: u8) -> Line {
+    let port = u16::from(amount % 8);
+    Line::Back { host: port.to_string(), port, pace: u64::from(amount) << 16 }
 }
 
 /// Whatever happens, in whatever order: nobody is reported on twice, and what can be sent is there.

@@ -241,19 +241,19 @@ impl Connection {
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Result<Vec<u8>> {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: server\r\n\r\n"))
+        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"))
     }
 
     fn post(&mut self, path: &str, body: &str) -> Result<Vec<u8>> {
         let len = body.len();
         self.ask(&format!(
-            "POST {path} HTTP/1.1\r\nhost: server\r\ncontent-length: {len}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n\r\n{body}"
         ))
     }
 
     /// Asks for what never ends, and leaves the answer where it is.
     pub(crate) fn stall(&mut self, path: &str) -> Result<()> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: server\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).context("asking")
     }
 

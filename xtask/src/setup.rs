@@ -61,6 +61,8 @@ pub(crate) const RSYNC: Tool = tool("rsync", "rsync");
 pub(crate) const RPMBUILD: Tool = tool("rpmbuild", "rpm");
 pub(crate) const SKOPEO: Tool = tool("skopeo", "skopeo");
 pub(crate) const SQUASHFS: Tool = tool("mksquashfs", "squashfs-tools");
+/// For the agent's tests with real keys.
+pub(crate) const TMUX: Tool = tool("tmux", "tmux");
 pub(crate) const SYSLINUX: Tool =
     tool("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common");
 /// Kea's load generator for DHCP.
@@ -124,6 +126,7 @@ const ALL: &[Tool] = &[
     PXELINUX,
     QEMU,
     SYSLINUX,
+    TMUX,
     ZSTD,
 ];
 

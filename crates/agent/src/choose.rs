@@ -146,6 +146,8 @@ pub(crate) mod tests {
             serial: 1,
             menu: Menu { default: "debian".parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: false },
             images: ["arch", "debian", "memtest"].map(image).to_vec(),
             phase1: vec![],

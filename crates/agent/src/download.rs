@@ -25,6 +25,7 @@ use torrent_io::session::{Place, Prepared, Session, SessionConfig, SessionError,
 use torrent_io::storage::{Allocation, FileHandle, Storage, StorageError};
 
 use crate::console::{duration, mib};
+use crate::enough::{Look, is_enough};
 use crate::events::{Event, Key};
 use crate::failed::{Fails, chain};
 use crate::node::Node;
@@ -350,13 +351,24 @@ impl Download {
         node.console.draw(&self.line(), |buffer| page::draw(&progress, buffer));
     }
 
-    /// Goes on seeding, until `time` has passed or the person at the node presses Enter.
-    pub(crate) fn seed(&mut self, node: &mut Node, time: Duration) {
-        let end = Instant::now() + time;
+    /// Goes on seeding, until `time` has passed, the person at the node presses Enter or, if it is to be
+    /// judged (`auto`), the swarm has enough copies.
+    pub(crate) fn seed(&mut self, node: &mut Node, time: Duration, auto: bool) {
+        let started = Instant::now();
+        let end = started + time;
+        let mut said: Option<(u32, Instant)> = None;
         let mut watch = Watch::default();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                break;
+            }
+            let look = Look {
+                elapsed: started.elapsed(),
+                said: said.map(|(count, at)| (count, at.elapsed())),
+                upload_rate: self.stats.upload_rate as u64,
+            };
+            if auto && is_enough(look) {
                 break;
             }
             node.console.progress(&self.seeding_line(left));
@@ -365,6 +377,9 @@ impl Download {
                 Some(Event::Session(number, event)) if number == self.number => {
                     // It has all that it needs: a seed that fails is no reason not to boot.
                     let _ = self.take(node, event, &mut watch, Instant::now());
+                }
+                Some(Event::Answer(answer)) => {
+                    said = answer.downloading.map(|count| (count, Instant::now())).or(said);
                 }
                 Some(Event::Key(Key::Enter)) => break,
                 Some(Event::Key(Key::Char('s') | Key::Control('s'))) => shell::run(node),

@@ -22,6 +22,8 @@ pub(crate) enum Event {
 pub(crate) struct Answered {
     /// The serial of the manifest in force.
     pub(crate) serial: u64,
+    /// How many other nodes download the image that this one has whole.
+    pub(crate) downloading: Option<u32>,
     /// Reports had been lost before.
     pub(crate) after_silence: bool,
 }

@@ -1,7 +1,9 @@
 //! The keyboards of a node: every console that can be read from. A node without any boots as well.
 
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -9,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use boot::keymap::Keymap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -87,6 +90,23 @@ fn last_used() -> Option<(Stdio, Stdio, Stdio)> {
     let keyboard = keyboards.all.get(keyboards.last)?;
     let clone = || keyboard.terminal.file.try_clone().ok().map(Stdio::from);
     Some((clone()?, clone()?, clone()?))
+}
+
+/// Gives all keyboards of the screen another layout, by the program of phase 1 that is for that. A
+/// terminal at a serial line has its own.
+///
+/// # Errors
+/// If there is no screen, or it refuses.
+pub(crate) fn set_layout(keymap: &Keymap, root: &Path) -> io::Result<()> {
+    let mut command = Command::new(root.join("bin/busybox"));
+    command.arg("loadkmap").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever does not read to the end says so by its status.
+        let _ = stdin.write_all(keymap.as_bytes());
+    }
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("loadkmap: {status}"))) }
 }
 
 /// Makes the console where the person is the terminal of a program that is to be started, in a session

@@ -25,6 +25,7 @@ mod password;
 mod screen;
 
 mod download;
+mod enough;
 mod fetch;
 mod memory;
 mod torrent;
@@ -41,6 +42,7 @@ mod help;
 mod keyboard;
 mod keys;
 mod log;
+mod order;
 mod report;
 mod shell;
 

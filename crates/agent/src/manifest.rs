@@ -260,6 +260,8 @@ mod tests {
                 shell: Default::default(),
             },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image],
             phase1: vec![],
@@ -302,7 +304,7 @@ mod tests {
         let (bytes, signature) = manifest(7).sign(&key(2)).unwrap();
         check(Some((&bytes, &signature.to_string())), Err(Failure::OtherKey));
         let later = br#"{"version":9}"#;
-        let signature = key(1).sign(later).to_string();
+        let signature = key(1).sign(boot::signature::Domain::Manifest, later).to_string();
         check(Some((later, &signature)), Err(Failure::ManifestFormat));
     }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use boot::keymap::Keymap;
 use boot::manifest::Shell;
 use boot::report::Machine;
 use boot::{ImageName, Mac, Stage};
@@ -13,6 +14,7 @@ use crate::console::{Console, Mark};
 use crate::events::{Event, Inbox};
 use crate::http::ServerUrl;
 use crate::init;
+use crate::keyboard;
 use crate::log::Log;
 use crate::report::{Correspondence, Reporter};
 
@@ -97,6 +99,8 @@ pub(crate) struct Node {
     reporter: Reporter,
     boot: u64,
     stage: &'static str,
+    /// The layout that keyboards have.
+    keymap: Option<Keymap>,
     /// The next that events of a session can be told with.
     next_number: Cell<u32>,
 }
@@ -125,6 +129,7 @@ impl Node {
             reporter,
             boot,
             stage,
+            keymap: None,
             next_number,
         };
         // Without a network nobody is reached yet.
@@ -182,6 +187,20 @@ impl Node {
     /// The number of this boot, and that of its last report.
     pub(crate) fn boot(&self) -> (u64, u64) {
         (self.boot, self.reporter.sequence())
+    }
+
+    /// Gives keyboards the layout of the lab, unless they have it.
+    pub(crate) fn take_keymap(&mut self, keymap: Option<&Keymap>) {
+        if !self.options.is_init || self.keymap.as_ref() == keymap {
+            return;
+        }
+        self.keymap = keymap.cloned();
+        if let Some(keymap) = keymap {
+            match keyboard::set_layout(keymap, &self.options.root) {
+                Ok(()) => self.console.say("The keyboard has the lab's layout."),
+                Err(error) => self.console.say(&format!("  no other keyboard layout: {error}")),
+            }
+        }
     }
 
     /// The first of `count` numbers that no session had before.

@@ -44,7 +44,7 @@ impl Typed {
             Key::Escape | Key::Control('c') => return Step::Left,
             Key::Control('u') => self.text.clear(),
             Key::Erase => drop(self.text.pop()),
-            Key::Char(c) if self.text.len() < LEN_MAX => self.text.push(c),
+            Key::Char(c) if self.len() < LEN_MAX => self.text.push(c),
             _ => {}
         }
         Step::More
@@ -52,7 +52,7 @@ impl Typed {
 
     /// How many characters there are.
     pub(crate) fn len(&self) -> usize {
-        self.text.len()
+        self.text.chars().count()
     }
 }
 
@@ -114,5 +114,8 @@ mod tests {
         let long = vec![Char('a'); 1000];
         let expect = Step::Done("a".repeat(LEN_MAX));
         check(&[long, vec![Enter]].concat(), expect);
+        // A character is one, however many bytes it has.
+        let long = vec![Char('ä'); LEN_MAX + 1];
+        check(&[long, vec![Enter]].concat(), Step::Done("ä".repeat(LEN_MAX)));
     }
 }

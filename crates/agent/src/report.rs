@@ -13,6 +13,7 @@ use crate::events::{Answered, Event};
 use crate::http::ServerUrl;
 use crate::log::Log;
 use crate::machine;
+use crate::order::Obeyer;
 
 /// A report that has not arrived by then is worth less than the next one.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,7 +116,7 @@ impl Queue {
 impl Reporter {
     /// Starts the thread. Nothing is sent before [`Self::address`] has said where to.
     pub(crate) fn start(boot: u64, machine: Machine, log: Log, events: Sender<Event>) -> Self {
-        Self::resume(boot, 0, machine, log, events)
+        Self::begin(boot, 0, machine, Obeyer::in_phase1(), log, events)
     }
 
     /// As [`Self::start`], where reports up to `sequence` were sent by another process.
@@ -123,6 +124,17 @@ impl Reporter {
         boot: u64,
         sequence: u64,
         machine: Machine,
+        log: Log,
+        events: Sender<Event>,
+    ) -> Self {
+        Self::begin(boot, sequence, machine, Obeyer::under_a_system(), log, events)
+    }
+
+    fn begin(
+        boot: u64,
+        sequence: u64,
+        machine: Machine,
+        obeyer: Obeyer,
         log: Log,
         events: Sender<Event>,
     ) -> Self {
@@ -138,7 +150,7 @@ impl Reporter {
             hurry: false,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), client: client(), log, events };
+        let worker = Worker { shared: shared.clone(), client: client(), obeyer, log, events };
         // Without the thread nobody hears of this node, which boots all the same.
         let _ = thread::Builder::new().name("report".to_owned()).spawn(move || worker.run());
         Self { shared }
@@ -198,6 +210,7 @@ impl Shared {
 struct Worker {
     shared: Arc<Shared>,
     client: ureq::Agent,
+    obeyer: Obeyer,
     log: Log,
     events: Sender<Event>,
 }
@@ -217,14 +230,21 @@ impl Worker {
             match &sent {
                 Some(answer) => {
                     let after_silence = queue.delivered(&report);
-                    let answered = Answered { serial: answer.manifest_serial, after_silence };
+                    let (serial, downloading) = (answer.manifest_serial, answer.downloading);
+                    let answered = Answered { serial, downloading, after_silence };
                     let _ = self.events.send(Event::Answer(answered));
                 }
                 None => queue.failed(),
             }
             self.shared.changed.notify_all();
-            if sent.is_none() {
-                self.pause(queue);
+            match sent {
+                Some(answer) => {
+                    drop(queue);
+                    if let Some(order) = answer.order {
+                        self.obeyer.obey(&order, report.node, report.boot);
+                    }
+                }
+                None => self.pause(queue),
             }
         }
     }

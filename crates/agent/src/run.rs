@@ -99,6 +99,7 @@ impl Run {
         let Ok(mut manifests) = Manifests::trusting(&node.options.root) else { return };
         if let Some(manifest) = manifests.local(&self.sources) {
             node.shell = manifest.menu.shell.clone();
+            node.take_keymap(manifest.keymap.as_ref());
         }
         if node.options.is_init {
             help::listen(manifests.key(), node.log.clone(), node.console.clone());
@@ -137,6 +138,7 @@ impl Run {
             console.say(&format!("  passed over: {}", chain(refused)));
         })?;
         node.shell = manifest.menu.shell.clone();
+        node.take_keymap(manifest.keymap.as_ref());
         let systems = manifest.images.iter().filter(|image| image.is_system());
         node.console.say(&format!(
             "The lab offers {} (manifest {}).",
@@ -261,7 +263,8 @@ impl Run {
         if plan.is_root() {
             seed = Some(self.seed(node, manifest, &verified, &torrent)?);
         } else {
-            download.seed(node, Duration::from_secs(manifest.seed_time_s));
+            let time = Duration::from_secs(manifest.seed_time_s);
+            download.seed(node, time, manifest.seed_auto);
         }
         if let Some(seed) = &mut seed {
             seed.uploaded_bytes = download.uploaded();

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::hex;
-use crate::signature::{LabKey, LabPublicKey, Signature};
+use crate::signature::{Domain, LabKey, LabPublicKey, Signature};
 
 /// Where nodes listen; registered with nobody, and in no range that Linux takes by itself.
 pub const PORT: u16 = 10_077;
@@ -74,7 +74,7 @@ impl FromStr for Challenge {
 
 /// The line that asks for `what`, in answer to `challenge`.
 pub fn request(what: What, challenge: &Challenge, key: &LabKey) -> String {
-    format!("{} {}", what.name(), key.sign(&signed(what, challenge)))
+    format!("{} {}", what.name(), key.sign(Domain::Help, &signed(what, challenge)))
 }
 
 /// What a line asks for, if the lab has signed it for `challenge`.
@@ -86,13 +86,14 @@ pub fn open(line: &str, challenge: &Challenge, key: &LabPublicKey) -> Result<Wha
     let what = [What::Log, What::Screen].into_iter().find(|what| what.name() == word);
     let what = what.ok_or(HelpError::Refused)?;
     let signature: Signature = signature.parse().map_err(|_| HelpError::Refused)?;
-    key.verify(&signed(what, challenge), &signature).map_err(|_| HelpError::Refused)?;
+    key.verify(Domain::Help, &signed(what, challenge), &signature)
+        .map_err(|_| HelpError::Refused)?;
     Ok(what)
 }
 
-/// The bytes that are signed: no manifest, which is JSON, can be the same.
+/// The bytes that are signed.
 fn signed(what: What, challenge: &Challenge) -> Vec<u8> {
-    format!("help {} {challenge}", what.name()).into_bytes()
+    format!("{} {challenge}", what.name()).into_bytes()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! a variant for what a newer program says, so that old agents and new servers understand each other.
 //!
 //! Read in this order: what a node is, what an image is, the manifest that names the images of a lab
-//! and the signature over it, then what a node reports on its way.
+//! and the signature over it, then what a node reports on its way and what it can be told to do.
 #![deny(missing_docs)]
 
 pub mod hex;
@@ -15,12 +15,14 @@ pub mod image;
 pub mod kernel;
 pub mod password;
 
+pub mod keymap;
 pub mod manifest;
 pub mod signature;
 
 pub mod help;
 
 pub mod failure;
+pub mod order;
 pub mod report;
 pub mod stage;
 
@@ -29,6 +31,7 @@ pub use image::{Image, ImageName, ImagePath, Loader};
 pub use kernel::{KernelVersion, Phase1};
 pub use manifest::Manifest;
 pub use node::{Arch, Firmware, Mac};
+pub use order::Order;
 pub use password::PasswordHash;
 pub use report::Report;
 pub use signature::{LabKey, LabPublicKey, Signature};

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, ImageName};
 use crate::kernel::{KernelVersion, Phase1};
+use crate::keymap::Keymap;
 use crate::node::Mac;
 use crate::password::PasswordHash;
-use crate::signature::{LabKey, LabPublicKey, Signature, SignatureError};
+use crate::signature::{Domain, LabKey, LabPublicKey, Signature, SignatureError};
 
 /// The format written and understood here.
 pub const VERSION: u32 = 1;
@@ -31,8 +32,14 @@ pub struct Manifest {
     pub menu: Menu,
     /// Seconds that a node goes on seeding before it loads its image.
     pub seed_time_s: u64,
+    /// That it loads its image as soon as nobody downloads it any more; `seed_time_s` is the most then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seed_auto: bool,
     /// How nodes find one another.
     pub discovery: Discovery,
+    /// The layout of keyboards; the kernel's own, that of the United States, if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keymap: Option<Keymap>,
     /// The images, in the order of the menu.
     pub images: Vec<Image>,
     /// Every phase 1 that the server has; the first is the lab's own.
@@ -148,7 +155,7 @@ impl Manifest {
         if bytes.len() > LEN_MAX {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        key.verify(bytes, signature)?;
+        key.verify(Domain::Manifest, bytes, signature)?;
         // The version first, since a later format may not parse as this one.
         #[derive(Deserialize)]
         struct Versioned {
@@ -175,7 +182,7 @@ impl Manifest {
         if bytes.len() > LEN_MAX {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        let signature = key.sign(&bytes);
+        let signature = key.sign(Domain::Manifest, &bytes);
         Ok((bytes, signature))
     }
 
@@ -251,6 +258,8 @@ mod tests {
             serial: 1,
             menu: Menu { default: image.name.clone(), timeout_s: Some(30), shell: Shell::Allowed },
             seed_time_s: 30,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![image],
             phase1: vec![],
@@ -285,7 +294,7 @@ mod tests {
     #[test]
     fn a_later_format_is_named() {
         let bytes = br#"{"version":2,"all":"new"}"#;
-        let signature = key().sign(bytes);
+        let signature = key().sign(Domain::Manifest, bytes);
         let error = Manifest::open(bytes, &signature, &key().public()).unwrap_err();
         assert!(matches!(error, ManifestError::Version(2)));
     }
@@ -306,7 +315,8 @@ mod tests {
         value["hologram"] = true.into();
         value["images"][0]["loader"] = serde_json::json!({"method": "hologram"});
         let bytes = serde_json::to_vec(&value).unwrap();
-        let opened = Manifest::open(&bytes, &key().sign(&bytes), &key().public()).unwrap();
+        let opened =
+            Manifest::open(&bytes, &key().sign(Domain::Manifest, &bytes), &key().public()).unwrap();
         assert_eq!(opened.images[0].loader, Loader::Unknown);
     }
 

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::node::{Arch, Firmware, Mac};
+use crate::order::Order;
 use crate::stage::Stage;
 
 /// The most bytes of a report that a server reads.
@@ -77,6 +78,12 @@ pub struct Answer {
     /// it is newer than its own.
     #[serde(default)]
     pub manifest_serial: u64,
+    /// What the node is to do; it believes this by the signature alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// To a node that is whole: how many others download the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloading: Option<u32>,
 }
 
 #[cfg(test)]

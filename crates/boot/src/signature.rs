@@ -18,9 +18,27 @@ use sha2::{Digest as _, Sha256};
 
 use crate::hex;
 
-/// Signed before the bytes themselves, so that a signature over a manifest can never be passed off
-/// as one over anything else.
-const DOMAIN: &[u8] = b"boottorrent manifest\0";
+/// What is signed. Its word is signed before the bytes themselves, so that a signature over a manifest
+/// can never be passed off as one over an order, nor the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// A manifest.
+    Manifest,
+    /// An order to one node.
+    Order,
+    /// A request for help to one node.
+    Help,
+}
+
+impl Domain {
+    const fn word(self) -> &'static [u8] {
+        match self {
+            Self::Manifest => b"boottorrent manifest\0",
+            Self::Order => b"boottorrent order\0",
+            Self::Help => b"boottorrent help\0",
+        }
+    }
+}
 
 const SECRET: &str = "boottorrent-secret-key";
 const PUBLIC: &str = "boottorrent-public-key";
@@ -93,9 +111,9 @@ impl LabKey {
         LabPublicKey(self.0.verifying_key())
     }
 
-    /// The signature over `bytes`.
-    pub fn sign(&self, bytes: &[u8]) -> Signature {
-        let signature = self.0.sign(&[DOMAIN, bytes].concat());
+    /// The signature over `bytes`, which are what `domain` says.
+    pub fn sign(&self, domain: Domain, bytes: &[u8]) -> Signature {
+        let signature = self.0.sign(&[domain.word(), bytes].concat());
         Signature { key: self.public().id(), bytes: signature.to_bytes() }
     }
 }
@@ -124,17 +142,22 @@ impl LabPublicKey {
         KeyId(id)
     }
 
-    /// Whether `signature` is this key's over `bytes` (the strict rule, which admits exactly one
+    /// Whether `signature` is this key's over `bytes` of `domain` (the strict rule, which admits exactly one
     /// signature of each kind: RFC 8032 section 5.1.7 with small-order points refused).
     ///
     /// # Errors
     ///
     /// [`SignatureError`].
-    pub fn verify(&self, bytes: &[u8], signature: &Signature) -> Result<(), SignatureError> {
+    pub fn verify(
+        &self,
+        domain: Domain,
+        bytes: &[u8],
+        signature: &Signature,
+    ) -> Result<(), SignatureError> {
         if signature.key != self.id() {
             return Err(SignatureError::OtherKey { signed_by: signature.key, trusted: self.id() });
         }
-        let message = [DOMAIN, bytes].concat();
+        let message = [domain.word(), bytes].concat();
         self.0
             .verify_strict(&message, &ed25519_dalek::Signature::from_bytes(&signature.bytes))
             .map_err(|_| SignatureError::Altered(self.id()))
@@ -210,7 +233,7 @@ mod tests {
 
     #[test]
     fn keys_and_signatures_survive_as_text() {
-        let signature = key().sign(b"bytes");
+        let signature = key().sign(Domain::Manifest, b"bytes");
         assert_eq!(signature.to_string().parse(), Ok(signature));
         assert_eq!(key().public().to_string().parse(), Ok(key().public()));
         let read: LabKey = key().to_secret_text().parse().unwrap();
@@ -227,22 +250,20 @@ mod tests {
     #[test]
     fn altered_bytes_and_other_keys_are_told_apart() {
         let other = LabKey::from_seed([2; 32]);
-        let signature = key().sign(b"bytes");
-        assert_eq!(key().public().verify(b"bytes", &signature), Ok(()));
-        assert_eq!(
-            key().public().verify(b"bites", &signature),
-            Err(SignatureError::Altered(key().public().id()))
-        );
-        assert!(matches!(
-            other.public().verify(b"bytes", &signature),
-            Err(SignatureError::OtherKey { .. })
-        ));
+        let signature = key().sign(Domain::Manifest, b"bytes");
+        let verify = |key: &LabKey, domain, bytes| key.public().verify(domain, bytes, &signature);
+        assert_eq!(verify(&key(), Domain::Manifest, b"bytes"), Ok(()));
+        let altered = Err(SignatureError::Altered(key().public().id()));
+        assert_eq!(verify(&key(), Domain::Manifest, b"bites"), altered);
+        assert_eq!(verify(&key(), Domain::Order, b"bytes"), altered);
+        let by_other = verify(&other, Domain::Manifest, b"bytes");
+        assert!(matches!(by_other, Err(SignatureError::OtherKey { .. })));
     }
 
     #[test]
     fn a_signature_without_the_domain_does_not_hold() {
         let bare = SigningKey::from_bytes(&[1; 32]).sign(b"bytes").to_bytes();
         let signature = Signature { key: key().public().id(), bytes: bare };
-        assert!(key().public().verify(b"bytes", &signature).is_err());
+        assert!(key().public().verify(Domain::Manifest, b"bytes", &signature).is_err());
     }
 }

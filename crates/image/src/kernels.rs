@@ -75,7 +75,11 @@ fn folder(lab: &Path) -> PathBuf {
 /// # Errors
 /// If a folder cannot be read.
 pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
-    let mut found = labs(lab)?;
+    let mut found = vec![];
+    for Own { version, folder, has_initramfs } in of_lab(lab)? {
+        let images = users(lab, &version)?;
+        found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
+    }
     for version in kernel::versions(root)? {
         if found.iter().all(|entry| entry.version != version) {
             let files = Files::of_root(root, version.clone())?;
@@ -92,22 +96,29 @@ pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
     Ok(found)
 }
 
-/// The kernels in the lab's own folder.
+/// A kernel in the lab's own folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its version.
+    pub version: KernelVersion,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// See [`KernelEntry::has_initramfs`].
+    pub has_initramfs: bool,
+}
+
+/// The kernels in the lab's own folder, without a look at its images.
 ///
 /// # Errors
-/// If a folder cannot be read.
-pub fn labs(lab: &Path) -> Result<Vec<KernelEntry>, ImageError> {
-    let mut found = vec![];
-    for name in names_in(&folder(lab))? {
-        let Ok(version) = name.parse::<KernelVersion>() else { continue };
+/// If the folder cannot be read.
+pub fn of_lab(lab: &Path) -> Result<Vec<Own>, ImageError> {
+    let own = names_in(&folder(lab))?.into_iter().filter_map(|name| {
+        let version = name.parse::<KernelVersion>().ok()?;
         let folder = folder(lab).join(&name);
-        if folder.join("vmlinuz").is_file() {
-            let has_initramfs = folder.join("initramfs.img").is_file();
-            let images = users(lab, &version)?;
-            found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
-        }
-    }
-    Ok(found)
+        let has_initramfs = folder.join("initramfs.img").is_file();
+        folder.join("vmlinuz").is_file().then_some(Own { version, folder, has_initramfs })
+    });
+    Ok(own.collect())
 }
 
 /// The images that run on a kernel.

@@ -83,6 +83,8 @@ pub enum Event {
     Closed(BranchIndex, String),
     /// How long the way to the next but one is, and how long the child's.
     Probed(BranchIndex, Option<Duration>, Duration),
+    /// So many bytes a second reached the endpoint that was to be measured; nothing if none did.
+    Measured(BranchIndex, Option<u64>),
     /// Endpoints that come behind all others.
     Append(Vec<Destination>),
     /// Nobody wants these requests any more.
@@ -102,6 +104,10 @@ pub enum Action {
     Append { to: Destination, destinations: Vec<Destination> },
     /// Find out how long the way to this endpoint is.
     Probe { branch: BranchIndex, destination: Destination },
+    /// Find out how much reaches this endpoint beside the stream.
+    Measure { branch: BranchIndex, destination: Destination },
+    /// Say upwards that this endpoint was put to the end of the chain.
+    Back(Destination),
     /// Say this upwards.
     Report(Report),
 }
@@ -127,6 +133,8 @@ struct Branch {
     is_old: bool,
     /// Moves to the end that the origin may still try.
     trials: u32,
+    /// The child's pace when the origin has found that no other would be faster, in bytes a second.
+    measured: Option<u64>,
 }
 
 /// Host, port, file and id: ids are the user's, and may repeat.
@@ -173,6 +181,7 @@ impl Chain {
             Event::NotJson(index) => self.lose(index, now, Code::NOT_JSON, ""),
             Event::Closed(index, why) => self.on_closed(index, now, &why),
             Event::Probed(index, way, childs) => self.on_probed(index, now, way, childs),
+            Event::Measured(index, rate) => self.on_measured(index, now, rate),
             Event::Append(destinations) => self.append(destinations, now),
             Event::Forget(ids) => self.forget(&ids),
         }
@@ -282,6 +291,7 @@ impl Chain {
                 self.watch_pace(index, now);
             }
             Line::Report(report) => self.on_report(index, report),
+            Line::Back { host, port, pace } => self.on_back(index, &host, port, pace),
             Line::Moved => {
                 // Whoever feeds it now knows all that are behind it, and hears of them.
                 let branch = &mut self.branches[index];
@@ -291,6 +301,17 @@ impl Chain {
             }
             Line::Unknown => {}
         }
+    }
+
+    /// Whoever is behind has put an endpoint to the end: were it still named where it was, it would be
+    /// taken from there with all that came behind it, should those before it die.
+    fn on_back(&mut self, index: BranchIndex, host: &str, port: u16, pace: u64) {
+        let rest = &mut self.branches[index].rest;
+        let found = rest.iter().position(|known| known.host == host && known.port == port);
+        let Some(mut destination) = found.and_then(|at| rest.remove(at)) else { return };
+        destination.pace = Some(pace);
+        rest.push_back(destination.clone());
+        self.actions.push_back(Action::Back(destination));
     }
 
     /// Passes a report on, once. One without an id is about all that is not known of its endpoint.
@@ -357,32 +378,15 @@ impl Chain {
         }
         let branch = &mut self.branches[0];
         branch.rest.extend(destinations.iter().cloned());
-        pace::sort(&mut branch.rest);
         // They were in the stream before they came here.
         branch.is_old = true;
-        let Some(child) = &branch.child else {
-            self.advance(0, now);
-            return;
-        };
-        let first = branch.rest.front();
-        if child.can_go_back()
-            && first.is_some_and(|first| pace::is_faster(first, &child.destination))
-        {
-            self.go_back(0, now);
-            return;
+        match &branch.child {
+            Some(child) => {
+                let to = child.destination.clone();
+                self.actions.push_back(Action::Append { to, destinations });
+            }
+            None => self.advance(0, now),
         }
-        let to = child.destination.clone();
-        self.actions.push_back(Action::Append { to, destinations });
-    }
-
-    /// Puts the child to where its pace belongs, and goes on with the first of the rest.
-    fn go_back(&mut self, index: BranchIndex, now: Time) {
-        let Some(branch) = self.branches.get_mut(index) else { return };
-        let Some(child) = branch.child.take() else { return };
-        branch.rest.push_back(child.destination);
-        pace::sort(&mut branch.rest);
-        self.actions.push_back(Action::Park { branch: index });
-        self.advance(index, now);
     }
 
     /// Requests that were cancelled count as known; an endpoint all of whose requests are is not

@@ -86,6 +86,9 @@ pub struct Extension {
     pub control: Option<Control>,
 }
 
+/// Bytes of a measurement: 40 ms at 50 Mbit/s, more than a socket sends before it has heard anything.
+pub const MEASURE_LEN: u64 = 256 * 1024;
+
 /// Messages beside the stream, handed down the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +97,8 @@ pub enum Control {
     Append,
     /// The requests of `destinations` are not wanted any more.
     Abort,
+    /// What follows, [`MEASURE_LEN`] bytes, is to be answered when it is all there: how fast does it come?
+    Measure,
     /// From a later version.
     #[serde(other)]
     Unknown,

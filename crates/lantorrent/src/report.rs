@@ -1,7 +1,7 @@
 //! What follows the payload, and what comes back: the footer, and lines of JSON.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::code::Code;
 use crate::header::{Destination, Request};
@@ -111,6 +111,12 @@ pub enum Line {
     },
     /// It has another predecessor now: forget it and all behind it.
     Moved,
+    /// An endpoint somewhere behind was put to the end of the chain, with this pace in bytes a second.
+    Back {
+        host: String,
+        port: u16,
+        pace: u64,
+    },
     /// Something from a later version.
     Unknown,
 }
@@ -128,6 +134,9 @@ impl Line {
             Self::Hello { offset } => format!(r#"{{"hello":1,"offset":{offset}}}"#),
             Self::Beat { received } => format!(r#"{{"beat":{received}}}"#),
             Self::Moved => r#"{"moved":true}"#.to_owned(),
+            Self::Back { host, port, pace } => {
+                json!({"back": {"host": host, "port": port, "pace": pace}}).to_string()
+            }
             Self::Unknown => "{}".to_owned(),
         };
         text.push('\n');
@@ -151,6 +160,15 @@ impl Line {
         if let Some(received) = number("beat") {
             return Ok(Self::Beat { received });
         }
+        if let Some(back) = object.get("back").and_then(Value::as_object) {
+            let number = |name: &str| back.get(name).and_then(Value::as_u64);
+            let host = back.get("host").and_then(Value::as_str).map(str::to_owned);
+            let port = number("port").and_then(|port| u16::try_from(port).ok());
+            return Ok(match (host, port, number("pace")) {
+                (Some(host), Some(port), Some(pace)) => Self::Back { host, port, pace },
+                _ => Self::Unknown,
+            });
+        }
         Ok(if object.contains_key("moved") { Self::Moved } else { Self::Unknown })
     }
 }
@@ -168,9 +186,17 @@ mod tests {
             Line::Hello { offset: 7 },
             Line::Beat { received: 9 },
             Line::Moved,
+            Line::Back { host: "h".into(), port: 2, pace: 3 },
             Line::Unknown,
         ] {
             assert_eq!(Line::decode(line.encode().as_bytes()), Ok(line));
+        }
+    }
+
+    #[test]
+    fn who_was_put_back_is_named_whole_or_not_at_all() {
+        for text in [r#"{"back": {}}"#, r#"{"back": {"host": "h", "port": 70000, "pace": 1}}"#] {
+            assert_eq!(Line::decode(text.as_bytes()), Ok(Line::Unknown), "{text}");
         }
     }
 

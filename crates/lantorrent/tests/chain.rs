@@ -14,9 +14,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lantorrent::header::{Destination, EOH, Header, Request};
+use lantorrent::header::{Control, Destination, EOH, Extension, Header, MEASURE_LEN, Request};
 use lantorrent::io::{Endpoint, Identity, Limits, Outcome, Roots, Serving, Shape, Source, send};
 use lantorrent::plan::{self, Wanted};
 use lantorrent::signature::{Compat, Password, Scheme};
@@ -273,6 +273,31 @@ fn l10_old_signatures_are_denied_without_compat() {
 }
 
 #[test]
+fn what_is_measured_with_is_answered_when_it_is_all_there_and_written_nowhere() {
+    let node = Node::start(Compat::Off);
+    let header = |nonce: &str| {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let (transfer, nonce, control) = ("t".into(), nonce.into(), Some(Control::Measure));
+        let extension = Extension { transfer, time, nonce, depth: 0, control };
+        Header { boottorrent: Some(extension), ..old_header(&node, 5, vec![]) }.encode()
+    };
+    let whole = vec![0; MEASURE_LEN as usize];
+    let short = &whole[1..];
+    for (nonce, password, payload, expect) in [
+        ("a", "secret", whole.as_slice(), "\"offset\":262144"),
+        ("b", "wrong", whole.as_slice(), "\"code\":508"),
+        ("c", "secret", short, ""),
+    ] {
+        let answer = speak(node.address, &header(nonce), password, Scheme::Sha256, payload);
+        match expect {
+            "" => assert_eq!(answer, "", "{nonce}"),
+            expect => assert!(answer.contains(expect), "{nonce}: {answer}"),
+        }
+    }
+    assert!(node.names().is_empty());
+}
+
+#[test]
 fn l11_the_footer_decides() {
     for (footer, code) in [
         (r#"{"md5sum": "5d41402abc4b2a76b9719d911017c592"}"#, 0),
@@ -404,9 +429,9 @@ fn a_payload_that_was_changed_on_the_way_is_refused_and_reported() {
     // Somebody who knows the password of the header but not of the footer cannot forge.
     let node = Node::start(Compat::Off);
     let mut header = old_header(&node, 5, vec![]);
-    header.boottorrent = Some(lantorrent::header::Extension {
+    header.boottorrent = Some(Extension {
         transfer: "t".into(),
-        time: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
+        time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         nonce: "n".into(),
         depth: 0,
         control: None,

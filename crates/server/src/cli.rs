@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::check::{self, CheckArgs};
 use crate::commands::completions::{self, CompletionsArgs};
+use crate::commands::dashboard::{self, DashboardCommand};
 use crate::commands::doctor::{self, DoctorArgs};
 use crate::commands::init::{self, InitArgs};
 use crate::commands::man::{self, ManArgs};
@@ -60,6 +61,9 @@ enum Command {
     /// List nodes, and show all about one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Decide who may command through the dashboard and the API.
+    #[command(subcommand)]
+    Dashboard(DashboardCommand),
     /// Predict how long a fleet takes, by simulating it with the lab's images.
     Rehearse(RehearseArgs),
     /// Seed the images of a lab from one more host, and follow what its server publishes.
@@ -139,6 +143,9 @@ impl Cli {
             Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
             Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
+            Command::Dashboard(command) => {
+                dashboard::run(&command, lab).map(|()| ExitCode::SUCCESS)
+            }
             Command::Rehearse(args) => rehearse::run(&args, lab),
             Command::Seed(args) => seed::run(&args, lab),
             Command::Image(command) => image::run(&command, lab),

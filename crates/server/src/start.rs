@@ -221,9 +221,9 @@ fn say_ready(settings: &Settings, format: OutputFormat, detached: bool) {
         target: "START",
         "nodes on {} can boot from {address}; {} shows how they are doing",
         settings.interface,
-        match settings.access {
+        match settings.dashboard.access {
             Access::Off => "`boottorrent status`".to_owned(),
-            Access::Network | Access::Localhost => settings.http_base() + "/",
+            Access::Network | Access::Localhost => settings.dashboard_base() + "/",
         },
     );
     if detached {

@@ -323,7 +323,8 @@ fn an_image_of_the_lab_is_sent_to_running_hosts() {
     send.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
     let output = send.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    for name in ["config.yaml", "vmlinuz", "initrd"] {
+    for name in ["vmlinuz", "initrd"] {
         assert_eq!(fs::read_to_string(place.path("node").join(name)).unwrap(), name);
     }
+    assert!(!place.path("node/config.yaml").exists(), "it is the lab's, and no part of the image");
 }

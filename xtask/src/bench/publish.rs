@@ -167,7 +167,8 @@ fn assign(server: &Server, lab: &Path, count: usize) -> Result<Vec<f64>> {
         let image = if index % 2 == 0 { "big" } else { "debian" };
         let start = Instant::now();
         let mut command = Command::new(release_binary()?);
-        command.arg("-C").arg(lab).args(["node", "assign", "c0001", image]).stdin(Stdio::null());
+        command.arg("-C").arg(lab).args(["node", "assign", "--yes", "c0001", image]);
+        command.stdin(Stdio::null());
         let out = command.output().context("running node assign")?;
         ensure!(out.status.success(), "node assign: {}", String::from_utf8_lossy(&out.stderr));
         wait(|| Ok(manifest(server)?["serial"] != old))?;
@@ -189,7 +190,7 @@ fn pack(lab: &Path, len: u64) -> Result<Vec<Packed>> {
         Command::new(release_binary()?)
             .arg("-C")
             .arg(lab)
-            .args(["image", "create", name, "--yes", "--kernel", "none", "--from"])
+            .args(["image", "create", name, "--yes", "--from"])
             .arg(format!("directory:{}", tree.display())),
     )?;
     let len = size_of(&lab.join("oss").join(name).join("squashfs.img"))?;

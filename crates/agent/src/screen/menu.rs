@@ -265,7 +265,7 @@ mod tests {
         for keys in [&[][..], &[Key::Function(1)], &[Key::Function(2)], &[Key::Char('a')]] {
             with_menu(keys, |draw| check_sizes(draw));
         }
-        with_menu(&[], |draw| assert_eq!(shot(1, 3, draw), "\n\n\n"));
+        with_menu(&[], |draw| assert_eq!(shot(1, 5, draw), "B\n5\n>\nI\nE\n"));
     }
 
     #[test]

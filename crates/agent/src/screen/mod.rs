@@ -20,11 +20,16 @@ const REVERSED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
+/// Columns of a terminal that somebody has drawn so small by mistake.
+const NARROW: u16 = 4;
+
 const PLAIN: Style = Style::new();
 
 /// Draws one line of a page, in columns of `area`, cut off where that ends. `row` counts from the
 /// top of `area`; what is below its end is not drawn.
 fn line(buffer: &mut Buffer, area: Rect, row: u16, text: &str, style: Style) {
+    // Where there is no room for margins something is to be seen all the same.
+    let text = if area.width < NARROW { text.trim_start() } else { text };
     if row < area.height {
         buffer.set_stringn(area.x, area.y + row, text, usize::from(area.width), style);
     }

@@ -46,6 +46,8 @@ impl Lab {
                 shell: Default::default(),
             },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: true },
             images: vec![],
             phase1: vec![],
@@ -117,6 +119,11 @@ impl Lab {
 
     pub(crate) fn set_menu_timeout(&mut self, timeout_s: Option<u64>) {
         self.manifest.menu.timeout_s = timeout_s;
+    }
+
+    /// Nodes seed as long as anybody downloads.
+    pub(crate) fn set_seed_auto(&mut self) {
+        self.manifest.seed_auto = true;
     }
 
     pub(crate) fn set_seed_time(&mut self, seconds: u64) {

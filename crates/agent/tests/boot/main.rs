@@ -7,11 +7,13 @@
 mod lab;
 mod server;
 mod started;
+mod terminal;
 
 use boot::{Failure, LabKey, Loader, Stage};
 
 use lab::{Lab, bytes};
 use started::Started;
+use terminal::Terminal;
 
 /// Kernel and initrds whose lengths are not multiples of anything.
 const FILES: &[(&str, usize)] = &[("vmlinuz", 700_001), ("a.img", 50_001), ("boot/b.img", 300_002)];
@@ -195,6 +197,48 @@ fn a_person_chooses_by_name() {
 }
 
 #[test]
+fn keys_of_a_terminal_find_and_choose_an_image() {
+    let mut lab = lab();
+    lab.add_image("tools", &[("hello", 9)], exec());
+    lab.set_menu_timeout(None);
+    lab.publish();
+    let terminal = Terminal::new(&lab, 80, 24);
+    let screen = terminal.wait_for("What shall this node boot?");
+    assert!(screen.contains(" >*DEBIAN"), "{screen}");
+    terminal.press(&["Down"]);
+    terminal.wait_for(" > TOOLS");
+    terminal.press(&["Home"]);
+    terminal.wait_for(" >*DEBIAN");
+    terminal.press(&["F1"]);
+    let screen = terminal.wait_for("Ethernet address");
+    assert!(screen.contains(&lab.node().to_string()), "{screen}");
+    terminal.press(&["Escape"]);
+    terminal.wait_for(" >*DEBIAN");
+    terminal.press(&["t", "o", "o"]);
+    let screen = terminal.wait_for(" > TOOLS");
+    assert!(!screen.contains("DEBIAN"), "{screen}");
+    terminal.press(&["Enter"]);
+    let is_loading = |report: &boot::Report| matches!(&report.stage, Stage::Loading { image } if image.as_str() == "tools");
+    lab.server.wait_for_report(is_loading);
+}
+
+#[test]
+fn a_menu_follows_its_terminal_down_to_one_column_and_back() {
+    let mut lab = lab();
+    lab.set_menu_timeout(None);
+    lab.publish();
+    let terminal = Terminal::new(&lab, 80, 24);
+    terminal.wait_for("What shall this node boot?");
+    terminal.resize(1, 24);
+    // The first letter of each line, and the mark of what is selected.
+    terminal.wait_for("\n>\n");
+    terminal.resize(100, 30);
+    let screen = terminal.wait_for("Waiting for a choice.");
+    let head = screen.lines().next().unwrap_or_default();
+    assert_eq!(head.len(), 99, "{screen}");
+}
+
+#[test]
 fn the_default_is_booted_when_nobody_chooses_and_seeds_for_its_time() {
     let mut lab = lab();
     lab.set_menu_timeout(Some(1));
@@ -203,6 +247,19 @@ fn the_default_is_booted_when_nobody_chooses_and_seeds_for_its_time() {
     let mut agent = Started::new(&lab, &[]);
     agent.wait_for("BOOTTORRENT stage=menu default=debian timeout_s=1");
     agent.wait_for("seeding for 1 s more");
+    assert!(agent.ends_well());
+    assert_loaded(&lab);
+}
+
+#[test]
+fn a_node_that_nobody_needs_loads_its_image() {
+    let mut lab = lab();
+    // Longer than any test.
+    lab.set_seed_time(10_000);
+    lab.set_seed_auto();
+    lab.publish();
+    let mut agent = Started::new(&lab, &[]);
+    agent.wait_for("BOOTTORRENT stage=verified");
     assert!(agent.ends_well());
     assert_loaded(&lab);
 }

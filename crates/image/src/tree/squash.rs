@@ -5,12 +5,13 @@ use std::path::Path;
 use crate::command::{Call, Event, Work};
 use crate::error::ImageError;
 
-/// The level of zstd. Below mksquashfs's own 15, which takes longer to pack and no less to unpack; what
-/// the difference is in figures has not been measured.
+/// The level of zstd. mksquashfs's own 15 makes 5 % less of a `/usr` and takes seven times as long; 3 makes
+/// 6 % more in less than half of the time (`cargo xtask bench image`, docs/performance.md).
 const ZSTD_LEVEL: &str = "9";
 
 /// Bytes that are compressed together. The kernel's default is 128 KiB; twice that packs closer, and a
-/// read of a small file unpacks twice as much. Not measured.
+/// read of a small file unpacks twice as much: 2.4 % less of a `/usr`. Blocks of 1 MiB would save another
+/// 4 %, and unpack four times as much again.
 const BLOCK: &str = "256K";
 
 /// What a running system makes anew, and what phase 1 has loaded before it mounts the file.

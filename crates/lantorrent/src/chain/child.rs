@@ -52,11 +52,6 @@ impl Child {
         }
     }
 
-    /// Whether it can be fed by another from where it is: it speaks our language, and is fed already.
-    pub(super) const fn can_go_back(&self) -> bool {
-        self.is_own && matches!(self.phase, Phase::Streaming) && !self.has_footer
-    }
-
     pub(super) fn start(&mut self, offset: u64, is_own: bool, now: Time) {
         self.phase = Phase::Streaming;
         self.since = now;

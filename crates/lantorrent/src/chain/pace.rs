@@ -2,20 +2,21 @@
 //!
 //! An endpoint compares what its child takes with what comes in. If that is less than half in two
 //! windows one after another, it looks whether its own uplink is the reason: then the way to any
-//! other endpoint is as long as the child's, as all wait in the same queue. The origin has nothing
-//! that comes in. It moves its child only if the child's way is much longer than another's, which
-//! says that packets wait in front of the child and not here. That may be wrong where all links are
-//! alike, so one that was moved takes its pace along: whoever is slower still goes behind it, and if it
-//! comes to the end of the chain it goes before those that are slower and there already.
+//! other endpoint is as long as the child's, as all wait in the same queue.
+//!
+//! The origin has nothing that comes in. It sends a little to the endpoint behind its child, beside the
+//! stream, and moves the child only if that arrives much faster than the stream: with a slow child most
+//! of the origin's uplink is free for it; where all links are alike the two share it. Queues tell it
+//! nothing: on links that are alike they stand in front of a healthy child, too.
+//!
+//! One that was moved takes its pace along: whoever is slower still goes behind it. All before it are
+//! told that it is at the end now.
 
-use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::child::Phase;
 use super::{Action, BranchIndex, Chain};
 use crate::Time;
-use crate::header::Destination;
 
 /// What is compared. Two of them find a slow endpoint in less than a second, and each has four
 /// beats in it.
@@ -29,6 +30,10 @@ const WINDOW_LEN_MIN: u64 = 256 * 1024;
 
 /// If the child will be done in this time nobody gains by moving it.
 const WORTH_S: f64 = 2.0;
+
+/// How much faster what the origin sends beside the stream must arrive than the stream, in halves. Sharing a
+/// link it is as fast at most; beside a child with half of the uplink it is as fast, with a third twice.
+const FASTER_HALVES: u64 = 3;
 
 /// A way longer than this is a queue: within a LAN it is a tenth of a millisecond.
 const QUEUED: Duration = Duration::from_millis(5);
@@ -74,13 +79,19 @@ impl Chain {
         let is_worth_it = (length - child.received) as f64 > rate * WORTH_S;
         child.pace.rate = rate as u64;
         let is_slow = is_origin || (came >= WINDOW_LEN_MIN && taken.saturating_mul(2) < came);
+        // It was found that no other would be faster; only if it has become slower since that may change.
+        let is_known =
+            branch.measured.is_some_and(|then| child.pace.rate.saturating_mul(3) > then * 2);
         // Behind one that was moved there is nothing to gain, unless that one is faster.
         let gains = next.pace.is_none_or(|pace| pace > child.pace.rate.saturating_mul(2));
-        let counts = is_slow && gains && is_worth_it;
+        let counts = is_slow && gains && is_worth_it && !is_known;
         child.pace.slow_count = if counts { child.pace.slow_count + 1 } else { 0 };
         if child.pace.slow_count >= 2 {
             child.pace.is_probing = true;
-            self.actions.push_back(Action::Probe { branch: index, destination: next });
+            self.actions.push_back(match is_origin {
+                true => Action::Measure { branch: index, destination: next },
+                false => Action::Probe { branch: index, destination: next },
+            });
         }
     }
 
@@ -91,35 +102,43 @@ impl Chain {
         way: Option<Duration>,
         childs: Duration,
     ) {
-        let is_origin = self.config.is_origin;
-        let Some(branch) = self.branches.get_mut(index) else { return };
-        let Some(child) = &mut branch.child else { return };
-        if !child.pace.is_probing {
-            return;
-        }
-        let rate = std::mem::take(&mut child.pace).rate;
+        let Some(rate) = self.asked_for(index) else { return };
         // The one behind cannot be reached: nothing to gain.
         let Some(way) = way else { return };
-        let waits_before_child = childs > QUEUED && childs > way * 4;
         let waits_here = way > QUEUED && way * 2 > childs;
-        if (is_origin && !waits_before_child) || waits_here {
-            return;
+        if !waits_here {
+            self.put_back(index, now, rate);
         }
-        branch.trials -= 1;
-        child.destination.pace = Some(rate);
-        self.go_back(index, now);
     }
-}
 
-/// Whether it is worth while to have `one` before `other`: both have the pace that they were moved with, or
-/// none. What is measured differs by a fifth or so between endpoints on links that are alike.
-pub(super) fn is_faster(one: &Destination, other: &Destination) -> bool {
-    let pace = |destination: &Destination| destination.pace.unwrap_or(u64::MAX);
-    pace(one) / 3 * 2 > pace(other)
-}
+    pub(super) fn on_measured(&mut self, index: BranchIndex, now: Time, others: Option<u64>) {
+        let Some(rate) = self.asked_for(index) else { return };
+        // The one behind cannot be reached, or does not know the question: nothing to gain.
+        if others
+            .is_some_and(|others| others.saturating_mul(2) > rate.saturating_mul(FASTER_HALVES))
+        {
+            self.put_back(index, now, rate);
+        } else if let Some(branch) = self.branches.get_mut(index) {
+            branch.measured = Some(rate);
+        }
+    }
 
-/// The order of a chain: those that were never moved as they were, behind them the others, the slowest last.
-pub(super) fn sort(rest: &mut VecDeque<Destination>) {
-    let pace = |destination: &Destination| Reverse(destination.pace.unwrap_or(u64::MAX));
-    rest.make_contiguous().sort_by_key(pace);
+    /// The pace of the child that a question was asked because of, if it is still the child.
+    fn asked_for(&mut self, index: BranchIndex) -> Option<u64> {
+        let child = self.branches.get_mut(index)?.child.as_mut()?;
+        child.pace.is_probing.then(|| std::mem::take(&mut child.pace).rate)
+    }
+
+    /// Puts the child to the end of the chain.
+    fn put_back(&mut self, index: BranchIndex, now: Time, rate: u64) {
+        let Some(branch) = self.branches.get_mut(index) else { return };
+        let Some(mut child) = branch.child.take() else { return };
+        branch.trials -= 1;
+        branch.measured = None;
+        child.destination.pace = Some(rate);
+        branch.rest.push_back(child.destination.clone());
+        self.actions.push_back(Action::Park { branch: index });
+        self.actions.push_back(Action::Back(child.destination));
+        self.advance(index, now);
+    }
 }

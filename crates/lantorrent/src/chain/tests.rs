@@ -58,6 +58,8 @@ impl Bench {
                     format!("append {} to {}", destinations[0].host, to.host)
                 }
                 Action::Probe { destination, .. } => format!("probe {}", destination.host),
+                Action::Measure { destination, .. } => format!("measure {}", destination.host),
+                Action::Back(destination) => format!("back {}", destination.host),
                 Action::Report(report) => format!("{} {}", report.host, report.code),
             });
         }
@@ -169,7 +171,7 @@ fn a_slow_one_moves_to_the_end_of_the_chain() {
     }
     bench.check(&["probe b"]);
     bench.tell(Event::Probed(0, Some(at(1)), at(300)));
-    bench.check(&["park 0", "connect b [c a]"]);
+    bench.check(&["park 0", "back a", "connect b [c a]"]);
     // Somebody else feeds it from then on, and its reports come from there.
     bench.start(0, 100).report("a").check(&["a 0"]);
 }
@@ -203,18 +205,52 @@ fn a_slow_uplink_of_ones_own_moves_nobody() {
     bench.tell(Event::Probed(0, Some(at(290)), at(300))).check(&[]);
 }
 
+/// An origin whose child takes 6 MB/s until `bench.now` is later by 1.3 s.
+fn origin_at_6_mb_s(bench: &mut Bench, ticks: std::ops::Range<u64>, per_tick: u64) {
+    for tick in ticks {
+        bench.wait(100).tell(Event::Sent(0, per_tick)).beat(tick * per_tick);
+    }
+}
+
 #[test]
-fn an_origin_moves_its_first_only_if_packets_wait_in_front_of_it() {
-    for (way, expect) in
-        [(Some(at(60)), vec![]), (Some(at(1)), vec!["park 0", "connect b [c a]"]), (None, vec![])]
-    {
+fn an_origin_moves_its_first_only_if_more_reaches_another_beside_it() {
+    for (reached, expect) in [
+        (Some(3_000_000), vec![]),
+        (Some(6_000_000), vec![]),
+        (Some(10_000_000), vec!["park 0", "back a", "connect b [c a]"]),
+        (None, vec![]),
+    ] {
         let mut bench = Bench::new("a b c", |_| ());
         bench.start(0, 0).check(&["connect a [b c]"]);
-        for tick in 1..=13_u64 {
-            bench.wait(100).tell(Event::Sent(0, 600_000)).beat(tick * 600_000);
-        }
-        bench.check(&["probe b"]).tell(Event::Probed(0, way, at(64))).check(&expect);
+        origin_at_6_mb_s(&mut bench, 1..14, 600_000);
+        bench.check(&["measure b"]).tell(Event::Measured(0, reached)).check(&expect);
     }
+}
+
+#[test]
+fn an_origin_does_not_ask_again_unless_its_first_becomes_slower() {
+    let mut bench = Bench::new("a b c", |_| ());
+    bench.start(0, 0).check(&["connect a [b c]"]);
+    origin_at_6_mb_s(&mut bench, 1..14, 600_000);
+    bench.check(&["measure b"]).tell(Event::Measured(0, Some(5_000_000)));
+    origin_at_6_mb_s(&mut bench, 14..40, 600_000);
+    bench.check(&[]);
+    // A third of what it took.
+    for tick in 0..13_u64 {
+        bench.wait(100).tell(Event::Sent(0, 200_000)).beat(39 * 600_000 + tick * 200_000);
+    }
+    bench.check(&["measure b"]);
+}
+
+#[test]
+fn who_was_put_back_behind_is_at_the_end_of_ones_own_list_too() {
+    let mut bench = Bench::new("a b c d", |config| config.is_origin = false);
+    bench.start(0, 0).check(&["connect a [b c d]"]);
+    let back = |host: &str| Line::Back { host: host.into(), port: 1, pace: 7 };
+    bench.tell(Event::Line(0, back("b"))).check(&["back b"]);
+    bench.tell(Event::Line(0, back("nobody"))).check(&[]);
+    bench.tell(Event::Closed(0, String::new()));
+    bench.check(&["drop 0", "a 506", "connect c [d b]"]);
 }
 
 #[test]
@@ -227,25 +263,6 @@ fn who_was_moved_is_told_of_by_the_chain_and_taken_over_by_the_last() {
     middle.tell(Event::Append(vec![slow.clone()])).check(&[]);
     let mut last = Bench::new("", |config| config.is_origin = false);
     last.tell(Event::Append(vec![slow])).check(&["connect a []"]);
-}
-
-#[test]
-fn who_was_moved_goes_before_the_slower_ones_at_the_end() {
-    let moved = |name: &str, pace| Destination { pace: Some(pace), ..destination(name) };
-    let mut bench = Bench::new("a", |config| config.is_origin = false);
-    // `slow` was moved here, and another one that is as slow.
-    bench.check(&["connect a []"]).start(0, 0).report("a");
-    bench.tell(Event::Closed(0, String::new())).check(&["a 0", "drop 0"]);
-    bench.tell(Event::Append(vec![moved("slow", 1_000_000)]));
-    bench.check(&["connect slow []"]).start(0, 0);
-    bench.tell(Event::Append(vec![moved("as-slow", 1_100_000)]));
-    bench.check(&["append as-slow to slow"]);
-    // One that was moved by mistake goes before both.
-    bench.tell(Event::Append(vec![moved("fast", 5_000_000)]));
-    bench.check(&["park 0", "connect fast [as-slow slow]"]);
-    // It is not there yet; who comes meanwhile waits behind it.
-    bench.tell(Event::Append(vec![moved("faster", 50_000_000)]));
-    bench.check(&["append faster to fast"]);
 }
 
 #[test]

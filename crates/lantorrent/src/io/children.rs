@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::event::PollFlags;
 
-use super::connect::{connect, round_trip, way};
+use super::connect::{connect, measure, round_trip, way};
 use super::mailbox::Post;
 use super::{Identity, nonce, unix_s};
 use crate::Time;
@@ -26,6 +26,7 @@ const SEND_LEN_MAX: usize = 1 << 20;
 pub(super) enum Brought {
     Connected { branch: BranchIndex, serial: u64, result: io::Result<TcpStream> },
     Probed { branch: BranchIndex, serial: u64, way: Option<std::time::Duration> },
+    Measured { branch: BranchIndex, serial: u64, rate: Option<u64> },
 }
 
 /// What all messages of a transfer have in common.
@@ -51,6 +52,8 @@ pub(super) struct Children<N> {
     serial: u64,
     footer: Option<Footer>,
     reports: VecDeque<Report>,
+    /// Endpoints that are at the end now.
+    put_back: Vec<Destination>,
     /// Of the payload.
     pub(super) sent_len: u64,
 }
@@ -93,6 +96,7 @@ impl<N: Send + 'static> Children<N> {
             serial: 0,
             footer: None,
             reports: VecDeque::new(),
+            put_back: Vec::new(),
             sent_len: 0,
         }
     }
@@ -137,6 +141,11 @@ impl<N: Send + 'static> Children<N> {
     /// What came from below, or is to be said of those that cannot speak.
     pub(super) fn take_reports(&mut self) -> impl Iterator<Item = Report> {
         self.reports.drain(..)
+    }
+
+    /// Endpoints that were put to the end since the last call; whoever is before this one is to know.
+    pub(super) fn take_put_back(&mut self) -> Vec<Destination> {
+        std::mem::take(&mut self.put_back)
     }
 
     /// Sockets to wait for.
@@ -218,6 +227,11 @@ impl<N: Send + 'static> Children<N> {
                     self.chain.handle(now, Event::Probed(branch, way, childs));
                 }
             }
+            Brought::Measured { branch, serial, rate } => {
+                if self.serial_of(branch) == Some(serial) {
+                    self.chain.handle(now, Event::Measured(branch, rate));
+                }
+            }
         }
     }
 
@@ -236,6 +250,8 @@ impl<N: Send + 'static> Children<N> {
                     self.control(to, destinations, Control::Append)?;
                 }
                 Action::Probe { branch, destination } => self.probe(branch, destination)?,
+                Action::Measure { branch, destination } => self.measure(branch, destination)?,
+                Action::Back(destination) => self.put_back.push(destination),
                 Action::Report(report) => self.reports.push_back(report),
             }
         }
@@ -295,6 +311,22 @@ impl<N: Send + 'static> Children<N> {
         std::thread::Builder::new().name("lan-probe".to_owned()).spawn(move || {
             let way = way(&destination.host, destination.port);
             let _ = post.send(wrap(Brought::Probed { branch, serial, way }));
+        })?;
+        Ok(())
+    }
+
+    fn measure(&self, branch: BranchIndex, destination: Destination) -> io::Result<()> {
+        let Some(serial) = self.serial_of(branch) else { return Ok(()) };
+        let extension = self.extension(Some(Control::Measure))?;
+        let header = Header::for_next(&destination, vec![], self.transfer.length, Some(extension));
+        let text = signed(&self.identity, &header);
+        let (post, wrap) = (self.post.clone(), self.wrap);
+        std::thread::Builder::new().name("lan-measure".to_owned()).spawn(move || {
+            let rate = measure(&destination.host, destination.port, &text);
+            if let Err(error) = &rate {
+                tracing::debug!(endpoint = destination.name(), %error, "could not be measured");
+            }
+            let _ = post.send(wrap(Brought::Measured { branch, serial, rate: rate.ok() }));
         })?;
         Ok(())
     }

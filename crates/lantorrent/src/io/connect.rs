@@ -1,13 +1,15 @@
 //! Connections to other endpoints. Names are resolved and connections made on threads of their own,
 //! as both may take seconds and the stream must not wait.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::chain::CONNECT_TIMEOUT;
+use crate::header::MEASURE_LEN;
+use crate::report::Line;
 
 /// A predecessor that was switched off says nothing; after a second of that the kernel asks, and
 /// after three more without an answer the connection is gone.
@@ -58,6 +60,33 @@ pub(super) fn way(host: &str, port: u16) -> Option<Duration> {
     let way = start.elapsed() - resolved;
     let _ = stream.shutdown(Shutdown::Both);
     Some(way)
+}
+
+/// How long what is measured with may be on its way: slower than a megabit is nothing to gain by.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes a second that reach an endpoint: [`MEASURE_LEN`] of them, until it says that it has them all.
+pub(super) fn measure(host: &str, port: u16, header: &[u8]) -> io::Result<u64> {
+    let mut stream = connect(host, port)?;
+    stream.set_write_timeout(Some(MEASURE_TIMEOUT))?;
+    stream.set_read_timeout(Some(MEASURE_TIMEOUT))?;
+    stream.write_all(header)?;
+    let start = Instant::now();
+    let mut payload = io::repeat(0).take(MEASURE_LEN);
+    io::copy(&mut payload, &mut stream)?;
+    // One that does not know the question hangs up.
+    stream.read_exact(&mut [0])?;
+    Ok((MEASURE_LEN as f64 / start.elapsed().as_secs_f64()) as u64)
+}
+
+/// The other end of [`measure`]; `pending` has come with the header.
+pub(super) fn be_measured(stream: &mut TcpStream, pending: &[u8]) -> io::Result<()> {
+    stream.set_read_timeout(Some(MEASURE_TIMEOUT))?;
+    let left = MEASURE_LEN.saturating_sub(pending.len() as u64);
+    if io::copy(&mut (&mut *stream).take(left), &mut io::sink())? < left {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.write_all(Line::Hello { offset: MEASURE_LEN }.encode().as_bytes())
 }
 
 /// The kernel's own estimate for a connection.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::connect::prepare;
+use super::connect::{be_measured, prepare};
 use super::mailbox::mailbox;
 use super::registry::{Attach, Known, Note, Registry};
 use super::session::{self, Start, linger};
@@ -263,13 +263,14 @@ impl Shared {
         seen.admit(unix_s(), time, nonce)
     }
 
-    fn dispatch(&self, attach: Attach, peer: &str) -> bool {
+    fn dispatch(&self, mut attach: Attach, peer: &str) -> bool {
         let Some(extension) = attach.header.boottorrent.clone() else {
             return self.run(attach, None, peer);
         };
         let id = extension.transfer;
         match extension.control {
             None => self.run(attach, Some(&id), peer),
+            Some(Control::Measure) => be_measured(&mut attach.stream, &attach.pending).is_ok(),
             Some(control) => {
                 self.on_control(control, &id, attach.header);
                 true
@@ -285,7 +286,7 @@ impl Shared {
                 let requests = header.destinations.iter().flat_map(|entry| &entry.requests);
                 Note::Abort(requests.map(|request| request.id.clone()).collect())
             }
-            Control::Unknown => return,
+            Control::Measure | Control::Unknown => return,
         };
         let _ = live.send(note);
     }

@@ -187,6 +187,8 @@ impl<F: FnMut(&Progress, Option<&Report>)> Origin<'_, F> {
         while !self.children.is_done() {
             let now = clock.now();
             self.children.drive(now)?;
+            // Nobody is before the origin who would have to know.
+            drop(self.children.take_put_back());
             let reports: Vec<Report> = self.children.take_reports().collect();
             for report in reports {
                 self.on_report(report);

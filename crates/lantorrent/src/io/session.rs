@@ -19,7 +19,7 @@ use super::{Clock, Identity};
 use crate::Time;
 use crate::chain::{BEAT_INTERVAL, Config, Event};
 use crate::code::Code;
-use crate::header::Header;
+use crate::header::{Destination, Header};
 use crate::intake::{End, Intake, Want};
 use crate::report::{Footer, Line, Report};
 
@@ -477,6 +477,9 @@ impl<'a> Session<'a> {
     fn take_reports(&mut self) {
         let reports: Vec<Report> = self.children.take_reports().collect();
         reports.into_iter().for_each(|report| self.report(report));
+        for Destination { host, port, pace, .. } in self.children.take_put_back() {
+            self.say(&Line::Back { host, port, pace: pace.unwrap_or(0) });
+        }
     }
 
     fn id(&self) -> &str {

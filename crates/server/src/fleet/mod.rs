@@ -21,7 +21,7 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use boot::{Mac, Stage};
+use boot::{ImageName, Mac, Stage};
 
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
 pub(crate) use history::History;
@@ -79,6 +79,9 @@ pub(crate) struct Change {
     /// Where it is now.
     pub(crate) text: String,
 }
+
+/// A node that downloads says so each second; one that has said nothing for so long was switched off.
+const DOWNLOAD_SILENCE_MS_MAX: u64 = 15_000;
 
 impl Fleet {
     /// The fleet that was, as [`History`] has kept it.
@@ -164,9 +167,33 @@ impl Fleet {
         change
     }
 
+    /// Somebody has decided something about a node, which is to be seen in its events and in the log.
+    pub(crate) fn note(&mut self, now: UnixMs, mac: Mac, text: &str) -> Option<Change> {
+        let node = self.nodes.get_mut(&mac)?;
+        node.told(now, text);
+        self.revision += 1;
+        node.summary.revision = self.revision;
+        self.dirty.insert(mac);
+        let (label, text) = (node.label(), text.to_owned());
+        let change = Change { mac, label: label.clone(), text: text.clone() };
+        self.log.push(LogLine { number: 0, at: now, mac, label, text, is_failure: false });
+        Some(change)
+    }
+
     /// All nodes, by Ethernet address.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// How many nodes download an image at `now`.
+    pub(crate) fn downloading(&self, image: &ImageName, now: UnixMs) -> u32 {
+        let is_one = |node: &&Node| match &node.summary.stage {
+            Some(Stage::Downloading(progress)) => {
+                progress.image == *image && now.since(node.summary.seen) < DOWNLOAD_SILENCE_MS_MAX
+            }
+            _ => false,
+        };
+        u32::try_from(self.nodes().filter(is_one).count()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn node(&self, mac: Mac) -> Option<&Node> {

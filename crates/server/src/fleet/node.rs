@@ -107,6 +107,9 @@ pub(crate) struct Node {
     /// The last report's.
     #[serde(default)]
     sequence: u64,
+    /// When that came.
+    #[serde(default)]
+    reported: UnixMs,
     /// iPXE was fetched and has not asked for its script yet: its DHCP belongs to this boot.
     #[serde(default)]
     awaits_ipxe: bool,
@@ -187,6 +190,7 @@ impl Node {
             boot: None,
             boot_before: None,
             sequence: 0,
+            reported: UnixMs(0),
             awaits_ipxe: false,
             whole: None,
         }
@@ -195,6 +199,18 @@ impl Node {
     /// What it is called: its name, or its Ethernet address.
     pub(crate) fn label(&self) -> String {
         self.summary.label()
+    }
+
+    /// The number of its boot, if its agent was heard of within `silent_ms` and has not given its place
+    /// to another kernel: then it can be told something.
+    pub(crate) fn boot_in_reach(&self, now: UnixMs, silent_ms: u64) -> Option<u64> {
+        let is_gone = matches!(self.summary.stage, Some(Stage::Loading { .. }));
+        self.boot.filter(|_| !is_gone && now.since(self.reported) <= silent_ms)
+    }
+
+    /// Somebody has decided something about it.
+    pub(super) fn told(&mut self, now: UnixMs, text: &str) {
+        self.note(now, &printable(text, TEXT_LEN_MAX));
     }
 
     /// DHCP.
@@ -322,6 +338,7 @@ impl Node {
         }
         self.boot = Some(report.boot);
         self.sequence = report.sequence;
+        self.reported = now;
         self.summary.seen = now;
         if let Some(machine) = &report.machine {
             self.learn(machine);

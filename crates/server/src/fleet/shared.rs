@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Event, Fleet, UnixMs};
+use boot::Mac;
+
+use super::{Change, Event, Fleet, UnixMs};
 
 /// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
 /// takes microseconds.
@@ -26,18 +28,26 @@ impl SharedFleet {
     /// A node did something.
     pub(crate) fn tell(&self, event: &Event) {
         let change = self.lock().handle(UnixMs::now(), event);
-        if let Some(change) = change {
-            let node = change.mac.to_string();
-            if change.label == node {
-                tracing::info!(target: "NODE", %node, "{}", change.text);
-            } else {
-                tracing::info!(target: "NODE", %node, "{} {}", change.label, change.text);
-            }
-        }
+        change.iter().for_each(log);
+    }
+
+    /// Somebody has decided something about a node.
+    pub(crate) fn note(&self, mac: Mac, text: &str) {
+        let change = self.lock().note(UnixMs::now(), mac, text);
+        change.iter().for_each(log);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {
         // Nothing in there is left half done by a panic that would matter for booting.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log(change: &Change) {
+    let node = change.mac.to_string();
+    if change.label == node {
+        tracing::info!(target: "NODE", %node, "{}", change.text);
+    } else {
+        tracing::info!(target: "NODE", %node, "{} {}", change.label, change.text);
     }
 }

@@ -354,3 +354,13 @@ fn who_asks_for_what_changed_hears_of_who_is_gone() {
     assert_eq!(fleet.gone_after(before), None);
     assert_eq!(fleet.gone_after(fleet.revision()), Some(vec![]));
 }
+
+#[test]
+fn nodes_that_download_are_counted_as_long_as_they_say_so() {
+    let fleet = check(&[report(7, 1, downloading(10))], &["downloading"]);
+    let count = |name: &str, ms| fleet.downloading(&name.parse().unwrap(), UnixMs(ms));
+    assert_eq!(count("debian", 14_999), 1);
+    assert_eq!(count("arch", 0), 0);
+    // It was switched off.
+    assert_eq!(count("debian", 15_000), 0);
+}

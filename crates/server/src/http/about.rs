@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
 
 use crate::fleet::UnixMs;
-use crate::lab::settings::Access;
+use crate::services::deeds::{Deed, Done, Refusal};
 use crate::services::seeding::SeedCounts;
 #[cfg(test)]
 use crate::services::status::NodeCounts;
@@ -13,12 +16,14 @@ use crate::services::status::Status;
 /// A question that is answered at once.
 pub(crate) type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 
+/// What has something done.
+pub(crate) type Perform =
+    Box<dyn Fn(Deed) -> BoxFuture<'static, Result<Done, Refusal>> + Send + Sync>;
+
 /// Whom to ask.
 pub(crate) struct About {
     /// When this run of the server began.
     pub(crate) started: UnixMs,
-    /// Who may look.
-    pub(crate) access: Access,
     /// This server's address: who comes from it is on this machine.
     pub(crate) address: IpAddr,
     /// The whole status.
@@ -27,6 +32,10 @@ pub(crate) struct About {
     pub(crate) seeding: Ask<Vec<SeedCounts>>,
     /// The leases on the disk, those that have ended among them. May wait for the disk.
     pub(crate) leases: Ask<anyhow::Result<Vec<dhcp::Lease>>>,
+    /// The lab, which has the token.
+    pub(crate) lab: PathBuf,
+    /// Has something done with nodes, for who is allowed to.
+    pub(crate) perform: Perform,
 }
 
 impl fmt::Debug for About {
@@ -53,11 +62,14 @@ impl About {
         };
         Self {
             started: UnixMs(1),
-            access: Access::Network,
             address: IpAddr::from([10, 0, 0, 1]),
             status: Box::new(status),
             seeding: Box::new(Vec::new),
             leases: Box::new(|| Ok(vec![])),
+            lab: PathBuf::from("/nonexistent"),
+            perform: Box::new(|deed| {
+                Box::pin(async move { Ok(Done { text: format!("{deed:?}"), ..Done::default() }) })
+            }),
         }
     }
 }

@@ -1,17 +1,24 @@
 //! Who may look at the dashboard, `/v1` and the metrics: as the configuration says. What nodes need
 //! to boot is never behind this.
+//!
+//! **Names.** A page of another site can make its own name point at this server (DNS rebinding); its
+//! scripts then are, for the browser, of the same site as this server, and could read and command what
+//! the person at the browser can. The one thing that gives them away is the name that they ask for, so
+//! every request must come for a name or address that is known to be this server's.
 
 use std::net::IpAddr;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::header::HOST;
+use axum::http::uri::{Authority, PathAndQuery};
+use axum::http::{Method, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 
-use super::serve::Source;
+use super::serve::{Encrypted, Source};
 use super::v1::Problem;
 use super::{Site, dashboard, metrics, v1};
 use crate::lab::settings::Access;
@@ -30,14 +37,54 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    let about = &site.0.about;
-    match may_look(about.access, about.address, peer) {
-        true => next.run(request).await,
-        false => {
-            let text = "only this server itself may look at this: see dashboard.access in \
-                        Boottorrent.yaml";
+    let (live, own) = (site.live(), site.0.about.address);
+    if !may_look(live.dashboard.access, own, peer) {
+        let text = "only this server itself may look at this: see dashboard.access in \
+                    Boottorrent.yaml";
+        return Problem::new(StatusCode::FORBIDDEN, text).into_response();
+    }
+    if !asked_host(&request).is_some_and(|host| is_ours(&host, own, &live.dashboard.names)) {
+        let text = "this server does not go by the name that was asked for: use its address, or \
+                    write the name under dashboard.names in Boottorrent.yaml";
+        return Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+    match &live.dashboard.tls {
+        Some(tls) if !is_encrypted => elsewhere(&request, tls.port),
+        _ => next.run(request).await,
+    }
+}
+
+/// Where this is served encrypted. What came in a request that was not is not looked at.
+fn elsewhere(request: &Request, port: u16) -> Response<Body> {
+    let is_looking = matches!(*request.method(), Method::GET | Method::HEAD);
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    match asked_host(request) {
+        Some(host) if is_looking => {
+            Redirect::temporary(&format!("https://{host}:{port}{path}")).into_response()
+        }
+        _ => {
+            let text = format!("this is only served encrypted, on port {port}");
             Problem::new(StatusCode::FORBIDDEN, text).into_response()
         }
+    }
+}
+
+/// The name or address that a request is for, without the port.
+fn asked_host(request: &Request) -> Option<String> {
+    let mut fields = request.headers().get_all(HOST).iter();
+    let field = fields.next()?.to_str().ok()?;
+    let authority: Authority = field.parse().ok()?;
+    // Two of them are a request that somebody on the way may read otherwise.
+    fields.next().is_none().then(|| authority.host().to_ascii_lowercase())
+}
+
+/// Whether a name or address is that of the server with the address `own`.
+fn is_ours(host: &str, own: IpAddr, names: &[String]) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    match address {
+        Ok(address) => address == own || address.is_loopback(),
+        Err(_) => host == "localhost" || names.iter().any(|name| name == host),
     }
 }
 
@@ -53,6 +100,35 @@ fn may_look(access: Access, own: IpAddr, peer: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_asked_of_this_server_by_its_own_name_is_answered() {
+        let check = |fields: &[&str], expect| {
+            let mut request = Request::get("/");
+            for field in fields {
+                request = request.header(HOST, *field);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let names = ["boot.example.org".to_owned()];
+            let is_ours = asked_host(&request)
+                .is_some_and(|host| is_ours(&host, IpAddr::from([10, 0, 0, 1]), &names));
+            assert_eq!(is_ours, expect, "{fields:?}");
+        };
+        check(&["10.0.0.1:8080"], true);
+        check(&["10.0.0.1"], true);
+        check(&["127.0.0.1:9"], true);
+        check(&["[::1]:8080"], true);
+        check(&["localhost:8080"], true);
+        check(&["Boot.Example.ORG"], true);
+        check(&[], false);
+        check(&[""], false);
+        check(&["10.0.0.2:8080"], false);
+        check(&["evil.example.org:8080"], false);
+        check(&["localhost.evil.example.org"], false);
+        check(&["10.0.0.1.evil.example.org"], false);
+        check(&["evil.example.org@10.0.0.1@x"], false);
+        check(&["10.0.0.1", "evil.example.org"], false);
+    }
 
     #[test]
     fn who_may_look_is_as_the_configuration_says() {

@@ -1,6 +1,6 @@
 //! The API: JSON about server and nodes, and the reports of agents (docs/api.md).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -9,13 +9,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use boot::{Mac, Report, report};
+use boot::{Mac, Report, Stage, report};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 
 use super::serve::Source;
 use super::{Site, refuse};
-use crate::fleet::{Event, Summary};
+use crate::fleet::{Event, Summary, UnixMs};
 
 /// How long a report may take to arrive: it fits into a dozen packets.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,6 +98,12 @@ async fn reports(
     };
     site.0.counters.reports.fetch_add(1, Ordering::Relaxed);
     site.0.next.reported(report.node);
+    let order = site.0.orders.answer(&report, Instant::now());
+    let whole = match &report.stage {
+        Stage::Verified { image } => Some(image.clone()),
+        _ => None,
+    };
     site.0.fleet.tell(&Event::Reported { address: source.v4(), report: Box::new(report) });
-    json(&report::Answer { manifest_serial: site.live().offer.serial })
+    let downloading = whole.map(|image| site.0.fleet.lock().downloading(&image, UnixMs::now()));
+    json(&report::Answer { manifest_serial: site.live().offer.serial, order, downloading })
 }

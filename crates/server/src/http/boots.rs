@@ -96,6 +96,14 @@ impl Boots {
         }
     }
 
+    /// What is decided for a node: an image's name, or that it is left to its disk.
+    pub(super) fn decided(&self, mac: Mac) -> Option<NextBoot> {
+        if self.others.get(&mac) == Some(&BootFrom::Disk) {
+            return Some(NextBoot::Disk);
+        }
+        self.nodes.get(&mac).map(|(image, _)| NextBoot::Image(image.clone()))
+    }
+
     /// What the script of a node does. Words for an image that is only offered in a menu are left to
     /// the agent, which knows whether it is chosen.
     pub(super) fn of_node(&self, mac: Mac, next: Option<&NextBoot>) -> Boot {
@@ -170,6 +178,11 @@ impl NextBoots {
         macs.len().min(NEXT_MAX.saturating_sub(before))
     }
 
+    /// What is decided for a node's next boot.
+    pub(super) fn waiting(&self, mac: Mac) -> Option<NextBoot> {
+        self.lock().get(&mac).map(|next| next.boot.clone())
+    }
+
     /// What a node that asks for its script boots.
     pub(super) fn of(&self, mac: Mac) -> Option<NextBoot> {
         let mut next = self.lock();
@@ -192,6 +205,22 @@ impl NextBoots {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Mac, Next>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Boots {
+    /// One node that boots one image by that image's own script.
+    pub(super) fn classic_for_tests(node: Mac, image: &str, cmdline: &str) -> Self {
+        let image: ImageName = image.parse().unwrap();
+        let of_image = ImageBoot { version: None, cmdline: String::new() };
+        Self {
+            images: BTreeMap::from([(image.clone(), of_image)]),
+            nodes: BTreeMap::from([(node, (image.clone(), cmdline.to_owned()))]),
+            others: BTreeMap::from([(node, BootFrom::Classic)]),
+            classic: BTreeSet::from([image]),
+            default: None,
+        }
     }
 }
 
@@ -229,6 +258,8 @@ mod tests {
             serial: 1,
             menu: Menu { default: default.parse().unwrap(), timeout_s, shell: Default::default() },
             seed_time_s: 0,
+            seed_auto: false,
+            keymap: None,
             discovery: Discovery { lsd: false, pex: false },
             images: vec![image("live", Some("6.12"), "quiet"), image("old", None, "slow")],
             phase1: vec![],

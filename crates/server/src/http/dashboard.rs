@@ -40,6 +40,8 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/dashboard/state.js", SCRIPT, "state.js";
     "/dashboard/words.js", SCRIPT, "words.js";
     "/dashboard/dom.js", SCRIPT, "dom.js";
+    "/dashboard/session.js", SCRIPT, "session.js";
+    "/dashboard/actions.js", SCRIPT, "actions.js";
     "/dashboard/fleet.js", SCRIPT, "fleet.js";
     "/dashboard/node.js", SCRIPT, "node.js";
     "/dashboard/pages.js", SCRIPT, "pages.js";

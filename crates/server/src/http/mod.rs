@@ -1,9 +1,9 @@
 //! The web server: what a node fetches from its boot program's script on, what its agent reports, and
 //! what people and programs may ask (docs/api.md).
 //!
-//! It serves what is on offer at the moment ([`Offer`]), swapped whole when the lab changes. Nothing
-//! here changes anything but the table of nodes: starting, stopping and configuring go through the
-//! lab's own socket, which only its owner can open.
+//! It serves what is on offer at the moment ([`Offer`]), swapped whole when the lab changes. Without
+//! token or password (`login`) nothing here changes anything but the table of nodes; starting and
+//! stopping go through the lab's own socket, which only its owner can open.
 
 mod about;
 mod access;
@@ -12,11 +12,14 @@ mod boots;
 mod dashboard;
 mod feed;
 mod files;
+pub(crate) mod login;
 mod metrics;
 mod offer;
+mod orders;
 mod range;
 mod script;
 mod serve;
+mod tls;
 mod v1;
 mod versions;
 
@@ -40,12 +43,16 @@ pub(crate) use boots::{Boots, NextBoot, NextBoots};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
+pub(crate) use orders::Orders;
 pub(crate) use script::{ScriptSettings, render as render_script};
-pub(crate) use serve::serve;
+pub(crate) use serve::{Door, serve};
+pub(crate) use tls::Tls;
 pub(crate) use versions::FAREWELL;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet};
+use crate::lab::settings::DashboardSettings;
 use feed::Feed;
+use login::Login;
 use serve::Source;
 use versions::Versions;
 
@@ -54,6 +61,7 @@ use versions::Versions;
 pub(crate) struct Live {
     pub(crate) offer: Offer,
     pub(crate) script: ScriptSettings,
+    pub(crate) dashboard: DashboardSettings,
 }
 
 /// What the web server has to work with.
@@ -65,6 +73,8 @@ struct Inner {
     versions: Mutex<Versions>,
     fleet: SharedFleet,
     next: NextBoots,
+    orders: Orders,
+    login: Login,
     counters: Counters,
     feed: Feed,
     is_ready: AtomicBool,
@@ -90,7 +100,13 @@ pub(crate) struct HttpCounts {
 }
 
 impl Site {
-    pub(crate) fn new(live: Live, fleet: SharedFleet, next: NextBoots, about: About) -> Self {
+    pub(crate) fn new(
+        live: Live,
+        fleet: SharedFleet,
+        next: NextBoots,
+        orders: Orders,
+        about: About,
+    ) -> Self {
         let mut versions = Versions::default();
         versions.offer(&live.offer.images, Instant::now());
         Self(Arc::new(Inner {
@@ -98,6 +114,8 @@ impl Site {
             versions: Mutex::new(versions),
             fleet,
             next,
+            orders,
+            login: Login::new(about.lab.clone()),
             counters: Counters::default(),
             feed: Feed::default(),
             is_ready: AtomicBool::new(false),
@@ -108,6 +126,9 @@ impl Site {
     /// Puts another offer in place of the present one; transfers that have begun go on.
     pub(crate) fn publish(&self, live: Live) {
         self.versions().offer(&live.offer.images, Instant::now());
+        if live.dashboard.password != self.live().dashboard.password {
+            self.0.login.end_all();
+        }
         *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 

@@ -109,18 +109,20 @@ pub(crate) fn render(
             return whole(templates.render_str(include_str!("disk.ipxe.j2"), known));
         }
         Boot::Classic(boot) => {
-            let (image, cmdline) = (boot.image.as_str(), boot.cmdline);
+            let (image, cmdline) = (boot.image.as_str(), one_line(&[&boot.cmdline]));
             let known = context! { base, chain, mac, name, image, cmdline };
             return whole(templates.render_str(include_str!("classic.ipxe.j2"), known));
         }
         Boot::Phase1(boot) => boot,
     };
-    // One line, whatever the configuration says.
-    let lines = [settings.cmdline.as_str(), &boot.cmdline];
-    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
-    let (cmdline, folder) = (words.join(" "), &boot.folder);
+    let (cmdline, folder) = (one_line(&[&settings.cmdline, &boot.cmdline]), &boot.folder);
     let known = context! { base, chain, mac, name, cmdline, folder };
     whole(templates.render_str(include_str!("boot.ipxe.j2"), known))
+}
+
+/// One line, whatever the configuration says.
+fn one_line(texts: &[&str]) -> String {
+    texts.iter().flat_map(|text| text.split_whitespace()).collect::<Vec<_>>().join(" ")
 }
 
 /// The engine drops the newline at the end of a template.
@@ -148,6 +150,33 @@ mod tests {
     }
 
     const FULL: &str = "mac=52%3A54%3a00:12:34:AB&uuid=4C4C4544-0035-5A10-8057-B9C04F4A3332&arch=x86_64&platform=efi";
+
+    #[test]
+    fn a_node_that_boots_the_classic_way_is_sent_to_the_script_of_its_image() {
+        let mut settings = settings();
+        settings.boots = Boots::classic_for_tests("525400123456".parse().unwrap(), "live", "a\nb");
+        let asked = parse("mac=525400123456").unwrap();
+        let script = render(&settings, asked.as_ref(), Some("c001"), None).unwrap();
+        assert_eq!(
+            script,
+            "\
+#!ipxe
+# BootTorrent: 52:54:00:12:34:56 (c001) boots live with the initramfs of its distribution.
+echo BootTorrent: c001 boots live the classic way
+set boottorrent http://192.168.1.1:8080
+set hostname c001
+set dedicated-kernel-parameters a b
+chain --autofree http://192.168.1.1:8080/classic/live.ipxe || goto failed
+:failed
+echo BootTorrent: live could not be loaded; trying again in 5 s
+:again
+sleep 5
+chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&arch=${buildarch}&platform=${platform} || goto again
+"
+        );
+        let unnamed = render(&settings, asked.as_ref(), None, None).unwrap();
+        assert!(!unnamed.contains("set hostname"), "{unnamed}");
+    }
 
     #[test]
     fn a_node_gets_phase_1() {

@@ -14,14 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
+
+use super::tls::Tls;
 
 /// Connections at once: a thousand nodes that boot in the same second, with their agents' reports
 /// beside their downloads.
@@ -47,12 +49,25 @@ const HEADER_FIELDS_MAX: usize = 64;
 /// How long to leave the listener alone when it fails (no free file descriptor).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a listener's connections begin with.
+#[derive(Clone)]
+pub(crate) enum Door {
+    /// The first request.
+    Plain,
+    /// A handshake.
+    Tls(Tls),
+}
+
+/// That a request came encrypted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encrypted;
+
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source(pub(crate) IpAddr);
 
 /// Serves `router` for ever.
-pub(crate) async fn serve(listener: TcpListener, router: Router) {
+pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let places = Places::default();
     loop {
@@ -67,14 +82,24 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                let router = router.clone();
+                let (door, router) = (door.clone(), router.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, source, router).await;
+                    match door {
+                        Door::Plain => serve_connection(stream, source, router).await,
+                        Door::Tls(tls) => serve_encrypted(stream, &tls, source, router).await,
+                    }
                     drop((place, seat));
                 });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
+    }
+}
+
+async fn serve_encrypted(stream: TcpStream, tls: &Tls, source: IpAddr, router: Router) {
+    match tls.greet(stream).await {
+        Ok(stream) => serve_connection(stream, source, router.layer(Extension(Encrypted))).await,
+        Err(error) => tracing::debug!(target: "HTTP", peer = %source, %error, "no handshake"),
     }
 }
 

@@ -47,8 +47,17 @@ impl Test {
             boots: Boots::default(),
         };
         let fleet = SharedFleet::new(Fleet::default());
-        let live = Live { offer, script };
-        Self { lab, site: Site::new(live, fleet, NextBoots::default(), About::for_tests()) }
+        let live = Live { offer, script, dashboard: DashboardSettings::for_tests() };
+        Self {
+            lab,
+            site: Site::new(
+                live,
+                fleet,
+                NextBoots::default(),
+                Orders::default(),
+                About::for_tests(),
+            ),
+        }
     }
 
     async fn ask(&self, method: Method, path: &str, body: &str) -> (u16, HeaderMap, String) {
@@ -56,6 +65,7 @@ impl Test {
         let request = Request::builder()
             .method(method)
             .uri(path)
+            .header("host", "localhost")
             .extension(source)
             .body(Body::from(body.to_owned()))
             .unwrap();

@@ -14,6 +14,12 @@ pub(crate) enum EditError {
     Malformed,
     #[error("nodes.yaml has no node `{0}`")]
     NoSuchNode(String),
+    #[error("nodes.yaml has a node `{0}` already")]
+    Known(String),
+    #[error(
+        "nodes.yaml, line {line}: `nodes` is not written with a node to a line: add `{node}` by hand"
+    )]
+    NodesForm { node: String, line: usize },
     #[error(
         "nodes.yaml, line {line}: `{node}` is written in a way that is not edited here; write it with a \
          key to a line, or in braces on one line"
@@ -35,6 +41,42 @@ pub(crate) fn edit(text: &str, node: &str, changes: &[Change<'_>]) -> Result<Str
         text = edit_one(&text, node, key, *value)?;
     }
     Ok(text)
+}
+
+/// The file with another node, before those that are there.
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn add(text: &str, node: &str, mac: &str) -> Result<String, EditError> {
+    let (root, mistakes) = parse(text);
+    if !mistakes.is_empty() {
+        return Err(EditError::Malformed);
+    }
+    let line = |indent: &str| format!("{indent}{node}: {{mac: '{mac}'}}\n");
+    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    if let Some(last) = lines.last_mut().filter(|last| !last.ends_with('\n')) {
+        last.push('\n');
+    }
+    let Some(nodes) = root.as_ref().and_then(|root| entry_of(root, "nodes")) else {
+        lines.push(format!("nodes:\n{}", line("  ")));
+        return Ok(lines.concat());
+    };
+    let form = || EditError::NodesForm { node: node.to_owned(), line: nodes.line };
+    match &nodes.node.value {
+        Value::Null => lines.insert(nodes.line, line("  ")),
+        Value::Map(entries) => {
+            if entries.iter().any(|entry| entry.key == node) {
+                return Err(EditError::Known(node.to_owned()));
+            }
+            let first = entries.first().map(|entry| entry.line).filter(|first| *first > nodes.line);
+            let first = first.ok_or_else(form)?;
+            let like = lines.get(first - 1).ok_or_else(form)?;
+            let indent = like[..like.len() - like.trim_start().len()].to_owned();
+            lines.insert(first - 1, line(&indent));
+        }
+        _ => return Err(form()),
+    }
+    Ok(lines.concat())
 }
 
 fn edit_one(text: &str, node: &str, key: &str, value: Option<&str>) -> Result<String, EditError> {
@@ -272,6 +314,24 @@ nodes:
         check("c002", &[("image", Some("arch"))], &[(braces, to)]);
         check("c002", &[("group", Some("x"))], &[("group: desks}", "group: x}")]);
         check("c002", &[("group", None)], &[(braces, "{mac: 525400000002}")]);
+    }
+
+    #[test]
+    fn a_node_is_added_before_the_others() {
+        let check = |text: &str, expect: &str| {
+            assert_eq!(add(text, "c9", "52:54:00:00:00:09").unwrap(), expect);
+        };
+        let line = "c9: {mac: '52:54:00:00:00:09'}\n";
+        check("", &format!("nodes:\n  {line}"));
+        check("groups: {a: {}}", &format!("groups: {{a: {{}}}}\nnodes:\n  {line}"));
+        check("nodes:  # none yet\n# x\n", &format!("nodes:  # none yet\n  {line}# x\n"));
+        let expect = FILE.replacen("  c001:", &format!("  {line}  c001:"), 1);
+        check(FILE, &expect);
+        assert_eq!(edit(&expect, "c9", &[("image", None)]).unwrap(), expect);
+        let error = |text: &str, node: &str| add(text, node, "52:54:00:00:00:09").unwrap_err();
+        assert_eq!(error(FILE, "c001"), EditError::Known("c001".to_owned()));
+        assert!(matches!(error("nodes: {a: {mac: 1}}", "c9"), EditError::NodesForm { .. }));
+        assert!(matches!(error("nodes: [", "c9"), EditError::Malformed));
     }
 
     #[test]

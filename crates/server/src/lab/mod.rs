@@ -7,6 +7,8 @@
 pub(crate) mod config;
 pub(crate) mod edit;
 pub(crate) mod key;
+mod keymap;
+pub(crate) mod nodes_file;
 pub(crate) mod phase1s;
 pub(crate) mod problem;
 pub(crate) mod publication;

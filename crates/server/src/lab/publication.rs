@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use boot::keymap::Keymap;
 use boot::manifest::{Assignment, Discovery, ManifestError, Menu};
 use boot::{Image, ImageName, LabKey, Manifest, Phase1};
 
@@ -46,6 +47,7 @@ pub(crate) fn manifest(
     settings: &Settings,
     images: Vec<Image>,
     phase1: Vec<Phase1>,
+    keymap: Option<Keymap>,
     serial: u64,
 ) -> Manifest {
     let assigned = settings.nodes.iter().filter_map(|node| {
@@ -68,6 +70,8 @@ pub(crate) fn manifest(
             shell: settings.menu.shell.clone(),
         },
         seed_time_s: settings.seed_time.as_secs(),
+        seed_auto: settings.seed_auto,
+        keymap,
         discovery: Discovery { lsd: settings.seeding.lsd, pex: settings.seeding.pex },
         images,
         phase1,

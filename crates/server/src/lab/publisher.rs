@@ -16,6 +16,7 @@ use torrent_io::create::{CreateError, Options, create_with};
 use super::config::ImageConfig;
 use super::hashes::Hashes;
 use super::key::{self, KeyError};
+use super::keymap::{self, NoKeymap};
 use super::phase1s::{NoPhase1, Shelf};
 use super::publication::{self, AssembleError, Publication};
 use super::scan::{Scan, is_part_of_image};
@@ -50,6 +51,8 @@ pub(crate) enum PublishError {
     Create { image: ImageName, source: CreateError },
     #[error("the torrent of the image `{0}` cannot be read back")]
     Metainfo(ImageName),
+    #[error(transparent)]
+    Keymap(#[from] NoKeymap),
     #[error(transparent)]
     Phase1(#[from] NoPhase1),
     #[error(transparent)]
@@ -155,8 +158,10 @@ impl Publisher {
         }
         let phase1 = self.shelf.for_images(&lab)?;
         let described: Vec<_> = phase1.iter().map(|files| files.described.clone()).collect();
+        let keymap = lab.settings.keyboard.as_deref().map(keymap::find).transpose()?;
         let manifest = |serial| {
-            publication::manifest(&lab.settings, images.clone(), described.clone(), serial)
+            let (images, described) = (images.clone(), described.clone());
+            publication::manifest(&lab.settings, images, described, keymap.clone(), serial)
         };
         if let Some(current) = &self.current {
             let same = manifest(current.manifest.serial);
@@ -260,8 +265,16 @@ fn spec(settings: &Settings) -> Spec {
 fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     let mut settings = old.clone();
     settings.menu = new.menu.clone();
-    settings.seed_time = new.seed_time;
+    (settings.seed_time, settings.seed_auto) = (new.seed_time, new.seed_auto);
+    settings.keyboard.clone_from(&new.keyboard);
     settings.nodes = new.nodes.clone();
+    settings.dashboard = new.dashboard.clone();
+    // The port is taken at the start, or not.
+    let port = |settings: &Settings| settings.dashboard.tls.as_ref().map(|tls| tls.port);
+    let has_same_door = port(old) == port(new);
+    if !has_same_door {
+        settings.dashboard.tls = old.dashboard.tls.clone();
+    }
     settings.dhcp.reservations = new.dhcp.reservations.clone();
     let mut waits = vec![];
     let mut note = |section, is_same: bool| {
@@ -275,8 +288,8 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     note("http", old.http == new.http);
     note("swarm", (&old.tracker, &old.seeding) == (&new.tracker, &new.seeding));
     note("phase1", old.phase1 == new.phase1);
+    note("dashboard", has_same_door);
     note("log", (old.log_level, old.log_format) == (new.log_level, new.log_format));
-    note("dashboard", old.access == new.access);
     (settings, waits)
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boot::manifest::Shell;
-use boot::{ImageName, Mac};
+use boot::{ImageName, Mac, PasswordHash};
 
 /// The settings of one lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,18 @@ pub(crate) struct Settings {
     pub(crate) menu: MenuSettings,
     /// How long a node goes on seeding before it loads its image; zero is not at all.
     pub(crate) seed_time: Duration,
+    /// It is the most, and a node loads its image as soon as nobody downloads it any more.
+    pub(crate) seed_auto: bool,
+    /// The layout of nodes' keyboards, by name; the kernel's own if none.
+    pub(crate) keyboard: Option<String>,
     /// The small system that nodes run first.
     pub(crate) phase1: Phase1Settings,
     /// How much is logged.
     pub(crate) log_level: LogLevel,
     /// How it is logged.
     pub(crate) log_format: LogFormat,
-    /// Who may look at the dashboard, the API and the metrics.
-    pub(crate) access: Access,
+    /// The dashboard, the API and the metrics.
+    pub(crate) dashboard: DashboardSettings,
     /// The nodes that `nodes.yaml` names, in its order; each MAC, name and address once.
     pub(crate) nodes: Vec<NodeSettings>,
 }
@@ -194,6 +198,30 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Who may look at the dashboard, the API and the metrics, and who may command through them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DashboardSettings {
+    /// From where they can be looked at.
+    pub(crate) access: Access,
+    /// Names by which browsers may ask for them, beside this server's addresses; in small letters.
+    pub(crate) names: Vec<String>,
+    /// Encrypted, on a port of its own; not, and on that of nodes, if none.
+    pub(crate) tls: Option<TlsSettings>,
+    /// The hash of the password for actions; without one the token alone opens them.
+    pub(crate) password: Option<PasswordHash>,
+}
+
+/// What the dashboard and the API are encrypted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsSettings {
+    /// TCP.
+    pub(crate) port: u16,
+    /// The certificate and those above it, in PEM.
+    pub(crate) certificate: PathBuf,
+    /// Its key, in PEM.
+    pub(crate) key: PathBuf,
+}
+
 /// From where the dashboard, the API and the metrics can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -251,6 +279,14 @@ impl Settings {
         format!("http://{}:{}", self.address, self.http.port)
     }
 
+    /// Where people look, without a slash at the end.
+    pub(crate) fn dashboard_base(&self) -> String {
+        match &self.dashboard.tls {
+            Some(tls) => format!("https://{}:{}", self.address, tls.port),
+            None => self.http_base(),
+        }
+    }
+
     /// The lab's directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -272,6 +308,14 @@ impl Range {
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+#[cfg(test)]
+impl DashboardSettings {
+    /// Open to the network, without a password.
+    pub(crate) fn for_tests() -> Self {
+        Self { access: Access::Network, names: vec![], password: None, tls: None }
     }
 }
 
@@ -310,6 +354,8 @@ impl Settings {
                 shell: Shell::Allowed,
             },
             seed_time: Duration::from_secs(30),
+            seed_auto: false,
+            keyboard: None,
             phase1: Phase1Settings {
                 kernel: None,
                 cmdline: String::new(),
@@ -318,7 +364,7 @@ impl Settings {
             },
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
-            access: Access::Network,
+            dashboard: DashboardSettings::for_tests(),
             nodes: vec![],
         }
     }

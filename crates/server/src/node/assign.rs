@@ -1,7 +1,6 @@
 //! `boottorrent node assign` and `unassign`: what nodes boot, written into nodes.yaml and in force at
 //! once if the server runs.
 
-use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -14,10 +13,11 @@ use serde_json::json;
 
 use crate::cli::OutputFormat;
 use crate::http::NextBoot;
+use crate::lab::Lab;
 use crate::lab::config::NODES_FILE;
 use crate::lab::edit::{Change, difference, edit};
+use crate::lab::nodes_file::NodesFile;
 use crate::lab::settings::{NodeSettings, Settings};
-use crate::lab::{self, Lab};
 use crate::progress::print;
 use crate::services::control::{self, ControlError, Request};
 
@@ -107,8 +107,8 @@ pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
     if args.next_boot_only {
         return next_boot(args, &nodes, dir);
     }
-    let before = read(dir)?;
-    let mut after = before.clone();
+    let file = NodesFile::open(dir)?;
+    let mut after = file.text().to_owned();
     for node in &nodes {
         let image = args.image.as_ref().map(ImageName::as_str);
         let cmdline = cmdline(args, node, &lab.settings)?;
@@ -127,19 +127,19 @@ pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
         Some(image) => image.to_string(),
         None => "their disks".to_owned(),
     };
-    write(dir, &before, &after, &nodes, &format!("boot {what}"), &args.how)
+    write(dir, file, &after, &nodes, &format!("boot {what}"), &args.how)
 }
 
 /// Takes an assignment back: nodes get their group's image, or the menu.
 pub(super) fn unassign(args: &UnassignArgs, dir: &Path) -> anyhow::Result<()> {
     let lab = Lab::open(dir)?;
     let nodes = find(&args.nodes, &lab.settings)?;
-    let before = read(dir)?;
-    let mut after = before.clone();
+    let file = NodesFile::open(dir)?;
+    let mut after = file.text().to_owned();
     for node in &nodes {
         after = edit(&after, &node.name, &[("image", None), ("boot", None), ("cmdline", None)])?;
     }
-    write(dir, &before, &after, &nodes, "have nothing assigned", &args.how)
+    write(dir, file, &after, &nodes, "have nothing assigned", &args.how)
 }
 
 /// The nodes of a set; those that the lab does not know are named, all of them.
@@ -194,19 +194,16 @@ fn next_boot(args: &AssignArgs, nodes: &[&NodeSettings], dir: &Path) -> anyhow::
     Ok(())
 }
 
-fn read(dir: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(dir.join(NODES_FILE)).with_context(|| format!("cannot read {NODES_FILE}"))
-}
-
 /// Shows the change, asks, writes it in one step, and has the server read it.
 fn write(
     dir: &Path,
-    before: &str,
+    file: NodesFile,
     after: &str,
     nodes: &[&NodeSettings],
     what: &str,
     how: &How,
 ) -> anyhow::Result<()> {
+    let before = file.text();
     if before == after {
         say(how, nodes, "are so already", None);
         return Ok(());
@@ -217,28 +214,19 @@ fn write(
     if !how.yes && !agreed()? {
         bail!("nothing was changed");
     }
-    let path = dir.join(NODES_FILE);
-    let mut file = tempfile::NamedTempFile::new_in(dir).context("cannot write in the lab")?;
-    file.write_all(after.as_bytes())?;
-    fs::set_permissions(file.path(), fs::metadata(&path)?.permissions())?;
-    file.as_file().sync_all()?;
-    // Whatever the lines look like, the parser has the last word.
-    file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    if let Ok((_, problems)) = lab::check(dir)
-        && problems.has_errors()
-    {
-        fs::write(&path, before).with_context(|| format!("cannot restore {}", path.display()))?;
-        bail!("{NODES_FILE} would have problems, and is as it was:\n{problems}");
-    }
+    file.replace(after)?;
+    say(how, nodes, what, reload(dir)?);
+    Ok(())
+}
+
+/// Has the server read what was written, if one runs: after how many seconds it was in force.
+pub(super) fn reload(dir: &Path) -> anyhow::Result<Option<f64>> {
     let begin = Instant::now();
     match control::ask(dir, &Request::Reload) {
-        Ok(_) => say(how, nodes, what, Some(begin.elapsed().as_secs_f64())),
-        Err(ControlError::NotRunning { .. } | ControlError::Starting { .. }) => {
-            say(how, nodes, what, None);
-        }
-        Err(error) => return Err(error).context("it is written, but the server has not read it"),
+        Ok(_) => Ok(Some(begin.elapsed().as_secs_f64())),
+        Err(ControlError::NotRunning { .. } | ControlError::Starting { .. }) => Ok(None),
+        Err(error) => Err(error).context("it is written, but the server has not read it"),
     }
-    Ok(())
 }
 
 fn agreed() -> anyhow::Result<bool> {

@@ -1,8 +1,10 @@
 //! `boottorrent node`: nodes one by one, and what they boot.
 
+mod accept;
 mod assign;
 mod help;
-mod wake;
+mod reboot;
+pub(crate) mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +34,10 @@ pub(crate) enum NodeCommand {
     Unassign(assign::UnassignArgs),
     /// Switch nodes on through their network cards (wake-on-LAN).
     Wake(wake::WakeArgs),
+    /// Have nodes start anew, if something of BootTorrent runs on them.
+    Reboot(reboot::RebootArgs),
+    /// Take a node that is not in nodes.yaml into it.
+    Accept(accept::AcceptArgs),
     /// Show the log of a node that is in phase 1, as the node itself has it.
     Log(help::HelpArgs),
     /// Show what stands on the screen of a node that is in phase 1.
@@ -68,6 +74,8 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Assign(args) => assign::assign(args, lab),
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
+        NodeCommand::Reboot(args) => reboot::reboot(args, lab),
+        NodeCommand::Accept(args) => accept::accept(args, lab),
         NodeCommand::Log(args) => help::run(args, lab, What::Log),
         NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
     }

@@ -9,7 +9,7 @@ use boot::Mac;
 use clap::Args;
 use serde_json::json;
 
-use super::assign::find;
+use super::reboot::macs;
 use crate::cli::OutputFormat;
 use crate::lab::Lab;
 use crate::lab::settings::Settings;
@@ -32,7 +32,7 @@ pub(crate) struct WakeArgs {
     /// Nodes of nodes.yaml, such as c001 or c[001-100,105],login1; or one Ethernet address.
     nodes: String,
     /// Where the packets are sent: another network's broadcast address, if its router passes it on.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "255.255.255.255:9")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = EVERYBODY)]
     to: SocketAddrV4,
     /// Milliseconds between one node and the next: a fuse may not bear that all start at once.
     #[arg(long, value_name = "MS", default_value = "0")]
@@ -45,10 +45,7 @@ pub(crate) struct WakeArgs {
 /// Sends the packets; no server has to run.
 pub(super) fn wake(args: &WakeArgs, lab: &Path) -> anyhow::Result<()> {
     let settings = Lab::open(lab)?.settings;
-    let macs: Vec<Mac> = match args.nodes.parse::<Mac>() {
-        Ok(mac) => vec![mac],
-        Err(_) => find(&args.nodes, &settings)?.iter().map(|node| node.mac).collect(),
-    };
+    let macs = macs(&args.nodes, lab)?;
     call(&settings, &macs, args.to, Duration::from_millis(args.pause_ms))?;
     match args.output {
         OutputFormat::Json => print(&json!({"called": macs}).to_string()),
@@ -61,7 +58,14 @@ pub(super) fn wake(args: &WakeArgs, lab: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn call(
+/// All on the server's own network, at the port that nothing answers on.
+pub(crate) const EVERYBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
+
+/// Calls each of them, `pause` after one another, to wake up.
+///
+/// # Errors
+/// If the packets cannot be sent.
+pub(crate) fn call(
     settings: &Settings,
     macs: &[Mac],
     to: SocketAddrV4,

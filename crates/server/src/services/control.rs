@@ -24,6 +24,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use super::deeds::Deed;
 use super::lock::{Holder, Lock};
 use crate::http::NextBoot;
 use crate::state::FOLDER;
@@ -62,6 +63,8 @@ pub(crate) enum Request {
     Node { which: String },
     /// What these nodes boot the next time, and then no more.
     NextBoot { nodes: Vec<Mac>, boot: NextBoot },
+    /// Something to be done with nodes.
+    Perform { deed: Deed },
 }
 
 /// What it is told.

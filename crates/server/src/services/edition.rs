@@ -76,9 +76,10 @@ pub(crate) fn make(
         arch: boot_files.arch,
         boots: Boots::of(&published.manifest, settings, classic),
     };
+    let dashboard = settings.dashboard.clone();
     let statuses = statuses(&published.manifest);
     let tftp = Arc::new(tftp_root(settings, boot_files, published, &script)?);
-    Ok(Edition { live: Live { offer, script }, tftp, images, statuses })
+    Ok(Edition { live: Live { offer, script, dashboard }, tftp, images, statuses })
 }
 
 /// What firmware finds by TFTP.
@@ -158,9 +159,9 @@ fn classic(offer: &mut Offer, settings: &Settings) -> anyhow::Result<BTreeSet<Im
             classic.insert(name);
         }
     }
-    for kernel in image::kernels::labs(settings.dir())? {
-        let files = [("vmlinuz", true), ("initramfs.img", kernel.has_initramfs)];
-        for (file, _) in files.into_iter().filter(|(_, is_there)| *is_there) {
+    for kernel in image::kernels::of_lab(settings.dir())? {
+        let initramfs = kernel.has_initramfs.then_some("initramfs.img");
+        for file in ["vmlinuz"].into_iter().chain(initramfs) {
             let path = format!("/kernels/{}/{file}", kernel.version);
             offer.fixed.insert(path, open(&kernel.folder.join(file))?);
         }

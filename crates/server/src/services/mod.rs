@@ -15,6 +15,7 @@ pub(crate) mod seeding;
 mod tftp;
 
 pub(crate) mod control;
+pub(crate) mod deeds;
 mod facts;
 pub(crate) mod log;
 mod notify;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ::dhcp::LabId;
 use anyhow::{Context, anyhow};
 use boot::Mac;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::control::{Answer, Control, Request};
+use super::deeds::Deeds;
 use super::edition::{self, BootFiles, Edition, ImageSource};
 use super::facts::{self, Facts};
 use super::lock::Lock;
@@ -26,7 +28,7 @@ use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
 use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
-use crate::http::{self, About, NextBoots, Site};
+use crate::http::{self, About, Door, NextBoots, Orders, Site, Tls};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::Settings;
@@ -65,6 +67,7 @@ struct Server {
     facts: Facts,
     fleet: SharedFleet,
     site: Site,
+    tls: Option<Tls>,
     root: watch::Sender<Arc<Root>>,
     dhcp: Option<DhcpControl>,
     lab: LabId,
@@ -84,6 +87,8 @@ struct Around {
     history: History,
     news: News,
     next: NextBoots,
+    orders: Orders,
+    deeds: Deeds,
 }
 
 struct Reloading {
@@ -128,14 +133,20 @@ pub(crate) async fn run(
     let fleet = SharedFleet::new(Fleet::restore(nodes));
     configure(&fleet, settings);
     let next = NextBoots::default();
-    let around = Around { fleet, root, history, news, next: next.clone() };
-    let mut server = Server::begin(prepared, edition, sockets, around)?;
+    let orders = Orders::default();
     let (sender, commands) = mpsc::channel(1);
+    let deeds = deeds(settings, &fleet, &next, &orders, &sender);
+    let (for_commands, decided) = (deeds.clone(), next.clone());
+    let around = Around { fleet, root, history, news, next, orders, deeds };
+    let mut server = Server::begin(prepared, edition, sockets, around)?;
     server.commands = commands;
     let facts = server.facts.clone();
     server.services.spawn(async move {
         control
-            .serve(move |request| answer(facts.clone(), sender.clone(), next.clone(), request))
+            .serve(move |request| {
+                let known = (facts.clone(), decided.clone(), for_commands.clone());
+                answer(known, sender.clone(), request)
+            })
             .await;
         anyhow!("the control socket failed")
     });
@@ -160,7 +171,7 @@ impl Server {
         sockets: Sockets,
         around: Around,
     ) -> anyhow::Result<Self> {
-        let Around { fleet, root, history, news, next } = around;
+        let Around { fleet, root, history, news, next, orders, deeds } = around;
         let Prepared { publication, boot_files, lab } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
@@ -179,16 +190,24 @@ impl Server {
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
         facts.publish(&edition);
-        let about = about(&facts, &seeding, settings);
-        let site = Site::new(edition.live, fleet.clone(), next, about);
+        let about = about(&facts, &seeding, settings, deeds);
+        let site = Site::new(edition.live, fleet.clone(), next, orders, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
         facts.add(facts::seeding(seeding.counts()));
         let router = site.clone().router();
         services.spawn(async move {
-            http::serve(sockets.http, router).await;
+            http::serve(sockets.http, Door::Plain, router).await;
             anyhow!("the web server ended")
+        });
+        let tls = sockets.tls.map(|(listener, tls)| {
+            let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+            services.spawn(async move {
+                http::serve(listener, door, router).await;
+                anyhow!("the encrypted web server ended")
+            });
+            tls
         });
         match sockets.tftp {
             Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
@@ -207,6 +226,7 @@ impl Server {
             facts,
             fleet,
             site,
+            tls,
             root,
             dhcp,
             lab,
@@ -301,6 +321,11 @@ impl Server {
 
     fn publish(&mut self, outcome: &Outcome) -> anyhow::Result<Changes> {
         let changes = Changes::between(&self.publication, outcome);
+        // Also if nothing else is new: a certificate is renewed under the same name.
+        let files = &outcome.publication.settings.dashboard.tls;
+        if let (Some(tls), Some(files)) = (&self.tls, files) {
+            tls.reload(files)?;
+        }
         if outcome.is_new {
             let edition = edition::make(&outcome.publication, &self.boot_files, &self.images)?;
             self.facts.publish(&edition);
@@ -401,15 +426,50 @@ fn serve_dhcp(
 }
 
 /// What the web server may ask.
-fn about(facts: &Facts, seeding: &Seeding, settings: &Settings) -> About {
+fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, deeds: Deeds) -> About {
     let (facts, dir) = (facts.clone(), settings.dir.clone());
     About {
         started: facts.started(),
-        access: settings.access,
         address: settings.address.into(),
         status: Box::new(move || facts.status()),
         seeding: Box::new(seeding.counts()),
         leases: Box::new(move || Leases::open(&dir)?.load()),
+        lab: settings.dir.clone(),
+        perform: Box::new(move |deed| {
+            let deeds = deeds.clone();
+            Box::pin(async move { deeds.perform(deed).await })
+        }),
+    }
+}
+
+/// What can be done from afar.
+fn deeds(
+    settings: &Settings,
+    fleet: &SharedFleet,
+    next: &NextBoots,
+    orders: &Orders,
+    commands: &mpsc::Sender<Command>,
+) -> Deeds {
+    let commands = commands.clone();
+    let reload = move || {
+        let commands = commands.clone();
+        let told: BoxFuture<'static, Answer> =
+            Box::pin(async move { tell(&commands, Command::Reload).await });
+        told
+    };
+    Deeds::new(settings.clone(), fleet.clone(), next.clone(), orders.clone(), Box::new(reload))
+}
+
+/// Tells the main loop something and waits for its answer.
+async fn tell(
+    commands: &mpsc::Sender<Command>,
+    command: fn(oneshot::Sender<Answer>) -> Command,
+) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let gone = || Answer::Error("the server ends".to_owned());
+    match commands.send(command(reply)).await {
+        Ok(()) => answer.await.unwrap_or_else(|_| gone()),
+        Err(_) => gone(),
     }
 }
 
@@ -436,25 +496,20 @@ fn configure(fleet: &SharedFleet, settings: &Settings) {
 }
 
 async fn answer(
-    facts: Facts,
+    (facts, next, deeds): (Facts, NextBoots, Deeds),
     commands: mpsc::Sender<Command>,
-    next: NextBoots,
     request: Request,
 ) -> Answer {
-    let wait = async |command: fn(oneshot::Sender<Answer>) -> Command| {
-        let (reply, answer) = oneshot::channel();
-        let gone = || Answer::Error("the server ends".to_owned());
-        match commands.send(command(reply)).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| gone()),
-            Err(_) => gone(),
-        }
-    };
     match request {
-        Request::Stop => wait(Command::Stop).await,
-        Request::Reload => wait(Command::Reload).await,
+        Request::Stop => tell(&commands, Command::Stop).await,
+        Request::Reload => tell(&commands, Command::Reload).await,
         Request::Status => facts.report(),
         Request::Node { which } => facts.node(&which),
         Request::NextBoot { nodes, boot } => Answer::Ok(json!(next.decide(&nodes, &boot))),
+        Request::Perform { deed } => match deeds.perform(deed).await {
+            Ok(done) => Answer::Ok(json!(done)),
+            Err(refusal) => Answer::Error(refusal.to_string()),
+        },
     }
 }
 
@@ -476,7 +531,9 @@ impl Changes {
             }
         };
         note("menu", old.menu == new.menu);
-        note("seed_time", old.seed_time == new.seed_time);
+        let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
+        note("seed_time", seed_time(old) == seed_time(new));
+        note("keyboard", was.keymap == is.keymap);
         note("nodes", old.nodes == new.nodes && was.assignments == is.assignments);
         note("images", was.images == is.images);
         Self { applied, needs_restart: after.waits.clone() }
@@ -550,7 +607,9 @@ mod tests {
         let (_sender, events) = mpsc::unbounded_channel();
         let news = News { reload: Arc::new(|| ()), events };
         let fleet = SharedFleet::new(Fleet::default());
-        let around = Around { fleet, root, history, news, next: NextBoots::default() };
+        let (next, orders) = (NextBoots::default(), Orders::default());
+        let deeds = deeds(&publication.settings, &fleet, &next, &orders, &mpsc::channel(1).0);
+        let around = Around { fleet, root, history, news, next, orders, deeds };
         let mut server = Server::begin(prepared, edition, sockets, around).unwrap();
         server.services.spawn(service);
         match server.wait(&mut Signals::new().unwrap()).await {

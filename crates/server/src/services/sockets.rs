@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::network;
 use crate::dhcp::{Dhcp, Setup};
+use crate::http::Tls;
 use crate::lab::settings::Settings;
 use crate::leases::Leases;
 use crate::sockets::{BindError, bind_tcp, bind_udp};
@@ -19,6 +20,8 @@ use crate::tftp::{self, Root, Tftp};
 /// The ports of the services that run on tokio; the others take theirs in the same way.
 pub(crate) struct Sockets {
     pub(crate) http: TcpListener,
+    /// For what is encrypted, and with what.
+    pub(crate) tls: Option<(TcpListener, Tls)>,
     pub(crate) tracker: Option<(TcpListener, UdpSocket)>,
     pub(crate) tftp: Option<Tftp>,
     pub(crate) dhcp: Option<Dhcp>,
@@ -44,6 +47,8 @@ impl Sockets {
             bound.map_err(|error| problems.push(chain(&error))).ok()
         };
         let http = keep(bind_tcp(at(settings.http.port), None));
+        let door = settings.dashboard.tls.as_ref();
+        let tls_port = door.and_then(|tls| keep(bind_tcp(at(tls.port), None)));
         let port = settings.tracker.port;
         let tracker = match settings.tracker.enabled {
             true => keep(bind_tcp(at(port), None)),
@@ -70,6 +75,11 @@ impl Sockets {
                 Err(error) => problems.push(format!("{error:#}")),
             }
         }
+        let mut certificate = None;
+        match door.map(Tls::load).transpose() {
+            Ok(loaded) => certificate = loaded,
+            Err(error) => problems.push(chain(&error)),
+        }
         let dhcp = match open_dhcp(settings, lab) {
             Ok(dhcp) => dhcp,
             Err(error) => {
@@ -84,7 +94,11 @@ impl Sockets {
             Some((tcp, udp)) => Some((listener(tcp)?, datagrams(udp)?)),
             None => None,
         };
-        Ok(Self { http: listener(http)?, tracker, tftp, dhcp })
+        let tls = match tls_port.zip(certificate) {
+            Some((socket, tls)) => Some((listener(socket)?, tls)),
+            None => None,
+        };
+        Ok(Self { http: listener(http)?, tls, tracker, tftp, dhcp })
     }
 }
 
@@ -112,7 +126,7 @@ fn datagrams(socket: std::net::UdpSocket) -> anyhow::Result<UdpSocket> {
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -51,6 +51,8 @@ fn published(settings: &Settings) -> Publication {
         serial: 7,
         menu: Menu { default: name.clone(), timeout_s: None, shell: Default::default() },
         seed_time_s: 0,
+        seed_auto: false,
+        keymap: None,
         discovery: Discovery { lsd: false, pex: true },
         images: vec![Image {
             name: name.clone(),

@@ -24,7 +24,9 @@ const READS_MAX: usize = 8;
 const HAND_OVER_RATE: f64 = 150e6;
 
 /// Batches that may wait for a thread; beyond that this thread does the work itself, which is also
-/// what slows the senders down.
+/// what slows the senders down. 4 MiB of buffers: with three of them, which are gone before the other
+/// thread is awake, this one did nine tenths of the work, and 1 GiB without limit came at 566 MB/s on
+/// average of three runs; with sixteen at 682, beside curl with 648.
 const BATCHES_PER_WORKER: usize = 16;
 
 /// Read buffers kept for reuse.

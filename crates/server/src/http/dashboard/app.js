@@ -4,6 +4,7 @@ import { h, setAttribute, setText } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { node } from "./node.js";
 import { images, log, swarm } from "./pages.js";
+import { loadSession, logIn, logOut, session, subscribeSession } from "./session.js";
 import { listen, state, subscribe } from "./state.js";
 import { duration, plural } from "./words.js";
 
@@ -51,6 +52,13 @@ document.getElementById("theme").addEventListener("click", () => {
   theme();
 });
 
+const door = document.getElementById("login");
+door.addEventListener("click", () => (session.isOpen ? logOut() : logIn()));
+subscribeSession(() => {
+  door.hidden = false;
+  setText(door, session.isOpen ? "Log out" : "Log in");
+});
+
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.matches("input, select, textarea");
   if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey) {
@@ -61,6 +69,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 theme();
+loadSession();
 show();
 window.addEventListener("hashchange", () => {
   show();

@@ -1,5 +1,6 @@
 // The fleet: how many are where, what needs somebody, and every node as a tile or a row.
 
+import { actions } from "./actions.js";
 import { chart } from "./chart.js";
 import { h, keyed, setAttribute, setText, setVariable } from "./dom.js";
 import { state, subscribe } from "./state.js";
@@ -13,6 +14,9 @@ const ORDER = new Intl.Collator(undefined, { numeric: true });
 
 /** What is looked for; kept while other pages are looked at. */
 const wanted = { text: "", group: null, image: "", view: "tiles", sort: "name", isDown: false };
+
+/** The addresses of the nodes that something is to be done with; null while tiles and rows are links. */
+let chosen = null;
 
 const COLUMNS = [
   ["name", "Node", (node) => label(node)],
@@ -32,9 +36,27 @@ export function fleet(main) {
   const attention = h("section", { class: "panel attention", "aria-label": "What needs somebody", hidden: true }, h("ul"));
   const tools = toolbar(() => draw());
   const body = h("div");
+  let inSight = [];
+  const panel = actions(() => [...(chosen ?? [])].map((mac) => state.nodes.get(mac)).filter(Boolean));
+  const pick = (macs) => {
+    chosen = new Set(macs);
+    draw();
+  };
+  const picked = h("p", { role: "status" });
+  panel.element.prepend(h("div", { class: "buttons" }, picked,
+    h("button", { type: "button", onclick: () => pick(inSight.map((node) => node.mac)) }, "All that are shown"),
+    h("button", { type: "button", onclick: () => pick([]) }, "None")));
+  const toggle = (event) => {
+    const link = chosen && event.target.closest("[data-mac]");
+    if (!link || (event.type === "keydown" && event.key !== " ")) return;
+    event.preventDefault();
+    if (!chosen.delete(link.dataset.mac)) chosen.add(link.dataset.mac);
+    draw();
+  };
+  for (const kind of ["click", "keydown"]) body.addEventListener(kind, toggle);
   const found = h("p", { class: "hidden", role: "status" });
   main.replaceChildren(h("h1", { class: "hidden" }, "Fleet"), h("div", { class: "stack" },
-    h("div", { class: "head" }, figures.element, throughput.element), attention, tools.element, found, body));
+    h("div", { class: "head" }, figures.element, throughput.element), attention, tools.element, panel.element, found, body));
   let view = null;
 
   function draw() {
@@ -44,6 +66,10 @@ export function fleet(main) {
     problems(attention, nodes);
     tools.draw(nodes);
     const shown = nodes.filter(isWanted);
+    inSight = shown;
+    panel.element.hidden = !chosen;
+    setText(picked, `${plural(chosen?.size ?? 0, "node")} chosen`);
+    panel.draw();
     if (view?.kind !== wanted.view) {
       view = wanted.view === "tiles" ? tiles() : table(() => draw());
       body.replaceChildren(view.element);
@@ -57,6 +83,7 @@ export function fleet(main) {
   const tick = setInterval(draw, 1000);
   return () => {
     end();
+    panel.end();
     clearInterval(tick);
   };
 }
@@ -156,8 +183,9 @@ function toolbar(changed) {
   const image = h("select", { "aria-label": "Image", onchange: () => { wanted.image = image.value; changed(); } }, h("option", { value: "" }, "All images"));
   const show = (view) => { wanted.view = view; changed(); };
   const views = [["tiles", "Tiles"], ["table", "Table"]].map(([name, word]) => h("button", { type: "button", "data-view": name, onclick: () => show(name) }, word));
+  const choose = h("button", { type: "button", class: "choose", onclick: () => { chosen = chosen ? null : new Set(); changed(); } }, "Choose");
   const element = h("div", { class: "tools", role: "search" }, search, h("div", { class: "chips", role: "group", "aria-label": "Stage" }, chips), image,
-    h("div", { class: "switch", role: "group", "aria-label": "View" }, views));
+    choose, h("div", { class: "switch", role: "group", "aria-label": "View" }, views));
   const draw = (nodes) => {
     const of = counts(nodes);
     for (const chip of chips) {
@@ -165,6 +193,7 @@ function toolbar(changed) {
       setAttribute(chip, "aria-pressed", wanted.group === chip.dataset.group);
       chip.hidden = of[chip.dataset.group] === 0 && wanted.group !== chip.dataset.group;
     }
+    setAttribute(choose, "aria-pressed", chosen !== null);
     for (const view of views) setAttribute(view, "aria-pressed", wanted.view === view.dataset.view);
     const names = [...new Set([...state.images.map((one) => one.name), ...nodes.map((node) => node.image)])].filter(Boolean).sort();
     const options = ["", ...names];
@@ -193,7 +222,15 @@ function tiles() {
   return { kind: "tiles", element, draw };
 }
 
+/** A link to its page; while nodes are chosen, a box to check. */
+function choosable(link, node) {
+  setAttribute(link, "data-mac", node.mac);
+  setAttribute(link, "role", chosen ? "checkbox" : null);
+  setAttribute(link, "aria-checked", chosen ? chosen.has(node.mac) : null);
+}
+
 function tile(element, node, isSmall) {
+  choosable(element, node);
   const [name, age, stage, speed] = element.children;
   setText(name, isSmall && !node.name ? node.mac.slice(9) : label(node));
   name.classList.toggle("is-mac", !node.name);
@@ -246,6 +283,7 @@ function row(element, node) {
   const link = cells[0].firstChild;
   setAttribute(link, "href", `#/node/${node.mac}`);
   setText(link, label(node));
+  choosable(link, node);
   setText(cells[1], stageWord(node));
   setAttribute(cells[1], "class", node.failure?.is_current ? "bad" : null);
   setVariable(cells[2].firstChild.firstChild, "--p", done(node).toFixed(3));

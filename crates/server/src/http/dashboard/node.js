@@ -1,5 +1,6 @@
 // One node: what it waits for, the timeline of its boot, its boots before, what it is and what it said.
 
+import { actions } from "./actions.js";
 import { h } from "./dom.js";
 import { get, state, subscribe } from "./state.js";
 import { bytes, clock, day, duration, group, label, percent, plural, rate, span } from "./words.js";
@@ -8,6 +9,12 @@ export function node(main, which) {
   let timer = null;
   let isOver = false;
   let shown = "";
+  let latest = null;
+  // Drawn anew with each answer; the actions between them keep what is typed and chosen.
+  const [head, body] = [h("div", { class: "stack" }), h("div")];
+  const panel = actions(() => (latest ? [latest] : []));
+  panel.element.hidden = true;
+  main.replaceChildren(h("div", { class: "stack" }, head, panel.element, body));
 
   async function load() {
     clearTimeout(timer);
@@ -19,10 +26,18 @@ export function node(main, which) {
       if (text !== shown) {
         shown = text;
         document.title = `${label(page)} – BootTorrent`;
-        main.replaceChildren(draw(page));
+        latest = page;
+        panel.element.hidden = false;
+        panel.draw();
+        head.replaceChildren(...top(page));
+        body.replaceChildren(draw(page));
       }
     } catch (error) {
-      if (!isOver) main.replaceChildren(h("h1", {}, "Node"), h("p", { class: "empty panel" }, error.message));
+      if (isOver) return;
+      shown = "";
+      panel.element.hidden = true;
+      head.replaceChildren(h("h1", {}, "Node"), h("p", { class: "empty panel" }, error.message));
+      body.replaceChildren();
     }
     if (!isOver) timer = setTimeout(load, 2000);
   }
@@ -39,23 +54,27 @@ export function node(main, which) {
   return () => {
     isOver = true;
     clearTimeout(timer);
+    panel.end();
     end();
   };
 }
 
-function draw(page) {
+function top(page) {
   const { why } = page;
   const bar = page.progress && h("p", { class: "quiet" }, `${percent(page)}: ${bytes(page.progress.verified_bytes)} of ${bytes(page.progress.total_bytes)} at ${rate(page.progress.rate_bytes_per_s)} from ${plural(page.progress.peer_count, "peer")}`);
-  return h("div", { class: "stack" },
+  return [
     h("div", {}, h("a", { class: "back", href: "#/" }, "← Fleet"),
       h("div", { class: "title" }, h("h1", {}, label(page)), page.name && h("span", { class: "mono quiet" }, page.mac), page.address && h("span", { class: "mono quiet" }, page.address))),
     h("section", { class: `panel why ${why.is_late ? "late" : ""}`, "aria-label": "Why" },
       h("p", { class: "say" }, `${why.headline[0].toUpperCase()}${why.headline.slice(1)}.`),
       why.waits_for && h("p", {}, `It waits for ${why.waits_for}${why.is_late && !page.failure?.is_current && page.stage ? ", longer than it should" : ""}.`),
-      why.cure && h("p", {}, h("b", {}, "What to do: "), why.cure), bar),
-    h("div", { class: "columns" },
-      h("div", { class: "stack" }, timeline("Timeline of this boot", page.timeline, page.boot_unix_ms), boots(page), events(page)),
-      h("div", { class: "stack" }, facts(page), lastFailure(page), log(page))));
+      why.cure && h("p", {}, h("b", {}, "What to do: "), why.cure), bar)];
+}
+
+function draw(page) {
+  return h("div", { class: "columns" },
+    h("div", { class: "stack" }, timeline("Timeline of this boot", page.timeline, page.boot_unix_ms), boots(page), events(page)),
+    h("div", { class: "stack" }, facts(page), lastFailure(page), log(page)));
 }
 
 function timeline(title, steps, began) {
@@ -101,7 +120,8 @@ function events(page) {
 function facts(page) {
   const rows = [
     ["Ethernet address", page.mac], ["IP address", page.address], ["Named by the lab", page.known ? "yes" : "no"],
-    ["Image", page.image], ["Firmware", [page.firmware, page.arch].filter(Boolean).join(", ")], ["UUID", page.uuid],
+    ["Image", page.image], ["Assigned", page.assigned ? (page.assigned.image ?? "its own disk") : null],
+    ["Next boot only", page.next_boot ? (page.next_boot.image ?? "its own disk") : null], ["Firmware", [page.firmware, page.arch].filter(Boolean).join(", ")], ["UUID", page.uuid],
     ["Processors", page.machine?.processor_count], ["Memory", page.machine && bytes(page.machine.memory_bytes)],
     ["Interface", page.machine?.interface && `${page.machine.interface}${page.machine.driver ? ` (${page.machine.driver})` : ""}`],
     ["Kernel of phase 1", page.machine?.kernel], ["Agent", page.machine?.agent],

@@ -1,12 +1,15 @@
-//! `/v1`: the API for programs and the dashboard. It only tells; what it tells is made of the
-//! same fleet and status as everything else. The OpenAPI document is made from this code, and served.
+//! `/v1`: the API for programs and the dashboard. What it tells is made of the same fleet and status as
+//! everything else; what it has done (`actions`) is for who has the lab's token or is logged in. The
+//! OpenAPI document is made from this code, and served.
 //!
 //! The older `/api/v1` (`http/api.rs`) is what agents speak, and stays as it is.
 
+mod actions;
 mod lab;
 mod nodes;
 mod problem;
 mod reply;
+mod session;
 mod traffic;
 
 use axum::Router;
@@ -14,8 +17,9 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{Response, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use utoipa::OpenApi;
+use axum::routing::{get, post};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 pub(crate) use nodes::NodeView;
 pub(crate) use traffic::LogView;
@@ -23,6 +27,7 @@ pub(crate) use traffic::LogView;
 pub(super) use problem::Problem;
 
 use super::Site;
+use super::login::{COOKIE_NAME, CSRF_HEADER};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,9 +47,34 @@ use super::Site;
         traffic::throughput,
         traffic::log,
         traffic::events,
-    )
+        session::look,
+        session::open,
+        session::close,
+        actions::assign,
+        actions::unassign,
+        actions::wake,
+        actions::reboot,
+        actions::accept,
+    ),
+    modifiers(&Secrets)
 )]
 struct Document;
+
+/// What actions ask for: the token, or a session's cookie together with its word.
+struct Secrets;
+
+impl Modify for Secrets {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let token = token.description(Some("That of `boottorrent dashboard token`")).build();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+        let cookie = ApiKeyValue::with_description(COOKIE_NAME, "Set by `POST /v1/session`");
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        let word = ApiKeyValue::with_description(CSRF_HEADER, "`csrf` of `/v1/session`");
+        components.add_security_scheme("csrf", SecurityScheme::ApiKey(ApiKey::Header(word)));
+    }
+}
 
 /// The OpenAPI document, as JSON.
 pub(super) fn document() -> String {
@@ -56,6 +86,12 @@ pub(super) fn routes() -> Router<Site> {
         .route("/server", get(lab::server))
         .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}", get(nodes::node))
+        .route("/nodes/{node}/assign", post(actions::assign))
+        .route("/nodes/{node}/unassign", post(actions::unassign))
+        .route("/nodes/{node}/wake", post(actions::wake))
+        .route("/nodes/{node}/reboot", post(actions::reboot))
+        .route("/nodes/{node}/accept", post(actions::accept))
+        .route("/session", get(session::look).post(session::open).delete(session::close))
         .route("/images", get(lab::images))
         .route("/manifest", get(lab::manifest))
         .route("/leases", get(lab::leases))
@@ -80,7 +116,7 @@ async fn nothing(uri: Uri) -> Problem {
 }
 
 async fn other_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this can only be read: use GET")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not with this method: see /v1/openapi.json")
 }
 
 #[cfg(test)]

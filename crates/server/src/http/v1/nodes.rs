@@ -16,7 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::Problem;
 use super::reply::{self, Tag};
 use crate::fleet::{self, LastFailure, Node, Step, Summary, UnixMs};
-use crate::http::Site;
+use crate::http::{NextBoot, Site};
+use crate::services::deeds::SILENT_MS;
 use crate::status;
 
 /// Nodes on a page when nobody says how many.
@@ -136,12 +137,25 @@ pub(super) struct NodePage {
     /// The stages of this boot, oldest first.
     timeline: Vec<StepView>,
     /// Boots before this one, latest first.
-    boots: Vec<BootView>,
+    boots: Vec<PastBootView>,
     /// What it did, latest first.
     events: Vec<EventView>,
     /// The latest lines of its agent's log, oldest first.
     log: Vec<String>,
     machine: Option<MachineView>,
+    /// What nodes.yaml has it boot; null if it gets the menu.
+    assigned: Option<BootView>,
+    /// What it boots the next time, whatever is assigned.
+    next_boot: Option<BootView>,
+    /// Whether it can be told to start anew: its agent was heard of lately.
+    is_in_reach: bool,
+}
+
+/// What a node is to boot.
+#[derive(Debug, Serialize, ToSchema)]
+struct BootView {
+    /// The image; null for its own disk.
+    image: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -165,7 +179,7 @@ struct StepView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct BootView {
+struct PastBootView {
     /// When it began.
     unix_ms: u64,
     /// How long it took to the stage that it reached.
@@ -270,8 +284,14 @@ pub(super) async fn node(
     };
     let now = UnixMs::now();
     // What it waits for changes as time passes: an answer is good for five seconds.
-    let tag = Tag::new(site.0.about.started.0 ^ (now.0 / 5_000), node.summary.revision);
-    reply::tagged(&headers, &tag, || page(&node, now))
+    let live = site.live();
+    let decided = Decided {
+        assigned: live.script.boots.decided(node.summary.mac),
+        next_boot: site.0.next.waiting(node.summary.mac),
+    };
+    let state = site.0.about.started.0 ^ (now.0 / 5_000) ^ live.offer.serial;
+    let tag = Tag::new(state, node.summary.revision);
+    reply::tagged(&headers, &tag, || page(&node, decided, now))
 }
 
 /// What a question is about, checked.
@@ -386,7 +406,23 @@ fn failure(last: &LastFailure, is_current: bool) -> FailureView {
     }
 }
 
-fn page(node: &Node, now: UnixMs) -> NodePage {
+/// What is decided for a node.
+struct Decided {
+    assigned: Option<NextBoot>,
+    next_boot: Option<NextBoot>,
+}
+
+impl From<NextBoot> for BootView {
+    fn from(boot: NextBoot) -> Self {
+        let image = match boot {
+            NextBoot::Image(image) => Some(image.to_string()),
+            NextBoot::Disk => None,
+        };
+        Self { image }
+    }
+}
+
+fn page(node: &Node, decided: Decided, now: UnixMs) -> NodePage {
     let fleet::Why { headline, waits_for, is_late, cure } = fleet::why(&node.summary, now);
     let machine = node.summary.machine.as_ref().map(|machine| MachineView {
         memory_bytes: machine.memory_bytes,
@@ -396,7 +432,7 @@ fn page(node: &Node, now: UnixMs) -> NodePage {
         agent: machine.agent.clone(),
         kernel: machine.kernel.clone(),
     });
-    let boots = node.past.iter().rev().map(|boot| BootView {
+    let boots = node.past.iter().rev().map(|boot| PastBootView {
         unix_ms: boot.began.0,
         took_ms: boot.took_ms,
         stage: boot.stage.clone(),
@@ -417,6 +453,9 @@ fn page(node: &Node, now: UnixMs) -> NodePage {
         events: events.collect(),
         log: node.log.iter().cloned().collect(),
         machine,
+        assigned: decided.assigned.map(BootView::from),
+        next_boot: decided.next_boot.map(BootView::from),
+        is_in_reach: node.boot_in_reach(now, SILENT_MS).is_some(),
     }
 }
 

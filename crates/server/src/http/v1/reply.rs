@@ -1,12 +1,23 @@
-//! Answers in JSON, with a tag where it is known cheaply whether anything has changed.
+//! Answers in JSON, with a tag where it is known cheaply whether anything has changed; and what comes
+//! with a request as JSON.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+
+/// The most bytes that come with a request: a command line of 2 KiB, with room.
+const BODY_LEN_MAX: usize = 16 << 10;
+
+/// How long they may take to arrive: they fit into a dozen packets.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The tag of a state of the server (RFC 9110 section 8.8.3): weak, since times like "seen" are not
 /// part of what it stands for.
@@ -26,6 +37,47 @@ impl Tag {
         field.is_some_and(|field| {
             field.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(&self.0))
         })
+    }
+}
+
+/// What comes with a request, as JSON. That it must say so keeps a form of another site's page out.
+///
+/// # Errors
+/// If it is something else.
+pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    body_or_none(request).await?.ok_or_else(|| Problem::bad("there is no body: send an object"))
+}
+
+/// As [`body`]; nothing if there is none.
+///
+/// # Errors
+/// If it is something else.
+pub(super) async fn body_or_none<T: DeserializeOwned>(
+    request: Request,
+) -> Result<Option<T>, Problem> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let is_json = kind.eq_ignore_ascii_case("application/json");
+    let bytes = read(request.into_body()).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if !is_json {
+        let text = "send the body as JSON, with `Content-Type: application/json`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    let wrong = |error| Problem::bad(format!("the body is not what it should be: {error}"));
+    serde_json::from_slice(&bytes).map(Some).map_err(wrong)
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_LEN_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            let text = format!("a body has {BODY_LEN_MAX} bytes at most");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text))
+        }
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive")),
     }
 }
 

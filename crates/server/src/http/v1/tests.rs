@@ -12,7 +12,8 @@ use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
 use crate::http::boots::{Boots, NextBoots};
 use crate::http::serve::Source;
-use crate::http::{About, Live, Offer, ScriptSettings};
+use crate::http::{About, Live, Offer, Orders, ScriptSettings};
+use crate::lab::settings::DashboardSettings;
 
 fn site() -> Site {
     let script = ScriptSettings {
@@ -21,9 +22,9 @@ fn site() -> Site {
         arch: boot::Arch::X86_64,
         boots: Boots::default(),
     };
-    let live = Live { offer: Offer::default(), script };
+    let live = Live { offer: Offer::default(), script, dashboard: DashboardSettings::for_tests() };
     let fleet = SharedFleet::new(Fleet::default());
-    Site::new(live, fleet, NextBoots::default(), About::for_tests())
+    Site::new(live, fleet, NextBoots::default(), Orders::default(), About::for_tests())
 }
 
 fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
@@ -40,7 +41,8 @@ fn fleet_of(count: u8) -> Site {
 }
 
 async fn ask(site: &Site, path: &str, tag: Option<&str>) -> (u16, HeaderMap, Value) {
-    let mut request = Request::get(path).extension(Source([127, 0, 0, 1].into()));
+    let mut request =
+        Request::get(path).header("host", "localhost").extension(Source([127, 0, 0, 1].into()));
     if let Some(tag) = tag {
         request = request.header("if-none-match", tag);
     }
@@ -143,7 +145,9 @@ async fn every_address_answers_while_there_is_nothing() {
 async fn a_change_is_told_to_who_listens() {
     let site = fleet_of(1);
     let feed = tokio::spawn(crate::http::run_feed(site.clone()));
-    let request = Request::get("/v1/events").extension(Source([127, 0, 0, 1].into()));
+    let request = Request::get("/v1/events")
+        .header("host", "localhost")
+        .extension(Source([127, 0, 0, 1].into()));
     let request = request.body(Body::empty()).unwrap();
     let answer = site.clone().router().oneshot(request).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/event-stream");

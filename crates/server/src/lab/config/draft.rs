@@ -11,8 +11,9 @@ use boot::manifest::Shell;
 use super::value::{Found, nearest};
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
-    Access, BootProgram, DhcpMode, DhcpSettings, HttpSettings, LogFormat, LogLevel, MenuSettings,
-    Phase1Settings, Range, SeedingSettings, Settings, TftpSettings, TrackerSettings,
+    Access, BootProgram, DashboardSettings, DhcpMode, DhcpSettings, HttpSettings, LogFormat,
+    LogLevel, MenuSettings, Phase1Settings, Range, SeedingSettings, Settings, TftpSettings,
+    TrackerSettings,
 };
 
 /// What `Boottorrent.yaml` says. Where it is wrong there is a stand-in, and a problem.
@@ -58,6 +59,8 @@ impl Draft {
             },
             menu: MenuSettings { default: stand_in(), timeout: None, shell: Shell::Allowed },
             seed_time: Duration::ZERO,
+            seed_auto: false,
+            keyboard: None,
             phase1: Phase1Settings {
                 kernel: None,
                 cmdline: String::new(),
@@ -66,7 +69,12 @@ impl Draft {
             },
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
-            access: Access::Network,
+            dashboard: DashboardSettings {
+                access: Access::Network,
+                names: vec![],
+                password: None,
+                tls: None,
+            },
             nodes: vec![],
         };
         let (address, ranges, default, lines) = (None, vec![], None, BTreeMap::new());
@@ -146,6 +154,9 @@ impl Draft {
         let line = self.lines.get("ports").copied();
         let mut tcp =
             vec![("http", settings.http.port), ("the seeding peer", settings.seeding.port)];
+        if let Some(tls) = &settings.dashboard.tls {
+            tcp.push(("the dashboard", tls.port));
+        }
         if settings.tracker.enabled {
             tcp.push(("the tracker", settings.tracker.port));
         }

@@ -69,11 +69,12 @@ pub(crate) const SERVER: &[Key] = &[
     ),
     key(
         "boot.seed_time",
-        "time",
+        "time or `auto`",
         Default("30s"),
         "How long a node goes on sending to others after its image is whole, before it loads it. A \
          good value is the time that the image takes over a node's link, plus the time between the \
-         first node's start and the last one's. `0` loads at once.",
+         first node's start and the last one's. `0` loads at once. `auto` is until the server says that \
+         nobody downloads the image any more, 12 s at least and 10 min at most.",
     ),
     key(
         "menu.shell",
@@ -94,6 +95,13 @@ pub(crate) const SERVER: &[Key] = &[
         "The serial line that is a console of nodes beside the screen.",
     ),
     key("console.serial_speed", "baud", Default("115200"), "Its speed; 8 bits, no parity."),
+    key(
+        "console.keyboard",
+        "layout",
+        Optional("that of the United States"),
+        "The layout of nodes' keyboards, by the name that loadkeys(1) has for it, such as `de-latin1` or \
+         `fr`. Takes the packages kbd and console-data on the server.",
+    ),
     key(
         "console.log_level",
         "0 to 7",
@@ -235,7 +243,32 @@ pub(crate) const SERVER: &[Key] = &[
         "`network`, `localhost` or `off`",
         Default("network"),
         "Who may look at the dashboard, `/v1` and `/metrics` on the HTTP port: everybody on the \
-         network, only this machine, or nobody. Nothing can be changed through them.",
+         network, only this machine, or nobody. To change something through them takes the token of \
+         `boottorrent dashboard token`, or the password.",
+    ),
+    key(
+        "dashboard.password",
+        "hash",
+        Optional("the token alone opens actions"),
+        "The hash of a password that opens actions, as `boottorrent password` prints it \
+         (`$argon2id$…`, in quotes).",
+    ),
+    key(
+        "dashboard.certificate",
+        "path",
+        Optional("not encrypted"),
+        "A certificate in PEM, with those above it: with it and its key the dashboard, `/v1` and \
+         `/metrics` are served over TLS alone. Read again with each reload.",
+    ),
+    key("dashboard.key", "path", Optional("none"), "The certificate's key in PEM."),
+    key("dashboard.tls_port", "port", Default("8443"), "TCP, for those, if they are encrypted."),
+    key(
+        "dashboard.names",
+        "name or list of them",
+        Default("[]"),
+        "Names by which browsers ask for the dashboard, such as `boot.example.org`; this server's \
+         addresses and `localhost` always work. Other names are refused, so that no other site can be \
+         made to point here.",
     ),
 ];
 

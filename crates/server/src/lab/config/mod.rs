@@ -80,6 +80,10 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
     let (lease_line, has_wrong_ranges) = (draft.lease_line(), draft.has_wrong_ranges);
     let mut settings = draft.settle(SERVER_FILE, &names, problems);
     settings.dir = dir.to_owned();
+    if let Some(tls) = &mut settings.dashboard.tls {
+        // From the lab, where they are not absolute.
+        (tls.certificate, tls.key) = (dir.join(&tls.certificate), dir.join(&tls.key));
+    }
     settings.dhcp.reservations = nodes
         .iter()
         .filter_map(|node| {
@@ -156,6 +160,13 @@ fn with_version(mut root: Node) -> Node {
         _ => {}
     }
     root
+}
+
+/// Whether a node can be called so.
+pub(crate) fn is_label(name: &str) -> bool {
+    let node = Node { line: 1, value: Value::Scalar(name.to_owned()) };
+    // What is read is trimmed.
+    name.trim() == name && <value::Label as value::FromYaml>::from_yaml(&node).is_ok()
 }
 
 /// The path of an image's `config.yaml`, as problems name it.

@@ -1,5 +1,6 @@
 //! `Boottorrent.yaml`, version 1.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use boot::manifest::Shell;
@@ -9,11 +10,13 @@ use super::draft::Draft;
 use super::keys;
 use super::reader::Reader;
 use super::value::{
-    Cmdline, Domain, Interface, LogThreshold, Rate, SerialLine, ShellAccess, Speed, Timeout,
-    TrackerUrl, WebSeedUrl,
+    Cmdline, Domain, Interface, Layout, LogThreshold, Rate, SeedTime, SerialLine, ShellAccess,
+    Speed, Timeout, TrackerUrl, WebSeedUrl,
 };
 use crate::lab::problem::Problems;
-use crate::lab::settings::{Access, BootProgram, DhcpMode, LogFormat, LogLevel};
+use crate::lab::settings::{
+    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, TlsSettings,
+};
 use crate::lab::yaml::Node;
 
 /// Reads the file; what is wrong with it has a stand-in in the draft, and is a problem.
@@ -27,9 +30,12 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
 
     draft.default = reader.value::<ImageName>("boot.default");
     settings.menu.timeout = reader.bare("boot.timeout").and_then(|Timeout(time)| time);
-    settings.seed_time = time(&mut reader, "boot.seed_time");
+    let SeedTime(seed_time) = reader.bare("boot.seed_time").unwrap_or(SeedTime(None));
+    (settings.seed_time, settings.seed_auto) =
+        (seed_time.unwrap_or(SEED_TIME_MAX), seed_time.is_none());
 
     settings.menu.shell = shell(&mut reader);
+    settings.keyboard = reader.bare("console.keyboard").map(|Layout(layout)| layout);
 
     let dhcp = &mut settings.dhcp;
     dhcp.mode = reader.bare("dhcp.mode").unwrap_or(DhcpMode::Auto);
@@ -73,13 +79,43 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.phase1.loader = reader.bare("phase1.loader").unwrap_or(BootProgram::Ipxe);
     settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
     settings.log_format = reader.bare("log.format").unwrap_or(LogFormat::Text);
-    settings.access = reader.bare("dashboard.access").unwrap_or(Access::Network);
+    dashboard(&mut reader, &mut settings.dashboard);
 
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));
     draft.note_line("dhcp", reader.line("dhcp.mode").or_else(|| reader.line("dhcp.ranges")));
     draft.note_line("tftp", reader.line("tftp.enabled"));
     draft
+}
+
+fn dashboard(reader: &mut Reader<'_, '_>, settings: &mut DashboardSettings) {
+    settings.access = reader.bare("dashboard.access").unwrap_or(Access::Network);
+    let names: Vec<Domain> = reader.bare("dashboard.names").unwrap_or_default();
+    settings.names = names.into_iter().map(|Domain(name)| name.to_ascii_lowercase()).collect();
+    settings.password = reader.bare("dashboard.password");
+    let port = reader.bare("dashboard.tls_port").unwrap_or_default();
+    let certificate = reader.bare::<String>("dashboard.certificate").map(PathBuf::from);
+    let key = reader.bare::<String>("dashboard.key").map(PathBuf::from);
+    settings.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsSettings { port, certificate, key }),
+        (Some(_), None) => {
+            reader.missing("dashboard.key", "/etc/ssl/private/boot.key");
+            None
+        }
+        (None, Some(_)) => {
+            reader.missing("dashboard.certificate", "/etc/ssl/boot.pem");
+            None
+        }
+        (None, None) => None,
+    };
+    if settings.password.is_some() && settings.tls.is_none() && settings.access == Access::Network {
+        let line = reader.line("dashboard.password");
+        reader.warn(
+            line,
+            "dashboard.password is sent over the network unencrypted: set dashboard.certificate and \
+             dashboard.key, or log in through ssh -L and set `access: localhost`",
+        );
+    }
 }
 
 fn shell(reader: &mut Reader<'_, '_>) -> Shell {
@@ -117,6 +153,10 @@ fn cmdline(reader: &mut Reader<'_, '_>) -> String {
     words.extend(reader.bare("phase1.cmdline").map(|Cmdline(text)| text));
     words.join(" ").trim().to_owned()
 }
+
+/// How long a node seeds at most where that is judged by who downloads: a room that is not done by then
+/// has nodes that never will be.
+const SEED_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A lease that is renewed (at half its time, RFC 2131 section 4.4.5) more than twice a minute is a
 /// mistake in the unit.

@@ -116,6 +116,7 @@ fn every_default_is_a_value_of_its_key() {
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),
                 "log.format" => reader::default::<LogFormat>(text).is_some(),
+                "boot.seed_time" => reader::default::<value::SeedTime>(text).is_some(),
                 "menu.shell" => reader::default::<value::ShellAccess>(text).is_some(),
                 "console.serial_speed" => reader::default::<value::Speed>(text).is_some(),
                 "dashboard.access" => reader::default::<Access>(text).is_some(),
@@ -433,6 +434,20 @@ fn who_gets_a_shell_and_what_consoles_say_is_the_labs() {
 }
 
 #[test]
+fn a_node_seeds_for_a_time_or_as_long_as_somebody_downloads() {
+    let seed = |text: &str| {
+        let text = format!("{SERVER}boot:\n  seed_time: {text}\n");
+        let settings = expect(&texts(&text), &[]).settings;
+        (settings.seed_time.as_secs(), settings.seed_auto)
+    };
+    assert_eq!(seed("1min"), (60, false));
+    assert_eq!(seed("0"), (0, false));
+    assert_eq!(seed("auto"), (600, true));
+    let text = format!("{SERVER}boot:\n  seed_time: for ever\n");
+    server(&text, &[("Boottorrent.yaml:8", "or auto")]);
+}
+
+#[test]
 fn consoles_become_words_of_the_kernel() {
     let cmdline = |console: &str| {
         let text = format!("{SERVER}console:\n{console}");
@@ -442,7 +457,11 @@ fn consoles_become_words_of_the_kernel() {
     let expect = "console=tty0 console=ttyS1,9600n8";
     assert_eq!(cmdline("  serial: ttyS1\n  serial_speed: 9600\n"), expect);
     let at = SERVER.lines().count();
+    let text = format!("{SERVER}console:\n  keyboard: de-latin1\n");
+    let keyboard = server(&text, &[]).settings.keyboard;
+    assert_eq!(keyboard.as_deref(), Some("de-latin1"));
     for (console, part) in [
+        ("  keyboard: -x\n", "names no keyboard layout"),
         ("  serial: eth0\n", "is no serial line"),
         ("  serial_speed: 9601\n", "is no speed"),
         ("  log_level: 8\n", "from 0 to 7"),
@@ -672,4 +691,32 @@ mod any_text {
             let _ = found(&texts(&server));
         }
     }
+}
+
+#[test]
+fn a_certificate_has_a_key_and_a_password_is_better_encrypted() {
+    let with = |lines: &str| format!("{SERVER}dashboard:\n{lines}");
+    let missing = ("Boottorrent.yaml:7", "dashboard.key is missing");
+    server(&with("  certificate: tls/boot.pem\n"), &[missing]);
+    let both =
+        with("  certificate: tls/boot.pem\n  key: /etc/boot.key\n  names: Boot.Example.ORG\n");
+    let dashboard = server(&both, &[]).settings.dashboard;
+    let tls = dashboard.tls.unwrap();
+    assert_eq!((tls.port, tls.certificate), (8443, "/lab/tls/boot.pem".into()));
+    assert_eq!(
+        (tls.key, dashboard.names),
+        ("/etc/boot.key".into(), vec!["boot.example.org".into()])
+    );
+    let hash = boot::PasswordHash::of("open sesame", [7; 16]).unwrap();
+    let password = format!("  password: '{hash}'\n");
+    server(&with(&password), &[("Boottorrent.yaml:8", "unencrypted")]);
+    server(&format!("{both}{password}"), &[]);
+    server(
+        &with("  password: open sesame\n"),
+        &[("Boottorrent.yaml:8", "is not the Argon2id hash")],
+    );
+    server(
+        &with("  tls_port: 8080\n  certificate: c\n  key: k\n"),
+        &[("Boottorrent.yaml", "both have TCP port 8080")],
+    );
 }

@@ -151,6 +151,17 @@ from_text!(Timeout, "a length of time", |text| match text {
         .map_err(|error| format!("{error}, 0 for at once, or never")),
 });
 
+/// How long a node seeds: none is as long as somebody downloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeedTime(pub(crate) Option<Duration>);
+
+from_text!(SeedTime, "a length of time", |text| match text {
+    "auto" => Ok(Self(None)),
+    text => parse_duration(text)
+        .map(|time| Self(Some(time)))
+        .map_err(|error| format!("{error}, or auto")),
+});
+
 /// Whole seconds as the original has them; below zero is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) i64);
@@ -244,6 +255,19 @@ from_text!(SerialLine, "a serial line", |text| {
     match is_name && text.ends_with(|c: char| c.is_ascii_digit()) {
         true => Ok(Self(text.to_owned())),
         false => Err(format!("`{text}` is no serial line: the first of a computer is ttyS0")),
+    }
+});
+
+/// The name of a keyboard's layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout(pub(crate) String);
+
+from_text!(Layout, "a layout", |text| {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let is_name = text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(good);
+    match is_name && text.len() <= 40 {
+        true => Ok(Self(text.to_owned())),
+        false => Err(format!("`{text}` names no keyboard layout: write it like de-latin1")),
     }
 });
 

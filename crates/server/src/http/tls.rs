@@ -1,0 +1,171 @@
+//! TLS for the dashboard and the API, on a port of its own and with a certificate that the lab is given.
+//! What nodes boot from stays as it is on the other port: firmware and boot programs know no certificate
+//! of this lab, and what they fetch is trusted by the lab's signature alone.
+//!
+//! The certificate is read again with the configuration, so that one that is renewed every few weeks
+//! needs no restart; connections that are open keep theirs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig, crypto};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
+
+use crate::lab::settings::TlsSettings;
+
+/// How long a handshake may take: several round trips on any network, and retransmissions.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error("cannot read a {what} in PEM from {}", path.display())]
+    Pem { what: &'static str, path: PathBuf, source: pem::Error },
+    #[error("{} has no certificate", .0.display())]
+    Empty(PathBuf),
+    #[error("the certificate {} and the key {} cannot be used together", certificate.display(), key.display())]
+    Pair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+}
+
+/// What connections begin with; a copy is another reference.
+#[derive(Clone)]
+pub(crate) struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
+
+impl Tls {
+    /// With the certificate and key of these files.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not of each other.
+    pub(crate) fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(read(settings)?)))))
+    }
+
+    /// Reads the files again; if they cannot be used, those before stay.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn reload(&self, settings: &TlsSettings) -> Result<(), TlsError> {
+        let config = Arc::new(read(settings)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// The connection once it is encrypted.
+    ///
+    /// # Errors
+    /// If the peer speaks something else, or does not go on.
+    pub(super) async fn greet(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let handshake: Accept<TcpStream> = TlsAcceptor::from(config).accept(stream);
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
+    }
+}
+
+fn read(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+    let TlsSettings { certificate, key, .. } = settings;
+    let refuse = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Pem { what, path, source }
+    };
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(refuse("certificate", certificate))?;
+    if certificates.is_empty() {
+        return Err(TlsError::Empty(certificate.clone()));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(refuse("key", key))?;
+    let refuse =
+        |source| TlsError::Pair { certificate: certificate.clone(), key: key.clone(), source };
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(refuse)?
+            .with_no_client_auth()
+            .with_single_cert(certificates, secret)
+            .map_err(refuse)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::http::serve::{Door, serve};
+
+    /// Made by `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
+    /// -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1`.
+    fn settings() -> TlsSettings {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls"));
+        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        TlsSettings { port: 8443, certificate, key }
+    }
+
+    async fn connect(to: std::net::SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(settings().certificate).unwrap()).unwrap();
+        let provider = Arc::new(crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(to).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_under_tls_is_answered_under_it_and_nothing_else_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "hello" }));
+        let tls = Tls::load(&settings()).unwrap();
+        let serving = tokio::spawn(serve(listener, Door::Tls(tls.clone()), router));
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        for _ in 0..2 {
+            let mut stream = connect(to).await;
+            stream.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("hello"), "{answer}");
+            tls.reload(&settings()).unwrap();
+        }
+        let mut plain = TcpStream::connect(to).await.unwrap();
+        plain.write_all(request).await.unwrap();
+        let mut answer = vec![];
+        let _ = plain.read_to_end(&mut answer).await;
+        assert!(!String::from_utf8_lossy(&answer).contains("hello"));
+        serving.abort();
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_and_changes_nothing() {
+        let tls = Tls::load(&settings()).unwrap();
+        let check = |settings: TlsSettings, expect: &str| {
+            let error = tls.reload(&settings).unwrap_err().to_string();
+            assert!(error.contains(expect), "{error}");
+        };
+        let TlsSettings { port, certificate, key } = settings();
+        let wrong = TlsSettings { port, certificate: key.clone(), key: key.clone() };
+        check(wrong, "key.pem has no certificate");
+        let wrong =
+            TlsSettings { port, certificate: certificate.clone(), key: certificate.clone() };
+        check(wrong, "cannot read a key in PEM from");
+        let wrong = TlsSettings { port, certificate, key: "/nonexistent".into() };
+        check(wrong, "/nonexistent");
+    }
+}

@@ -1,0 +1,134 @@
+//! What is done, without HTTP: in a lab on the disk, with a server that only seems to read it again.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use boot::{Report, Stage};
+use serde_json::Value;
+
+use super::*;
+use crate::fleet::{Event, Fleet};
+use crate::lab::config::NODES_FILE;
+use crate::lab::test_lab::TestLab;
+
+const KNOWN: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
+
+struct Test {
+    lab: TestLab,
+    fleet: SharedFleet,
+    next: NextBoots,
+    deeds: Deeds,
+    reload_count: Arc<AtomicUsize>,
+}
+
+impl Test {
+    /// `c001` is named, and a stranger was seen.
+    fn new() -> Self {
+        let lab = TestLab::new();
+        lab.put(NODES_FILE, "nodes:\n  c001: {mac: 52:54:00:00:00:01}\n");
+        let fleet = SharedFleet::new(Fleet::default());
+        let known = [(KNOWN, Some("c001".to_owned()))].into();
+        fleet.lock().configure(UnixMs::now(), &known);
+        fleet.tell(&report(STRANGER, 7, Stage::Menu));
+        let reload_count = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&reload_count);
+        let reload: Reload = Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Answer::Ok(Value::Null) })
+        });
+        let next = NextBoots::default();
+        let settings = Settings::for_tests(lab.dir());
+        let deeds = Deeds::new(settings, fleet.clone(), next.clone(), Orders::default(), reload);
+        Self { lab, fleet, next, deeds, reload_count }
+    }
+
+    async fn perform(&self, deed: Deed) -> Result<Done, Refusal> {
+        self.deeds.perform(deed).await
+    }
+
+    fn nodes_file(&self) -> String {
+        fs::read_to_string(self.lab.path(NODES_FILE)).unwrap()
+    }
+}
+
+fn report(node: Mac, boot: u64, stage: Stage) -> Event {
+    let report =
+        Report { node, boot, sequence: 1, uptime_ms: 1, stage, machine: None, log: vec![] };
+    Event::Reported { address: None, report: Box::new(report) }
+}
+
+fn debian() -> NextBoot {
+    NextBoot::Image("debian".parse().unwrap())
+}
+
+#[tokio::test]
+async fn an_assignment_is_written_and_read_and_can_be_taken_back() {
+    let test = Test::new();
+    let before = test.nodes_file();
+    let cmdline = Some("quiet".to_owned());
+    let deed = Deed::Assign { nodes: vec![KNOWN], boot: debian(), cmdline };
+    assert_eq!(test.perform(deed).await.unwrap().text, "c001 boot debian");
+    let expect = "mac: 52:54:00:00:00:01, image: debian, cmdline: quiet}";
+    assert!(test.nodes_file().contains(expect), "{}", test.nodes_file());
+    let deed = Deed::Unassign { nodes: vec![KNOWN] };
+    test.perform(deed).await.unwrap();
+    assert_eq!(test.nodes_file(), before);
+    assert_eq!(test.reload_count.load(Ordering::Relaxed), 2);
+    let fleet = test.fleet.lock();
+    let events = &fleet.node(KNOWN).unwrap().events;
+    assert_eq!(events[0].text, "is to boot debian from now on");
+}
+
+#[tokio::test]
+async fn what_cannot_be_assigned_leaves_everything_as_it_was() {
+    let test = Test::new();
+    let before = test.nodes_file();
+    let check = async |nodes: Vec<Mac>, image: &str, expect: &str| {
+        let boot = NextBoot::Image(image.parse().unwrap());
+        let refusal = test.perform(Deed::Assign { nodes, boot, cmdline: None }).await.unwrap_err();
+        assert!(matches!(&refusal, Refusal::Conflict(text) if text.contains(expect)), "{refusal}");
+        assert_eq!(test.nodes_file(), before);
+    };
+    check(vec![KNOWN], "other", "there is no oss/other").await;
+    check(vec![KNOWN, STRANGER], "debian", "accept it first").await;
+    assert_eq!(test.reload_count.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn the_next_boot_alone_changes_no_file() {
+    let test = Test::new();
+    let before = test.nodes_file();
+    let deed = Deed::AssignOnce { nodes: vec![STRANGER], boot: NextBoot::Disk };
+    test.perform(deed).await.unwrap();
+    assert_eq!(test.nodes_file(), before);
+    // Known to who hands out scripts.
+    assert_eq!(test.next.decide(&[], &NextBoot::Disk), 0);
+}
+
+#[tokio::test]
+async fn a_stranger_is_accepted_once_and_under_a_name_of_its_own() {
+    let test = Test::new();
+    let accept = async |node, name: Option<&str>| {
+        test.perform(Deed::Accept { node, name: name.map(str::to_owned) }).await
+    };
+    let taken = accept(STRANGER, Some("c001")).await.unwrap_err();
+    assert!(taken.to_string().contains("`c001` already"), "{taken}");
+    accept(STRANGER, None).await.unwrap();
+    let expect = "  n-525400000009: {mac: '52:54:00:00:00:09'}\n";
+    assert!(test.nodes_file().contains(expect), "{}", test.nodes_file());
+    let again = accept(KNOWN, Some("c002")).await.unwrap_err();
+    assert!(again.to_string().contains("it is c001"), "{again}");
+}
+
+#[tokio::test]
+async fn only_a_node_whose_agent_is_heard_can_be_told_to_start_anew() {
+    let test = Test::new();
+    let reboot = async |nodes| test.perform(Deed::Reboot { nodes }).await;
+    assert!(matches!(reboot(vec![KNOWN]).await, Err(Refusal::Conflict(_))));
+    let done = reboot(vec![KNOWN, STRANGER]).await.unwrap();
+    assert_eq!((done.nodes, done.refused.len()), (vec![STRANGER], 1));
+    // A kernel of the image's own has taken its place.
+    test.fleet.tell(&report(STRANGER, 8, Stage::Loading { image: "debian".parse().unwrap() }));
+    assert!(matches!(reboot(vec![STRANGER]).await, Err(Refusal::Conflict(_))));
+}
