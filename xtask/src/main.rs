@@ -3,7 +3,6 @@
 mod agent_network;
 mod artifact;
 mod bench;
-mod browser;
 mod ci;
 mod crowd;
 mod demo;
@@ -41,8 +40,6 @@ enum Command {
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
-    /// Look at the dashboard in a browser while 1,000 nodes report, and fuzz the API
-    Browser(browser::BrowserArgs),
     /// Three machines with nothing but a network card boot a Debian, before your eyes
     Demo(demo::DemoArgs),
     /// Build the Debian package
@@ -102,7 +99,6 @@ fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
         Command::AgentNetwork(args) => agent_network::run(&args),
-        Command::Browser(args) => browser::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::E2e(args) => e2e::run(&args),
