@@ -31,7 +31,7 @@ pub(super) fn pack(tree: &Path, dir: &Path, source: &Source) -> Result<PathBuf> 
     contents::write(&work.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
     let package = dir.join(format!("boottorrent_{}_amd64.deb", source.version));
     let mut command = Command::new("dpkg-deb");
-    command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&work).arg(&package);
+    command.args(["--root-owner-group", "-Zzstd", "-z10", "--build"]).arg(&work).arg(&package);
     // Every file of the tree is newer than the commit, and dpkg-deb cuts times off at this one.
     output(command.env("SOURCE_DATE_EPOCH", &source.time))?;
     Ok(package)

@@ -91,7 +91,7 @@ impl Debian {
         let url = format!("http://{ADDRESS}:8080/v1/images");
         let said = output(self.machine.outside("curl").args(["--fail", "--silent", &url]))?;
         let images: Value = serde_json::from_str(&said).context("/v1/images")?;
-        let name = &images["items"][0]["name"];
+        let name = &images["images"][0]["name"];
         ensure!(name == "debian", "/v1/images says {images}");
         Ok(())
     }

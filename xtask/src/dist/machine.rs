@@ -112,7 +112,8 @@ impl Machine {
         });
         ensure!(is_up, "the machine is not up after {BOOT_TIMEOUT:?}; see {}", log.display());
         for line in [
-            "link add lan0 type dummy".to_owned(),
+            "link add lan0 type veth peer name lan1".to_owned(),
+            "link set lan1 up".to_owned(),
             "link set lan0 up".to_owned(),
             format!("address add {address}/24 dev lan0"),
         ] {

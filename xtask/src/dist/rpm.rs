@@ -23,7 +23,7 @@ const MACROS: &[&str] = &[
     "_buildhost localhost",
     "use_source_date_epoch_as_buildtime 1",
     "clamp_mtime_to_source_date_epoch 1",
-    "_binary_payload w6.xzdio",
+    "_binary_payload w10.zstdio",
 ];
 
 /// `$1` is how many versions are installed after the step.
