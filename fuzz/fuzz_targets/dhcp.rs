@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use dhcp::{
-    BootFiles, Config, Input, LabId, Mac, Message, Mode, Output, Port, Range, Reservation, Service,
-    Subnet, Time,
+    Audience, BootFiles, Config, Input, LabId, Mac, Message, Mode, Output, Port, Range,
+    Reservation, Service, Subnet, Time,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -86,5 +86,6 @@ fn config(mode: u8) -> Config {
         dns: vec![SERVER],
         domain: Some("lab.test".to_owned()),
         boot: BootFiles::usual(SERVER, 8080).with_pxelinux(),
+        audience: Audience::ALL,
     }
 }

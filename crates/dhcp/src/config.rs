@@ -1,5 +1,6 @@
 //! What a DHCP service is told to do, checked once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -151,6 +152,30 @@ pub struct Reservation {
     pub hostname: Option<String>,
 }
 
+/// Who is answered. To all others the service is not there: they get neither an address nor a boot
+/// program from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All but these.
+    AllBut(BTreeSet<Mac>),
+    /// These alone.
+    Only(BTreeSet<Mac>),
+}
+
+impl Audience {
+    /// Everybody.
+    pub const ALL: Self = Self::AllBut(BTreeSet::new());
+
+    /// Whether a machine is answered.
+    #[must_use]
+    pub fn has(&self, mac: Mac) -> bool {
+        match self {
+            Self::AllBut(macs) => !macs.contains(&mac),
+            Self::Only(macs) => macs.contains(&mac),
+        }
+    }
+}
+
 /// What a service is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -178,6 +203,8 @@ pub struct Config {
     pub domain: Option<String>,
     /// What to boot.
     pub boot: BootFiles,
+    /// Whom to answer.
+    pub audience: Audience,
 }
 
 /// A configuration that cannot be followed.

@@ -33,7 +33,7 @@ mod testing;
 
 pub use asker::{Asker, Machine, MachineId};
 pub use boot_files::{BootFiles, FileName, Pxelinux};
-pub use config::{Config, ConfigError, LabId, Mode, Range, Reservation, Role, Subnet};
+pub use config::{Audience, Config, ConfigError, LabId, Mode, Range, Reservation, Role, Subnet};
 pub use io::{Conflict, Event, Input, Output, Port};
 pub use lease::Lease;
 pub use mac::Mac;

@@ -201,11 +201,15 @@ impl Service {
             return;
         };
         self.see(message);
+        let is_answered = self.config.audience.has(message.mac);
         if port == Port::Binl || proxy::is_boot_server_request(message) {
-            proxy::handle_boot_server(&self.config, message, port, from, &mut self.outputs);
+            if is_answered {
+                proxy::handle_boot_server(&self.config, message, port, from, &mut self.outputs);
+            }
         } else if port == Port::Server {
             self.look_for_foreign(now, role, message);
             match role {
+                _ if !is_answered => {}
                 Role::Server => self.server.handle(now, &self.config, message, &mut self.outputs),
                 Role::Proxy => proxy::handle(&self.config, message, &mut self.outputs),
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dhcproto::v4::MessageType;
 
 use crate::boot_files::BootFiles;
-use crate::config::{Config, LabId, Mode, Range, Subnet};
+use crate::config::{Audience, Config, LabId, Mode, Range, Subnet};
 use crate::mac::Mac;
 use crate::message::Message;
 
@@ -39,6 +39,7 @@ pub(crate) fn config(last: u8) -> Config {
         dns: vec![ip(2), ip(3)],
         domain: Some("lab.test".to_owned()),
         boot: BootFiles::usual(SERVER, 8080),
+        audience: Audience::ALL,
     }
 }
 

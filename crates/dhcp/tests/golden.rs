@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use dhcp::{
-    Asker, BootFiles, Config, Event, Input, LabId, Mac, Machine, Message, Mode, Output, Port,
-    Range, Service, Subnet, Time,
+    Asker, Audience, BootFiles, Config, Event, Input, LabId, Mac, Machine, Message, Mode, Output,
+    Port, Range, Service, Subnet, Time,
 };
 use dhcproto::v4::MessageType;
 
@@ -46,6 +46,7 @@ fn service(mode: Mode) -> Service {
         router: None,
     };
     let config = Config {
+        audience: Audience::ALL,
         mode,
         force: true,
         lab: LabId([1; 8]),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use dhcp::Time;
 use dhcp::client::{self, Client, ClientConfig, Destination};
 use dhcp::{
-    BootFiles, Config, Input, LabId, Lease, Mac, Mode, Output, Port, Range, Service, Subnet,
+    Audience, BootFiles, Config, Input, LabId, Lease, Mac, Mode, Output, Port, Range, Service,
+    Subnet,
 };
 use fastrand::Rng;
 
@@ -86,6 +87,7 @@ impl Room {
         let subnet = Subnet::of(SERVER, 16);
         let last = Ipv4Addr::from(FIRST + self.address_count - 1);
         let config = Config {
+            audience: Audience::ALL,
             mode: Mode::Server,
             force: true,
             lab: LabId([7; 8]),

@@ -2,8 +2,8 @@
 //! how far each has come, when to give one up, and whom to go on with.
 //!
 //! The driver tells what happened ([`Chain::handle`]), does what [`Chain::poll`] says until it says
-//! nothing more, and comes again at [`Chain::next_timeout`] at the latest. Bytes do not pass through
-//! here; the machine only counts them.
+//! nothing more, and comes again at [`Chain::next_timeout`] at the latest, and every few
+//! [`BEAT_INTERVAL`]s. Bytes do not pass through here; the machine only counts them.
 
 mod child;
 mod pace;
@@ -29,6 +29,9 @@ pub const STALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How often an endpoint says how far it is: a tenth of a second finds a slow one within a second,
 /// and is a packet where the stream has hundreds.
 pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Who is awake comes every [`BEAT_INTERVAL`].
+const SLEEP: Duration = Duration::from_millis(500);
 
 /// How long an endpoint may take to accept a connection. On a LAN it takes a millisecond; a SYN that
 /// was lost is sent again after one second.
@@ -119,6 +122,8 @@ pub struct Chain {
     branches: Vec<Branch>,
     /// Bytes that can be sent.
     stored: u64,
+    /// When the driver came last.
+    seen_at: Time,
     /// Requests that something is known of.
     reported: BTreeSet<Key>,
     actions: VecDeque<Action>,
@@ -152,8 +157,8 @@ impl Chain {
             .map(|rest| Branch { rest: rest.into(), trials: TRIALS_MAX, ..Branch::default() })
             .collect();
         let stored = if config.is_origin { config.length } else { 0 };
-        let mut chain =
-            Self { config, branches, stored, reported: BTreeSet::new(), actions: VecDeque::new() };
+        let (reported, actions) = (BTreeSet::new(), VecDeque::new());
+        let mut chain = Self { config, branches, stored, seen_at: now, reported, actions };
         for index in 0..chain.branches.len() {
             chain.advance(index, now);
         }
@@ -402,6 +407,14 @@ impl Chain {
     }
 
     fn check_timeouts(&mut self, now: Time) {
+        // Nobody came for so long: this machine was stopped, or starved. Of the others that says nothing, and
+        // what they said meanwhile is still to be read.
+        let has_slept = now > self.seen_at + SLEEP;
+        self.seen_at = now;
+        if has_slept {
+            let children = self.branches.iter_mut().filter_map(|branch| branch.child.as_mut());
+            children.for_each(|child| child.begin_anew(now));
+        }
         for index in 0..self.branches.len() {
             let (config, stored) = (&self.config, self.stored);
             let Some(child) = &mut self.branches[index].child else { continue };

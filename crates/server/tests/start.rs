@@ -200,6 +200,41 @@ fn a_lab_is_served_and_its_nodes_are_shown() {
 }
 
 #[test]
+fn an_unknown_node_waits_until_it_is_accepted_also_over_a_restart() {
+    let lab = Lab::new();
+    let settings = fs::read_to_string(lab.path().join("Boottorrent.yaml")).unwrap();
+    lab.write("Boottorrent.yaml", &format!("{settings}nodes:\n  unknown: wait\n"));
+    let mut server = lab.start();
+    let [node, other] = [NODE, "52:54:00:00:00:02"];
+    let script = |node| lab.get(&format!("/boot.ipxe?mac={node}&waits=1"));
+    for node in [node, other] {
+        assert!(script(node).contains("waits until it is accepted"), "{}", script(node));
+    }
+    let pending = || {
+        let pending = lab.json(&["node", "pending", "-o", "json"])["nodes"].clone();
+        let macs = pending.as_array().unwrap().iter().map(|node| node["mac"].clone());
+        macs.collect::<Vec<_>>()
+    };
+    assert_eq!(pending(), [node, other]);
+    let why = lab.run(&["why", node]);
+    assert!(why.contains(&format!("boottorrent node accept {node}")), "{why}");
+
+    lab.run(&["node", "ignore", other]);
+    assert!(script(other).ends_with("exit\n"));
+    lab.run(&["stop"]);
+    server.wait();
+    let _server = lab.start();
+    assert_eq!(pending(), [node]);
+    assert!(lab.refused(&["node", "accept", node, "--image", "nosuch"]).contains("oss/nosuch"));
+    lab.run(&["node", "accept", node, "c001", "--image", "debian"]);
+    assert!(script(node).contains("/phase1/vmlinuz"), "{}", script(node));
+    assert_eq!(lab.json(&["node", "show", "c001", "-o", "json"])["standing"], "known");
+    lab.run(&["node", "accept", other, "c002"]);
+    assert!(script(other).contains("/phase1/vmlinuz"), "{}", script(other));
+    assert!(pending().is_empty());
+}
+
+#[test]
 fn a_file_is_served_in_ranges() {
     let lab = Lab::new();
     let _server = lab.start();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::asker::Machine;
 use crate::boot_files::FileName;
-use crate::config::{LabId, Range, Reservation, Subnet};
+use crate::config::{Audience, LabId, Range, Reservation, Subnet};
 use crate::lease::Refusal;
 use crate::testing::{Ask, NOWHERE, SERVER, config, ip, mac};
 
@@ -107,6 +107,27 @@ fn discover_and_request_lead_to_a_lease() {
     assert_eq!(outputs[0], Output::Store(lease), "stored before it is acknowledged");
     let leased = Event::Leased { mac: mac(1), address: ack.yiaddr, asker: Asker::Plain };
     assert!(events(&outputs).contains(&&leased));
+}
+
+#[test]
+fn who_is_not_of_the_audience_is_seen_and_not_answered() {
+    use std::collections::BTreeSet;
+    let check = |audience: &Audience, number, expect: bool| {
+        for config in [config(60), proxy()] {
+            let mut lab = Lab::new(Config { audience: audience.clone(), ..config });
+            let ask = Ask::discover(number).pxe(0);
+            let outputs = lab.ask(&ask);
+            assert_eq!(sent(&outputs).is_some(), expect, "{audience:?} {number}");
+            assert!(matches!(events(&outputs)[..], [Event::Seen { .. }, ..]), "{outputs:?}");
+            let outputs = lab.packet(Port::Binl, NOWHERE, &ask.bytes());
+            assert!(expect || sent(&outputs).is_none(), "{audience:?} {number}");
+        }
+    };
+    let one = BTreeSet::from([mac(1)]);
+    check(&Audience::AllBut(one.clone()), 1, false);
+    check(&Audience::AllBut(one.clone()), 2, true);
+    check(&Audience::Only(one.clone()), 1, true);
+    check(&Audience::Only(one), 2, false);
 }
 
 #[test]

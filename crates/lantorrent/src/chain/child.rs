@@ -88,6 +88,11 @@ impl Child {
         self.received = self.received.max(received);
     }
 
+    /// All that it has time for begins now.
+    pub(super) fn begin_anew(&mut self, now: Time) {
+        (self.since, self.heard_at, self.moved_at) = (now, now, now);
+    }
+
     /// When it counts as lost unless something happens.
     pub(super) fn deadline(&self, config: &Config, stored: u64) -> Time {
         match self.phase {

@@ -6,8 +6,9 @@
 //!
 //! The origin has nothing that comes in. It sends a little to the endpoint behind its child, beside the
 //! stream, and moves the child only if that arrives much faster than the stream: with a slow child most
-//! of the origin's uplink is free for it; where all links are alike the two share it. Queues tell it
-//! nothing: on links that are alike they stand in front of a healthy child, too.
+//! of the origin's uplink is free for it; where all links are alike the two share it. Should the one behind
+//! be no faster, one from the middle of the chain is asked as well: two slow ones can stand side by side.
+//! Queues tell it nothing: on links that are alike they stand in front of a healthy child, too.
 //!
 //! One that was moved takes its pace along: whoever is slower still goes behind it. All before it are
 //! told that it is at the end now.
@@ -47,6 +48,8 @@ pub(super) struct Pace {
     /// In the last window, in bytes a second.
     rate: u64,
     is_probing: bool,
+    /// What reached the next but one beside the stream, if the origin has asked for it.
+    next_rate: Option<u64>,
 }
 
 impl Chain {
@@ -112,14 +115,36 @@ impl Chain {
     }
 
     pub(super) fn on_measured(&mut self, index: BranchIndex, now: Time, others: Option<u64>) {
-        let Some(rate) = self.asked_for(index) else { return };
-        // The one behind cannot be reached, or does not know the question: nothing to gain.
-        if others
-            .is_some_and(|others| others.saturating_mul(2) > rate.saturating_mul(FASTER_HALVES))
-        {
-            self.put_back(index, now, rate);
-        } else if let Some(branch) = self.branches.get_mut(index) {
-            branch.measured = Some(rate);
+        let Some(branch) = self.branches.get_mut(index) else { return };
+        let Some(child) = branch.child.as_mut().filter(|child| child.pace.is_probing) else {
+            return;
+        };
+        let rate = child.pace.rate;
+        // One that cannot be reached, or does not know the question, promises nothing.
+        let is_faster = others
+            .is_some_and(|others| others.saturating_mul(2) > rate.saturating_mul(FASTER_HALVES));
+        let further = branch.rest.iter().skip(1).filter(|known| known.pace.is_none());
+        let middle = further.clone().nth(further.count() / 2);
+        match (is_faster, child.pace.next_rate, middle) {
+            (true, next_rate, _) => {
+                if let Some(next_rate) = next_rate
+                    && let Some(mut next) = branch.rest.pop_front()
+                {
+                    next.pace = Some(next_rate);
+                    branch.rest.push_back(next.clone());
+                    self.actions.push_back(Action::Back(next));
+                }
+                self.put_back(index, now, rate);
+            }
+            (false, None, Some(middle)) => {
+                child.pace.next_rate = Some(others.unwrap_or(0));
+                let destination = middle.clone();
+                self.actions.push_back(Action::Measure { branch: index, destination });
+            }
+            (false, ..) => {
+                child.pace = Pace::default();
+                branch.measured = Some(rate);
+            }
         }
     }
 

@@ -72,9 +72,12 @@ impl Bench {
     }
 
     fn wait(&mut self, ms: u64) -> &mut Self {
-        self.now += ms;
-        self.chain.tick(at(self.now));
-        self.note();
+        let end = self.now + ms;
+        while self.now < end {
+            self.now = end.min(self.now + BEAT_INTERVAL.as_millis() as u64);
+            self.chain.tick(at(self.now));
+            self.note();
+        }
         self
     }
 
@@ -214,17 +217,25 @@ fn origin_at_6_mb_s(bench: &mut Bench, ticks: std::ops::Range<u64>, per_tick: u6
 
 #[test]
 fn an_origin_moves_its_first_only_if_more_reaches_another_beside_it() {
-    for (reached, expect) in [
-        (Some(3_000_000), vec![]),
-        (Some(6_000_000), vec![]),
-        (Some(10_000_000), vec!["park 0", "back a", "connect b [c a]"]),
-        (None, vec![]),
-    ] {
-        let mut bench = Bench::new("a b c", |_| ());
-        bench.start(0, 0).check(&["connect a [b c]"]);
+    let check = |next: Option<u64>, middle: Option<u64>, expect: &[&str]| {
+        let mut bench = Bench::new("a b c d", |_| ());
+        bench.start(0, 0).check(&["connect a [b c d]"]);
         origin_at_6_mb_s(&mut bench, 1..14, 600_000);
-        bench.check(&["measure b"]).tell(Event::Measured(0, reached)).check(&expect);
+        bench.check(&["measure b"]).tell(Event::Measured(0, next));
+        if bench.log == ["measure d"] {
+            bench.log.clear();
+            bench.tell(Event::Measured(0, middle));
+        }
+        bench.check(expect);
+    };
+    check(Some(10_000_000), None, &["park 0", "back a", "connect b [c d a]"]);
+    for next in [Some(3_000_000), Some(6_000_000), None] {
+        check(next, Some(6_000_000), &[]);
+        check(next, None, &[]);
     }
+    // The one behind it is slow as well.
+    let both = ["back b", "park 0", "back a", "connect c [d b a]"];
+    check(Some(3_000_000), Some(10_000_000), &both);
 }
 
 #[test]
@@ -233,6 +244,7 @@ fn an_origin_does_not_ask_again_unless_its_first_becomes_slower() {
     bench.start(0, 0).check(&["connect a [b c]"]);
     origin_at_6_mb_s(&mut bench, 1..14, 600_000);
     bench.check(&["measure b"]).tell(Event::Measured(0, Some(5_000_000)));
+    bench.check(&["measure c"]).tell(Event::Measured(0, Some(5_000_000)));
     origin_at_6_mb_s(&mut bench, 14..40, 600_000);
     bench.check(&[]);
     // A third of what it took.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use dhcp::{BootFiles, Config, LabId, Mode};
+use dhcp::{Audience, BootFiles, Config, LabId, Mode};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -97,6 +97,7 @@ fn setup(args: &DhcpArgs) -> anyhow::Result<Setup> {
     let attachment = attachment(&args.interface, args.address)?;
     let ranges = args.range.iter();
     let config = Config {
+        audience: Audience::ALL,
         mode: match args.mode {
             ModeArg::Auto => Mode::Auto,
             ModeArg::Server => Mode::Server,

@@ -1,13 +1,15 @@
 //! From a lab's settings to what `dhcp` is told, with what only the running system knows.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use dhcp::{BootFiles, Config, LabId, Mac, Mode, Range, Reservation, Subnet};
+use dhcp::{Audience, BootFiles, Config, LabId, Mac, Mode, Range, Reservation, Subnet};
 use nix::ifaddrs::getifaddrs;
 
-use crate::lab::settings::{BootProgram, DhcpMode, Settings};
+use crate::http;
+use crate::lab::settings::{BootProgram, DhcpMode, Settings, Unknown};
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -52,6 +54,15 @@ fn config(settings: &Settings, mode: Mode, lab: LabId, attachment: Attachment) -
         address: Some(one.address),
         hostname: one.hostname.clone(),
     });
+    let known = http::named(settings).into_keys();
+    let audience = match settings.unknown {
+        Unknown::Ignore => Audience::Only(known.map(|mac| Mac(mac.0)).collect()),
+        Unknown::Boot | Unknown::Wait => {
+            let known: BTreeSet<_> = known.collect();
+            let ignored = settings.ignored.iter().filter(|mac| !known.contains(mac));
+            Audience::AllBut(ignored.map(|mac| Mac(mac.0)).collect())
+        }
+    };
     let boot = BootFiles::usual(settings.address, settings.http.port);
     Config {
         mode,
@@ -69,6 +80,7 @@ fn config(settings: &Settings, mode: Mode, lab: LabId, attachment: Attachment) -
             BootProgram::Ipxe => boot,
             BootProgram::Pxelinux => boot.with_pxelinux(),
         },
+        audience,
     }
 }
 
@@ -121,6 +133,7 @@ pub(super) const LEASE_TIME_USUAL: Duration = Duration::from_secs(12 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::settings::NodeSettings;
 
     #[test]
     fn loopback_is_looked_at() {
@@ -162,5 +175,25 @@ mod tests {
         assert_eq!(setup.config.mode, Mode::Proxy);
         assert_eq!(setup.config.boot, BootFiles::usual(Ipv4Addr::LOCALHOST, 8080));
         setup.config.check().unwrap();
+    }
+
+    #[test]
+    fn only_nodes_of_the_lab_are_answered_where_it_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::for_tests(dir.path());
+        settings.dhcp.mode = DhcpMode::Proxy;
+        let mac = |last| [2, 0, 0, 0, 0, last];
+        settings.nodes = vec![NodeSettings::for_tests("c001", boot::Mac(mac(1)))];
+        settings.ignored = vec![boot::Mac(mac(1)), boot::Mac(mac(2))];
+        let mut check = |unknown, expect: [bool; 3]| {
+            settings.unknown = unknown;
+            let setup = Setup::of(&settings, LabId::NONE).unwrap().unwrap();
+            let has = |last| setup.config.audience.has(Mac(mac(last)));
+            assert_eq!([1, 2, 3].map(has), expect, "{unknown:?}");
+        };
+        // Who has a name is a node of the lab, whatever else is said of it.
+        check(Unknown::Boot, [true, false, true]);
+        check(Unknown::Wait, [true, false, true]);
+        check(Unknown::Ignore, [true, false, false]);
     }
 }

@@ -26,7 +26,7 @@ use boot::{ImageName, Mac, Stage};
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
 pub(crate) use history::History;
 pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
-pub(crate) use node::{Effect, Node, Summary, UnixMs, percent, printable};
+pub(crate) use node::{Effect, Node, Standing, Summary, UnixMs, percent, printable};
 pub(crate) use shared::SharedFleet;
 pub(crate) use timeline::{LastFailure, Step};
 pub(crate) use why::{Why, durations, why};
@@ -51,11 +51,40 @@ pub(crate) struct Fleet {
     dirty: BTreeSet<Mac>,
     /// Newcomers for whom there was no room.
     refused_count: u64,
+    /// What becomes of nodes that the configuration does not name.
+    newcomers: Strangers,
     /// Counts changes.
     revision: u64,
     /// Nodes that are gone, and at which revision: the latest few.
     gone: VecDeque<(u64, Mac)>,
     log: FleetLog,
+}
+
+/// How nodes are received that the configuration does not name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Strangers {
+    /// They boot without being accepted.
+    pub(crate) boot: bool,
+    /// Somebody is to decide about them.
+    pub(crate) are_listed: bool,
+    /// About whom that is decided: they are left alone.
+    pub(crate) ignored: BTreeSet<Mac>,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self { boot: true, are_listed: true, ignored: BTreeSet::new() }
+    }
+}
+
+impl Strangers {
+    fn standing(&self, mac: Mac) -> Standing {
+        match (self.are_listed && !self.ignored.contains(&mac), self.boot) {
+            (false, _) => Standing::Ignored,
+            (true, true) => Standing::Pending,
+            (true, false) => Standing::Waiting,
+        }
+    }
 }
 
 /// Nodes that are gone which are remembered as such: who asks less often for what changed asks anew.
@@ -100,6 +129,11 @@ impl Fleet {
         fleet
     }
 
+    /// How others than the configuration names are received; to be followed by [`Self::configure`].
+    pub(crate) fn receive(&mut self, strangers: Strangers) {
+        self.newcomers = strangers;
+    }
+
     /// The nodes that the configuration names, and what it calls them.
     pub(crate) fn configure(&mut self, now: UnixMs, known: &BTreeMap<Mac, Option<String>>) {
         let all: BTreeSet<Mac> = self.nodes.keys().chain(known.keys()).copied().collect();
@@ -110,6 +144,10 @@ impl Fleet {
             self.revision += 1;
             node.summary.revision = self.revision;
             node.summary.known = name.is_some();
+            node.summary.standing = match name {
+                Some(_) => Standing::Known,
+                None => self.newcomers.standing(mac),
+            };
             node.summary.name = name.flatten();
             if was_known && !node.summary.known && node.summary.stage.is_none() {
                 self.forget(mac);
@@ -125,7 +163,11 @@ impl Fleet {
             return None;
         }
         self.unindex(mac);
-        let node = self.nodes.entry(mac).or_insert_with(|| Node::new(mac, now));
+        let node = self.nodes.entry(mac).or_insert_with(|| {
+            let mut node = Node::new(mac, now);
+            node.summary.standing = self.newcomers.standing(mac);
+            node
+        });
         let address_before = node.summary.address;
         let effect = match event {
             Event::Asked { asker, arch, .. } => node.asked(now, *asker, *arch),

@@ -43,6 +43,9 @@ pub(crate) struct Summary {
     /// Whether the configuration names it.
     #[serde(default)]
     pub(crate) known: bool,
+    /// Whether it is one of the lab's nodes, or what it is instead.
+    #[serde(default)]
+    pub(crate) standing: Standing,
     #[serde(default)]
     pub(crate) address: Option<Ipv4Addr>,
     /// What asked first in this boot.
@@ -79,6 +82,43 @@ pub(crate) struct Summary {
     /// The fleet's revision when something of it changed last.
     #[serde(skip)]
     pub(crate) revision: u64,
+}
+
+/// What a node is to the lab.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    /// The configuration names it.
+    Known,
+    /// It does not, and the node boots meanwhile.
+    #[default]
+    Pending,
+    /// It does not, and the node waits until it does.
+    Waiting,
+    /// It is left alone.
+    Ignored,
+}
+
+impl Standing {
+    /// Who needs somebody first.
+    pub(crate) const fn urgency(self) -> u8 {
+        match self {
+            Self::Waiting => 0,
+            Self::Pending => 1,
+            Self::Ignored => 2,
+            Self::Known => 3,
+        }
+    }
+
+    /// The word for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Pending => "pending",
+            Self::Waiting => "waiting",
+            Self::Ignored => "ignored",
+        }
+    }
 }
 
 /// All that is known of a node.
@@ -167,6 +207,7 @@ impl Node {
             mac,
             name: None,
             known: false,
+            standing: Standing::Pending,
             address: None,
             firmware: None,
             arch: None,

@@ -289,6 +289,28 @@ fn a_flood_of_strangers_pushes_out_nobody_who_boots_or_is_known() {
 }
 
 #[test]
+fn a_nodes_standing_is_what_the_lab_says_of_it() {
+    let [named, ignored, other] = [1, 2, 3].map(|last| Mac([2, 0, 0, 0, 0, last]));
+    let mut fleet = Fleet::default();
+    for number in [1, 2] {
+        fleet.handle(UnixMs(0), &stranger(number));
+    }
+    let mut check = |boot, are_listed, expect: [Standing; 3]| {
+        let ignored = BTreeSet::from([ignored]);
+        fleet.receive(Strangers { boot, are_listed, ignored: ignored.clone() });
+        fleet.configure(UnixMs(1), &BTreeMap::from([(named, Some("c001".to_owned()))]));
+        // Who comes later is received in the same way.
+        fleet.handle(UnixMs(2), &stranger(3));
+        let standing = [named, Mac([2, 0, 0, 0, 0, 2]), other]
+            .map(|mac| fleet.node(mac).unwrap().summary.standing);
+        assert_eq!(standing, expect);
+    };
+    check(true, true, [Standing::Known, Standing::Ignored, Standing::Pending]);
+    check(false, true, [Standing::Known, Standing::Ignored, Standing::Waiting]);
+    check(false, false, [Standing::Known, Standing::Ignored, Standing::Ignored]);
+}
+
+#[test]
 fn when_all_boot_a_newcomer_waits_until_one_is_silent_for_an_hour() {
     let mut fleet = Fleet::default();
     let boots = |number: usize| {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use boot::Stage;
 use boot::stage::Progress;
 
-use super::node::{Summary, UnixMs};
+use super::node::{Standing, Summary, UnixMs};
 use super::timeline::Step;
 use crate::quantity;
 use crate::status::since;
@@ -112,6 +112,9 @@ pub(crate) fn why(node: &Summary, now: UnixMs) -> Why {
         cure: None,
     };
     let silent_ms = now.since(node.seen);
+    if node.standing == Standing::Waiting && matches!(stage, Stage::Bootloader) {
+        return to_be_accepted(node, &age);
+    }
     match stage {
         Stage::Booted { .. } => {
             Why { headline: format!("{}, {age} ago", node.stage_text()), ..in_time(None) }
@@ -144,6 +147,19 @@ pub(crate) fn why(node: &Summary, now: UnixMs) -> Why {
             Some(Wait(what, ..)) => in_time(Some(what.to_owned())),
             None => in_time(None),
         },
+    }
+}
+
+fn to_be_accepted(node: &Summary, age: &str) -> Why {
+    Why {
+        headline: format!("not one of this lab's nodes, for {age}"),
+        waits_for: Some("somebody to accept it".to_owned()),
+        is_late: false,
+        cure: Some(format!(
+            "accept it on its page or with `boottorrent node accept {}`; that unknown nodes wait is \
+             `nodes.unknown` in Boottorrent.yaml",
+            node.mac
+        )),
     }
 }
 
@@ -204,6 +220,12 @@ mod tests {
         check(json!({"stage": "bootloader"}), 999, true, "Secure Boot");
         check(json!({"stage": "menu"}), 9, false, "somebody to choose");
         check(json!({"stage": "booted", "image": "debian"}), 9999, false, "booted debian");
+    }
+
+    #[test]
+    fn who_waits_to_be_accepted_is_told_so() {
+        let stage = json!({"stage": "bootloader", "standing": "waiting"});
+        check(stage, 999, false, "node accept 52:54:00:00:00:01");
     }
 
     #[test]

@@ -7,7 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use boot::{ImageName, KernelVersion, Mac, Manifest};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::settings::{BootFrom, Settings};
+use crate::lab::settings::{BootFrom, Settings, Unknown};
+
+/// The nodes that a lab names, and how.
+pub(crate) fn named(settings: &Settings) -> BTreeMap<Mac, Option<String>> {
+    let reserved = settings.dhcp.reservations.iter().map(|r| (r.mac, r.hostname.clone()));
+    let nodes = settings.nodes.iter().map(|node| (node.mac, Some(node.name.clone())));
+    reserved.chain(nodes).collect()
+}
 
 /// For one boot, whatever is assigned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +35,10 @@ pub(super) enum Boot {
     Classic(ClassicBoot),
     /// Leaves the node to its disk.
     Disk,
+    /// Waits until somebody accepts the node.
+    Wait,
+    /// Ends the wait of a node that is to be left alone.
+    Leave,
 }
 
 /// An image that boots without us, and words for its command line.
@@ -62,6 +73,12 @@ pub(crate) struct Boots {
     nodes: BTreeMap<Mac, (ImageName, String)>,
     /// Nodes that boot in another way.
     others: BTreeMap<Mac, BootFrom>,
+    /// Nodes that the lab names.
+    named: BTreeSet<Mac>,
+    /// Nodes that are left alone though they ask.
+    ignored: BTreeSet<Mac>,
+    /// What becomes of all others.
+    unknown: Unknown,
     /// Images that have a script of their own.
     classic: BTreeSet<ImageName>,
     /// What the others boot, and whether nobody is asked.
@@ -86,11 +103,15 @@ impl Boots {
             .map(|assigned| (assigned.mac, (assigned.image.clone(), assigned.cmdline.clone())));
         let others = settings.nodes.iter().filter(|node| node.boot != BootFrom::Image);
         let others = others.map(|node| (node.mac, node.boot));
+        let named: BTreeSet<Mac> = named(settings).into_keys().collect();
         let is_at_once = manifest.menu.timeout_s == Some(0);
         Self {
             images: images.collect(),
             nodes: nodes.collect(),
             others: others.collect(),
+            named,
+            ignored: settings.ignored.iter().copied().collect(),
+            unknown: settings.unknown,
             classic,
             default: Some((manifest.menu.default.clone(), is_at_once)),
         }
@@ -104,6 +125,12 @@ impl Boots {
         self.nodes.get(&mac).map(|(image, _)| NextBoot::Image(image.clone()))
     }
 
+    /// Whether a node is left alone: to it this server is not there.
+    pub(super) fn is_ignored(&self, mac: Mac) -> bool {
+        let is_unwanted = self.unknown == Unknown::Ignore || self.ignored.contains(&mac);
+        is_unwanted && !self.named.contains(&mac)
+    }
+
     /// What the script of a node does. Words for an image that is only offered in a menu are left to
     /// the agent, which knows whether it is chosen.
     pub(super) fn of_node(&self, mac: Mac, next: Option<&NextBoot>) -> Boot {
@@ -112,6 +139,10 @@ impl Boots {
             Some(NextBoot::Image(name)) => {
                 let words = format!("boottorrent.image={name}");
                 return Boot::Phase1(self.boot(Some(name), true, &words));
+            }
+            None if self.is_ignored(mac) => return Boot::Leave,
+            None if self.unknown == Unknown::Wait && !self.named.contains(&mac) => {
+                return Boot::Wait;
             }
             None => match self.others.get(&mac) {
                 Some(BootFrom::Disk) => return Boot::Disk,
@@ -219,8 +250,13 @@ impl Boots {
             nodes: BTreeMap::from([(node, (image.clone(), cmdline.to_owned()))]),
             others: BTreeMap::from([(node, BootFrom::Classic)]),
             classic: BTreeSet::from([image]),
-            default: None,
+            ..Self::default()
         }
+    }
+
+    /// Those of a lab that names nobody.
+    pub(super) fn for_strangers(unknown: Unknown, ignored: &[Mac]) -> Self {
+        Self { unknown, ignored: ignored.iter().copied().collect(), ..Self::default() }
     }
 }
 
@@ -277,9 +313,7 @@ mod tests {
     }
 
     fn node(mac: Mac, boot: BootFrom) -> NodeSettings {
-        let name = format!("c{}", mac.0[5]);
-        let (group, address, image, cmdline) = (None, None, None, String::new());
-        NodeSettings { name, mac, group, address, image, cmdline, boot }
+        NodeSettings { boot, ..NodeSettings::for_tests(&format!("c{}", mac.0[5]), mac) }
     }
 
     #[test]

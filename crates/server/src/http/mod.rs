@@ -39,7 +39,7 @@ use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
 pub(crate) use about::About;
-pub(crate) use boots::{Boots, NextBoot, NextBoots};
+pub(crate) use boots::{Boots, NextBoot, NextBoots, named};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
 pub(crate) use offer::{ImageFiles, Offer};
@@ -253,7 +253,13 @@ async fn boot_script(
         name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
     }
     let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
-    match script::render(&site.live().script, asked.as_ref(), name.as_deref(), next.as_ref()) {
+    let live = site.live();
+    let query = query.unwrap_or_default();
+    let is_ignored = asked.as_ref().is_some_and(|asked| live.script.boots.is_ignored(asked.mac));
+    if is_ignored && next.is_none() && !script::waits(&query) {
+        return refuse(StatusCode::NOT_FOUND, "this node is not booted from here");
+    }
+    match script::render(&live.script, asked.as_ref(), name.as_deref(), next.as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

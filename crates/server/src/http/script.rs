@@ -18,6 +18,15 @@ const QUERY_LEN_MAX: usize = 1_024;
 /// from, which need not be the first.
 const ASK: &str = "mac=${netX/mac}&uuid=${uuid}&arch=${buildarch}&platform=${platform}";
 
+/// What the query of a node has in it that waits to be accepted: it needs an answer also if it is to be
+/// left alone, or would ask for ever.
+const WAITS: &str = "waits=1";
+
+/// Whether a node asks that was told to wait.
+pub(super) fn waits(query: &str) -> bool {
+    query.split('&').any(|pair| pair == WAITS)
+}
+
 /// What a script is made of, besides who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct ScriptSettings {
@@ -113,6 +122,14 @@ pub(crate) fn render(
             let known = context! { base, chain, mac, name, image, cmdline };
             return whole(templates.render_str(include_str!("classic.ipxe.j2"), known));
         }
+        Boot::Wait => {
+            let known = context! { mac, chain, waits => WAITS };
+            return whole(templates.render_str(include_str!("wait.ipxe.j2"), known));
+        }
+        Boot::Leave => {
+            let known = context! { mac };
+            return whole(templates.render_str(include_str!("leave.ipxe.j2"), known));
+        }
         Boot::Phase1(boot) => boot,
     };
     let (cmdline, folder) = (one_line(&[&settings.cmdline, &boot.cmdline]), &boot.folder);
@@ -133,6 +150,7 @@ fn whole(script: Result<String, minijinja::Error>) -> Result<String, minijinja::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::settings::Unknown;
 
     fn settings() -> ScriptSettings {
         ScriptSettings {
@@ -220,6 +238,23 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
             "{script}"
         );
         assert!(!script.contains("vmlinuz"), "{script}");
+    }
+
+    #[test]
+    fn a_node_that_is_not_accepted_waits_and_asks_again() {
+        let asked = parse(FULL).unwrap();
+        let boots = Boots::for_strangers(Unknown::Wait, &[]);
+        let settings = ScriptSettings { boots, ..settings() };
+        let script = render(&settings, asked.as_ref(), None, None).unwrap();
+        assert!(script.contains("boottorrent node accept 52:54:00:12:34:ab\n"), "{script}");
+        assert!(script.contains("\nsleep 3\nchain --replace http://192.168.1.1:8080/boot.ipxe"));
+        assert!(!script.contains("vmlinuz"), "{script}");
+        assert!(script.contains("&waits=1 || goto again\n"), "{script}");
+        let boots = Boots::for_strangers(Unknown::Wait, &["525400123456".parse().unwrap()]);
+        let settings = ScriptSettings { boots, ..settings };
+        let asked = parse("mac=525400123456&waits=1").unwrap();
+        let script = render(&settings, asked.as_ref(), None, None).unwrap();
+        assert!(script.ends_with("\nexit\n"), "{script}");
     }
 
     #[test]

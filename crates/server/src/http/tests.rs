@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fleet::Fleet;
+use crate::lab::settings::Unknown;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 
@@ -98,6 +99,28 @@ async fn what_is_on_offer_is_served() {
     assert_eq!(test.get("/images/debian/empty").await, (200, String::new()));
     let (status, torrent) = test.get("/torrents/debian.torrent").await;
     assert!(status == 200 && torrent.starts_with('d'));
+}
+
+#[tokio::test]
+async fn who_is_left_alone_finds_no_script_unless_it_waits_for_one() {
+    let test = Test::new();
+    let live = |unknown| {
+        let boots = Boots::for_strangers(unknown, &[]);
+        let script = ScriptSettings { boots, ..test.site.live().script.clone() };
+        Live { offer: Offer::default(), script, dashboard: DashboardSettings::for_tests() }
+    };
+    let path = format!("/boot.ipxe?mac={MAC}");
+    test.site.publish(live(Unknown::Wait));
+    let (status, script) = test.get(&path).await;
+    assert!(status == 200 && script.contains("waits until it is accepted"), "{script}");
+    test.site.publish(live(Unknown::Ignore));
+    assert_eq!(test.get(&path).await.0, 404);
+    let (status, script) = test.get(&format!("{path}&waits=1")).await;
+    assert!(status == 200 && script.ends_with("exit\n"), "{script}");
+    // What somebody has decided for its next boot holds all the same.
+    test.site.0.next.decide(&[MAC], &NextBoot::Disk);
+    let (status, script) = test.get(&path).await;
+    assert!(status == 200 && script.contains("sanboot"), "{script}");
 }
 
 #[tokio::test]

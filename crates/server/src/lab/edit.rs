@@ -5,6 +5,8 @@
 //! reads the result again, as what decides is not this but the parser: what cannot be edited so is
 //! refused, never guessed.
 
+use boot::Mac;
+
 use super::yaml::{Entry, Node, Value, parse};
 
 /// Why a node cannot be edited.
@@ -16,6 +18,8 @@ pub(crate) enum EditError {
     NoSuchNode(String),
     #[error("nodes.yaml has a node `{0}` already")]
     Known(String),
+    #[error("nodes.yaml, line {line}: `ignored` is not written as a list: change it by hand")]
+    IgnoredForm { line: usize },
     #[error(
         "nodes.yaml, line {line}: `nodes` is not written with a node to a line: add `{node}` by hand"
     )]
@@ -43,11 +47,28 @@ pub(crate) fn edit(text: &str, node: &str, changes: &[Change<'_>]) -> Result<Str
     Ok(text)
 }
 
+/// The file with another node that was seen, which is not ignored any more.
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn accept(
+    text: &str,
+    node: &str,
+    mac: &str,
+    image: Option<&str>,
+) -> Result<String, EditError> {
+    let text = add(&heed(text, mac)?, node, mac)?;
+    match image {
+        Some(image) => edit(&text, node, &[("image", Some(image))]),
+        None => Ok(text),
+    }
+}
+
 /// The file with another node, before those that are there.
 ///
 /// # Errors
 /// [`EditError`].
-pub(crate) fn add(text: &str, node: &str, mac: &str) -> Result<String, EditError> {
+fn add(text: &str, node: &str, mac: &str) -> Result<String, EditError> {
     let (root, mistakes) = parse(text);
     if !mistakes.is_empty() {
         return Err(EditError::Malformed);
@@ -76,6 +97,80 @@ pub(crate) fn add(text: &str, node: &str, mac: &str) -> Result<String, EditError
         }
         _ => return Err(form()),
     }
+    Ok(lines.concat())
+}
+
+/// The file with an address under `ignored`.
+///
+/// # Errors
+/// [`EditError`].
+pub(crate) fn ignore(text: &str, mac: &str) -> Result<String, EditError> {
+    let (root, mistakes) = parse(text);
+    if !mistakes.is_empty() {
+        return Err(EditError::Malformed);
+    }
+    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    if let Some(last) = lines.last_mut().filter(|last| !last.ends_with('\n')) {
+        last.push('\n');
+    }
+    let Some(ignored) = root.as_ref().and_then(|root| entry_of(root, "ignored")) else {
+        lines.push(format!("ignored:\n  - '{mac}'\n"));
+        return Ok(lines.concat());
+    };
+    let form = || EditError::IgnoredForm { line: ignored.line };
+    match &ignored.node.value {
+        Value::List(items) if items.iter().any(|item| is_mac(item, mac)) => {}
+        Value::Null => lines.insert(ignored.line, format!("  - '{mac}'\n")),
+        Value::List(items) => match items.first().map(|item| item.line) {
+            Some(first) if first > ignored.line => {
+                let like = lines.get(first - 1).ok_or_else(form)?;
+                let dash = like.find('-').ok_or_else(form)?;
+                let line = format!("{}- '{mac}'\n", &like[..dash]);
+                lines.insert(first - 1, line);
+            }
+            first => {
+                let line = lines.get_mut(ignored.line - 1).ok_or_else(form)?;
+                let open = line.find('[').ok_or_else(form)?;
+                let comma = if first.is_some() { ", " } else { "" };
+                line.insert_str(open + 1, &format!("'{mac}'{comma}"));
+            }
+        },
+        _ => return Err(form()),
+    }
+    Ok(lines.concat())
+}
+
+/// Whether an item is this address, however it is written.
+fn is_mac(item: &Node, mac: &str) -> bool {
+    let Value::Scalar(text) = &item.value else { return false };
+    text.parse::<Mac>().is_ok_and(|one| Ok(one) == mac.parse())
+}
+
+/// The file without an address under `ignored`.
+fn heed(text: &str, mac: &str) -> Result<String, EditError> {
+    let (root, _) = parse(text);
+    let Some(ignored) = root.as_ref().and_then(|root| entry_of(root, "ignored")) else {
+        return Ok(text.to_owned());
+    };
+    let Value::List(items) = &ignored.node.value else { return Ok(text.to_owned()) };
+    let found = items.iter().find(|item| is_mac(item, mac));
+    let Some(found) = found else { return Ok(text.to_owned()) };
+    let form = || EditError::IgnoredForm { line: ignored.line };
+    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    if items.iter().filter(|item| item.line == found.line).count() == 1
+        && found.line > ignored.line
+        && lines.get(found.line - 1).is_some_and(|line| line.trim_start().starts_with('-'))
+    {
+        lines.remove(found.line - 1);
+        return Ok(lines.concat());
+    }
+    let line = lines.get_mut(found.line - 1).ok_or_else(form)?;
+    let open = line.find('[').ok_or_else(form)?;
+    let close = open + matching_brace(&line[open..]).ok_or_else(form)?;
+    let is_other =
+        |part: &&str| part.trim().trim_matches(['\'', '"']).parse::<Mac>().ok() != mac.parse().ok();
+    let kept: Vec<&str> = top_level(&line[open + 1..close]).into_iter().filter(is_other).collect();
+    *line = format!("{}[{}{}", &line[..open], kept.join(",").trim_start(), &line[close..]);
     Ok(lines.concat())
 }
 
@@ -314,6 +409,32 @@ nodes:
         check("c002", &[("image", Some("arch"))], &[(braces, to)]);
         check("c002", &[("group", Some("x"))], &[("group: desks}", "group: x}")]);
         check("c002", &[("group", None)], &[(braces, "{mac: 525400000002}")]);
+    }
+
+    #[test]
+    fn an_address_is_added_to_those_that_are_ignored() {
+        let check = |text: &str, expect: &str| {
+            let after = ignore(text, "52:54:00:00:00:09").unwrap();
+            assert_eq!(after, expect);
+            assert!(parse(&after).1.is_empty(), "{after}");
+        };
+        let line = "- '52:54:00:00:00:09'\n";
+        check("nodes: {}", &format!("nodes: {{}}\nignored:\n  {line}"));
+        check("ignored:\n", &format!("ignored:\n  {line}"));
+        check("ignored:\n- a\n", &format!("ignored:\n{line}- a\n"));
+        check("ignored:\n    - a # x\n", &format!("ignored:\n    {line}    - a # x\n"));
+        check("ignored: [a, b]\n", "ignored: ['52:54:00:00:00:09', a, b]\n");
+        check("ignored: []\n", "ignored: ['52:54:00:00:00:09']\n");
+        for text in ["ignored:\n- a\n", "ignored: [a, b]\n", "ignored: []\n", "nodes: {}\n"] {
+            let before = text.replace("a", "525400000001").replace("b", "525400000002");
+            let ignored = ignore(&before, "52:54:00:00:00:09").unwrap();
+            let expect = if text == "nodes: {}\n" { "nodes: {}\nignored:\n" } else { &before };
+            assert_eq!(ignore(&ignored, "52:54:00:00:00:09").unwrap(), ignored);
+            assert_eq!(heed(&ignored, "525400000009").unwrap(), expect);
+            assert_eq!(heed(&before, "525400000009").unwrap(), before);
+        }
+        let error = ignore("ignored: {a: b}\n", "x").unwrap_err();
+        assert_eq!(error, EditError::IgnoredForm { line: 1 });
     }
 
     #[test]

@@ -268,6 +268,8 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     (settings.seed_time, settings.seed_auto) = (new.seed_time, new.seed_auto);
     settings.keyboard.clone_from(&new.keyboard);
     settings.nodes = new.nodes.clone();
+    settings.unknown = new.unknown;
+    settings.ignored = new.ignored.clone();
     settings.dashboard = new.dashboard.clone();
     // The port is taken at the start, or not.
     let port = |settings: &Settings| settings.dashboard.tls.as_ref().map(|tls| tls.port);

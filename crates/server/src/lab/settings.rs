@@ -47,6 +47,10 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// The dashboard, the API and the metrics.
     pub(crate) dashboard: DashboardSettings,
+    /// What a node boots that `nodes.yaml` does not name.
+    pub(crate) unknown: Unknown,
+    /// Nodes that are left alone though they ask.
+    pub(crate) ignored: Vec<Mac>,
     /// The nodes that `nodes.yaml` names, in its order; each MAC, name and address once.
     pub(crate) nodes: Vec<NodeSettings>,
 }
@@ -233,6 +237,18 @@ pub(crate) enum Access {
     Off,
 }
 
+/// What becomes of a node that the lab does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It boots as any other without an image of its own.
+    #[default]
+    Boot,
+    /// It waits until somebody accepts it.
+    Wait,
+    /// It is left to its own disk.
+    Ignore,
+}
+
 /// A node that the lab knows by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeSettings {
@@ -312,6 +328,15 @@ impl fmt::Display for Range {
 }
 
 #[cfg(test)]
+impl NodeSettings {
+    /// One for which nothing is decided.
+    pub(crate) fn for_tests(name: &str, mac: Mac) -> Self {
+        let (name, cmdline, boot) = (name.to_owned(), String::new(), BootFrom::Image);
+        Self { name, mac, group: None, address: None, image: None, cmdline, boot }
+    }
+}
+
+#[cfg(test)]
 impl DashboardSettings {
     /// Open to the network, without a password.
     pub(crate) fn for_tests() -> Self {
@@ -365,6 +390,8 @@ impl Settings {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             dashboard: DashboardSettings::for_tests(),
+            unknown: Unknown::Boot,
+            ignored: vec![],
             nodes: vec![],
         }
     }

@@ -36,8 +36,12 @@ pub(crate) enum NodeCommand {
     Wake(wake::WakeArgs),
     /// Have nodes start anew, if something of BootTorrent runs on them.
     Reboot(reboot::RebootArgs),
+    /// List nodes that have been seen and are not in nodes.yaml.
+    Pending(accept::PendingArgs),
     /// Take a node that is not in nodes.yaml into it.
     Accept(accept::AcceptArgs),
+    /// Leave nodes that are not in nodes.yaml alone from now on.
+    Ignore(accept::IgnoreArgs),
     /// Show the log of a node that is in phase 1, as the node itself has it.
     Log(help::HelpArgs),
     /// Show what stands on the screen of a node that is in phase 1.
@@ -75,7 +79,9 @@ pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
         NodeCommand::Unassign(args) => assign::unassign(args, lab),
         NodeCommand::Wake(args) => wake::wake(args, lab),
         NodeCommand::Reboot(args) => reboot::reboot(args, lab),
+        NodeCommand::Pending(args) => accept::pending(args, lab),
         NodeCommand::Accept(args) => accept::accept(args, lab),
+        NodeCommand::Ignore(args) => accept::ignore(args, lab),
         NodeCommand::Log(args) => help::run(args, lab, What::Log),
         NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
     }
@@ -164,6 +170,9 @@ fn page(node: &Node, now: UnixMs) -> String {
             }
         }
     }
+    if let (false, standing) = (summary.known, summary.standing) {
+        field("standing", format!("{}: nodes.yaml does not name it", standing.name()));
+    }
     if let Some(address) = summary.address {
         field("address", address.to_string());
     }
@@ -231,7 +240,7 @@ mod tests {
     #[test]
     fn a_node_that_failed_is_shown_with_the_cure() {
         let node: Node = serde_json::from_value(json!({
-            "mac": "52:54:00:00:00:01", "name": "c001", "address": "10.0.0.50", "firmware": "uefi",
+            "mac": "52:54:00:00:00:01", "name": "c001", "known": true, "address": "10.0.0.50", "firmware": "uefi",
             "stage": "failed", "failure": "BT21", "reason": "nobody answered on eth0",
             "retry_in_s": 4, "since_unix_ms": 1000, "seen_unix_ms": 5000, "boot_unix_ms": 0,
             "boot_count": 2, "uploads_bytes": 0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Answer;
 use super::sockets::chain;
-use crate::fleet::{SharedFleet, UnixMs};
+use crate::fleet::{SharedFleet, Standing, UnixMs};
 use crate::http::{NextBoot, NextBoots, Orders};
 use crate::lab::edit::{self, Change};
 use crate::lab::nodes_file::{NodesFile, WriteError};
@@ -33,8 +33,10 @@ pub(crate) enum Deed {
     Wake { nodes: Vec<Mac> },
     /// They start anew, if something of ours runs on them.
     Reboot { nodes: Vec<Mac> },
+    /// They are left alone from now on.
+    Ignore { nodes: Vec<Mac> },
     /// One that nodes.yaml does not name gets a name there.
-    Accept { node: Mac, name: Option<String> },
+    Accept { node: Mac, name: Option<String>, image: Option<ImageName> },
 }
 
 /// What was done.
@@ -123,7 +125,8 @@ impl Deeds {
             }
             Deed::Wake { nodes } => self.wake(nodes).await,
             Deed::Reboot { nodes } => self.reboot(nodes).await,
-            Deed::Accept { node, name } => self.accept(node, name).await,
+            Deed::Accept { node, name, image } => self.accept(node, name, image).await,
+            Deed::Ignore { nodes } => self.ignore(nodes).await,
         }
     }
 
@@ -235,7 +238,12 @@ impl Deeds {
         Ok(Done { refused, ..done })
     }
 
-    async fn accept(&self, node: Mac, name: Option<String>) -> Result<Done, Refusal> {
+    async fn accept(
+        &self,
+        node: Mac,
+        name: Option<String>,
+        image: Option<ImageName>,
+    ) -> Result<Done, Refusal> {
         let name = name.unwrap_or_else(|| default_name(node));
         let known = self.0.fleet.lock().node(node).and_then(|node| node.summary.name.clone());
         if let Some(known) = known {
@@ -243,9 +251,30 @@ impl Deeds {
             return Err(Refusal::Conflict(text));
         }
         let (named, mac) = (name.clone(), node.to_string());
-        self.write(move |text| edit::add(text, &named, &mac)).await?;
+        self.write(move |text| {
+            edit::accept(text, &named, &mac, image.as_ref().map(ImageName::as_str))
+        })
+        .await?;
         self.note(&[node], &format!("is accepted as {name}"));
         Ok(Done { nodes: vec![node], refused: vec![], text: format!("{node} is {name} now") })
+    }
+
+    async fn ignore(&self, nodes: Vec<Mac>) -> Result<Done, Refusal> {
+        {
+            let fleet = self.0.fleet.lock();
+            let standing = |mac| fleet.node(mac).map(|node| node.summary.standing);
+            if let Some(known) = nodes.iter().find(|mac| standing(**mac) == Some(Standing::Known)) {
+                let text = format!("{known} is named in nodes.yaml: assign its disk to it instead");
+                return Err(Refusal::Conflict(text));
+            }
+        }
+        let macs: Vec<String> = nodes.iter().map(Mac::to_string).collect();
+        self.write(move |text| {
+            macs.iter().try_fold(text.to_owned(), |text, mac| edit::ignore(&text, mac))
+        })
+        .await?;
+        self.note(&nodes, "is ignored from now on");
+        Ok(self.done(nodes, "are ignored from now on"))
     }
 
     /// Into the nodes' events and the log.

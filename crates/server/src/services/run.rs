@@ -3,14 +3,12 @@
 //! hear first. From there on one loop waits for signals, commands, and for a service that ends, which
 //! ends the server.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::dhcp::LabId;
 use anyhow::{Context, anyhow};
-use boot::Mac;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,11 +25,11 @@ use super::seeding::Seeding;
 use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
-use crate::fleet::{Fleet, History, SharedFleet, UnixMs};
+use crate::fleet::{Fleet, History, SharedFleet, Strangers, UnixMs};
 use crate::http::{self, About, Door, NextBoots, Orders, Site, Tls};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
-use crate::lab::settings::Settings;
+use crate::lab::settings::{Settings, Unknown};
 use crate::leases::Leases;
 use crate::tftp::{Root, Tftp};
 use crate::tracker;
@@ -489,10 +487,14 @@ async fn reading(reloading: &mut Option<Reloading>) {
 
 /// Tells the fleet which nodes the configuration names.
 fn configure(fleet: &SharedFleet, settings: &Settings) {
-    let reserved = settings.dhcp.reservations.iter().map(|r| (r.mac, r.hostname.clone()));
-    let named = settings.nodes.iter().map(|node| (node.mac, Some(node.name.clone())));
-    let known: BTreeMap<Mac, Option<String>> = reserved.chain(named).collect();
-    fleet.lock().configure(UnixMs::now(), &known);
+    let strangers = Strangers {
+        boot: settings.unknown == Unknown::Boot,
+        are_listed: settings.unknown != Unknown::Ignore,
+        ignored: settings.ignored.iter().copied().collect(),
+    };
+    let mut fleet = fleet.lock();
+    fleet.receive(strangers);
+    fleet.configure(UnixMs::now(), &http::named(settings));
 }
 
 async fn answer(
@@ -534,7 +536,9 @@ impl Changes {
         let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
         note("seed_time", seed_time(old) == seed_time(new));
         note("keyboard", was.keymap == is.keymap);
-        note("nodes", old.nodes == new.nodes && was.assignments == is.assignments);
+        let has_same_nodes =
+            (&old.nodes, &old.ignored, old.unknown) == (&new.nodes, &new.ignored, new.unknown);
+        note("nodes", has_same_nodes && was.assignments == is.assignments);
         note("images", was.images == is.images);
         Self { applied, needs_restart: after.waits.clone() }
     }

@@ -38,8 +38,9 @@ export function actions(chosen) {
   const wake = button("Wake", () => perform("wake"));
   const reboot = button("Reboot", () => perform("reboot", undefined, (which) => `Start ${which} anew? Whoever works there is not asked.`));
   const accept = button("Accept", () => perform("accept", name.value.trim() ? { name: name.value.trim() } : {}));
+  const ignore = button("Ignore", () => perform("ignore", undefined, (which) => `Leave ${which} alone from now on? It gets no answer here any more.`));
   const commands = [assign, unassign, wake, reboot];
-  const acceptance = h("span", { class: "set" }, name, accept);
+  const acceptance = h("span", { class: "set" }, name, accept, ignore);
   const tools = h("div", { class: "buttons" },
     h("span", { class: "set" }, image, h("label", {}, once, " next boot only"), assign, unassign), h("span", { class: "set" }, wake, reboot), acceptance);
   const door = h("p", { class: "quiet" }, h("button", { type: "button", onclick: logIn }, "Log in"), " to assign, wake or reboot.");

@@ -34,6 +34,7 @@ export function fleet(main) {
   const figures = summary();
   const throughput = chart();
   const attention = h("section", { class: "panel attention", "aria-label": "What needs somebody", hidden: true }, h("ul"));
+  const arrivals = h("section", { class: "panel section", "aria-label": "Nodes that wait to be accepted", hidden: true }, h("h2"), h("p", { class: "who" }));
   const tools = toolbar(() => draw());
   const body = h("div");
   let inSight = [];
@@ -56,14 +57,16 @@ export function fleet(main) {
   for (const kind of ["click", "keydown"]) body.addEventListener(kind, toggle);
   const found = h("p", { class: "hidden", role: "status" });
   main.replaceChildren(h("h1", { class: "hidden" }, "Fleet"), h("div", { class: "stack" },
-    h("div", { class: "head" }, figures.element, throughput.element), attention, tools.element, panel.element, found, body));
+    h("div", { class: "head" }, figures.element, throughput.element), attention, arrivals, tools.element, panel.element, found, body));
   let view = null;
 
   function draw() {
-    const nodes = [...state.nodes.values()];
+    // Who is left alone is none of the room, and found by who looks for it.
+    const nodes = [...state.nodes.values()].filter((node) => node.standing !== "ignored" || wanted.text);
     figures.draw(nodes);
     throughput.draw(state.samples);
     problems(attention, nodes);
+    newcomers(arrivals, nodes);
     tools.draw(nodes);
     const shown = nodes.filter(isWanted);
     inSight = shown;
@@ -173,6 +176,15 @@ function problems(element, nodes) {
     const link = (node) => h("a", { href: node.href, onclick: node.more && (() => { wanted.group = "failed"; }) });
     keyed(item.children[3], some, (node) => node.href, link, (a, node) => setText(a, node.text));
   });
+}
+
+/** Nodes that the lab does not name and that wait until somebody accepts them. */
+function newcomers(element, nodes) {
+  const waiting = nodes.filter((node) => node.standing === "waiting");
+  element.hidden = waiting.length === 0;
+  setText(element.firstChild, `${plural(waiting.length, "unknown node")} wait${waiting.length === 1 ? "s" : ""} to be accepted`);
+  const link = (node) => h("a", { href: `#/node/${node.mac}`, class: "mono" });
+  keyed(element.lastChild, waiting.slice(0, 12), (node) => node.mac, link, (a, node) => setText(a, node.mac));
 }
 
 function toolbar(changed) {

@@ -117,9 +117,13 @@ function events(page) {
       h("span", {}, event.text, event.count > 1 && h("span", { class: "quiet" }, ` × ${event.count}`))))) : h("p", { class: "quiet" }, "Nothing yet."));
 }
 
+const STANDINGS = {
+  known: "one of its nodes", pending: "unknown; boots like others", waiting: "unknown; waits to be accepted", ignored: "none of its nodes; gets no answer",
+};
+
 function facts(page) {
   const rows = [
-    ["Ethernet address", page.mac], ["IP address", page.address], ["Named by the lab", page.known ? "yes" : "no"],
+    ["Ethernet address", page.mac], ["IP address", page.address], ["For the lab", STANDINGS[page.standing]],
     ["Image", page.image], ["Assigned", page.assigned ? (page.assigned.image ?? "its own disk") : null],
     ["Next boot only", page.next_boot ? (page.next_boot.image ?? "its own disk") : null], ["Firmware", [page.firmware, page.arch].filter(Boolean).join(", ")], ["UUID", page.uuid],
     ["Processors", page.machine?.processor_count], ["Memory", page.machine && bytes(page.machine.memory_bytes)],

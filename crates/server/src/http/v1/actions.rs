@@ -49,6 +49,9 @@ pub(super) struct AcceptBody {
     /// Letters, digits and `-`; made of its Ethernet address if it is missing.
     #[schema(example = "c001", max_length = 63)]
     name: Option<String>,
+    /// The image that it boots from now on; without one it boots the default, or gets the menu.
+    #[schema(example = "debian")]
+    image: Option<String>,
 }
 
 /// What was done.
@@ -90,9 +93,7 @@ pub(super) async fn assign(
     let nodes = nodes(&site, &which)?;
     let AssignBody { image, disk, next_boot_only, cmdline } = reply::body(request).await?;
     let boot = match (image, disk) {
-        (Some(image), false) => NextBoot::Image(
-            image.parse::<ImageName>().map_err(|error| Problem::bad(format!("image: {error}")))?,
-        ),
+        (Some(image), false) => NextBoot::Image(parse_image(&image)?),
         (None, true) => NextBoot::Disk,
         _ => return Err(Problem::bad("say what to boot: either `image` or `disk`")),
     };
@@ -198,11 +199,38 @@ pub(super) async fn accept(
     let [node] = nodes[..] else {
         return Err(Problem::bad("accept one node at a time: each gets a name of its own"));
     };
-    let AcceptBody { name } = reply::body_or_none(request).await?.unwrap_or_default();
+    let AcceptBody { name, image } = reply::body_or_none(request).await?.unwrap_or_default();
     if name.as_deref().is_some_and(|name| !is_label(name)) {
         return Err(Problem::bad("name has letters, digits and -, 63 at most"));
     }
-    perform(&site, &allowed, Deed::Accept { node, name }).await
+    let image = image.as_deref().map(parse_image).transpose()?;
+    perform(&site, &allowed, Deed::Accept { node, name, image }).await
+}
+
+/// Leaves nodes alone that nodes.yaml does not name: they get no answer from now on, and are asked about
+/// no more.
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/ignore", tag = "actions",
+    params(("node" = String, Path, description = "Ethernet addresses with commas between them")),
+    security(("token" = []), ("session" = [], "csrf" = [])),
+    responses(
+        (status = 200, body = DoneView),
+        NotDone,
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "One of them is named in nodes.yaml"),
+    )
+)]
+pub(super) async fn ignore(
+    State(site): State<Site>,
+    allowed: Allowed,
+    Path(which): Path<String>,
+) -> Result<Response<Body>, Problem> {
+    let nodes = nodes(&site, &which)?;
+    perform(&site, &allowed, Deed::Ignore { nodes }).await
+}
+
+fn parse_image(image: &str) -> Result<ImageName, Problem> {
+    image.parse().map_err(|error| Problem::bad(format!("image: {error}")))
 }
 
 async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<Body>, Problem> {

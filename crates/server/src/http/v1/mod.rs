@@ -55,6 +55,7 @@ use super::login::{COOKIE_NAME, CSRF_HEADER};
         actions::wake,
         actions::reboot,
         actions::accept,
+        actions::ignore,
     ),
     modifiers(&Secrets)
 )]
@@ -91,6 +92,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/nodes/{node}/wake", post(actions::wake))
         .route("/nodes/{node}/reboot", post(actions::reboot))
         .route("/nodes/{node}/accept", post(actions::accept))
+        .route("/nodes/{node}/ignore", post(actions::ignore))
         .route("/session", get(session::look).post(session::open).delete(session::close))
         .route("/images", get(lab::images))
         .route("/manifest", get(lab::manifest))

@@ -39,6 +39,8 @@ pub(super) struct NodesQuery {
     image: Option<String>,
     /// Only those that the configuration names (`true`), or does not (`false`).
     known: Option<bool>,
+    /// Only those with this standing: `known`, `pending`, `waiting` or `ignored`.
+    standing: Option<String>,
     /// Only those whose name, Ethernet address or IP address has this text in it, in either case.
     #[param(max_length = 100)]
     q: Option<String>,
@@ -74,6 +76,10 @@ pub(crate) struct NodeView {
     name: Option<String>,
     /// Whether the configuration names it.
     known: bool,
+    /// `known`; `pending`, if it is not and boots meanwhile; `waiting`, if it is not and waits to be
+    /// accepted; or `ignored`.
+    #[schema(example = "known")]
+    standing: &'static str,
     address: Option<String>,
     /// What asked first in this boot: `bios`, `uefi`, `uefi_http`, `ipxe`.
     firmware: Option<&'static str>,
@@ -334,16 +340,26 @@ impl Wanted {
             let address = node.address.map(|address| address.to_string()).unwrap_or_default();
             name.contains(text) || node.mac.to_string().contains(text) || address.contains(text)
         });
-        is_at && has_image && has_text && known.is_none_or(|known| node.known == known)
+        let stands =
+            self.query.standing.as_ref().is_none_or(|wanted| node.standing.name() == wanted);
+        let is_known = known.is_none_or(|known| node.known == known);
+        is_at && has_image && has_text && stands && is_known
     }
 
     /// The `Link` to the page after `next` (RFC 8288).
     fn link(&self, next: &str) -> String {
         use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-        let NodesQuery { stage, image, known, q, .. } = &self.query;
+        let NodesQuery { stage, image, known, standing, q, .. } = &self.query;
         let known = known.map(|known| known.to_string());
         let mut url = format!("/v1/nodes?limit={}&after={next}", self.limit);
-        for (name, value) in [("stage", stage), ("image", image), ("known", &known), ("q", q)] {
+        let pairs = [
+            ("stage", stage),
+            ("image", image),
+            ("known", &known),
+            ("standing", standing),
+            ("q", q),
+        ];
+        for (name, value) in pairs {
             if let Some(value) = value {
                 url.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
             }
@@ -369,6 +385,7 @@ impl From<&Summary> for NodeView {
             mac: node.mac.to_string(),
             name: node.name.clone(),
             known: node.known,
+            standing: node.standing.name(),
             address: node.address.map(|address| address.to_string()),
             firmware: node.firmware.map(status::firmware),
             arch: node.arch.map(arch),

@@ -13,7 +13,7 @@ use crate::lab::problem::Problems;
 use crate::lab::settings::{
     Access, BootProgram, DashboardSettings, DhcpMode, DhcpSettings, HttpSettings, LogFormat,
     LogLevel, MenuSettings, Phase1Settings, Range, SeedingSettings, Settings, TftpSettings,
-    TrackerSettings,
+    TrackerSettings, Unknown,
 };
 
 /// What `Boottorrent.yaml` says. Where it is wrong there is a stand-in, and a problem.
@@ -75,6 +75,8 @@ impl Draft {
                 password: None,
                 tls: None,
             },
+            unknown: Unknown::Boot,
+            ignored: vec![],
             nodes: vec![],
         };
         let (address, ranges, default, lines) = (None, vec![], None, BTreeMap::new());

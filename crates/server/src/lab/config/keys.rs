@@ -239,6 +239,15 @@ pub(crate) const SERVER: &[Key] = &[
         "How it is logged: lines for people, or a JSON object a line, as with `start -o json`.",
     ),
     key(
+        "nodes.unknown",
+        "`boot`, `wait` or `ignore`",
+        Default("boot"),
+        "What becomes of a node that nodes.yaml does not name. `boot`: it boots the default image, or gets \
+         the menu. `wait`: its screen says that it waits, and it boots as soon as it is accepted \
+         (`boottorrent node pending`, `accept`); not with PXELINUX. `ignore`: it gets no answer, neither \
+         an address nor a boot program, as if this server were not there.",
+    ),
+    key(
         "dashboard.access",
         "`network`, `localhost` or `off`",
         Default("network"),
@@ -457,6 +466,13 @@ pub(crate) const IMAGE: &[Key] = &[
 pub(crate) const NODES: &[Key] = &[
     key("groups", "map", Optional("none"), "Groups by name, each with the keys of a group."),
     key("nodes", "map", Optional("none"), "Nodes by name, each with the keys of a node."),
+    key(
+        "ignored",
+        "Ethernet address or list of them",
+        Default("[]"),
+        "Machines that get no answer, whatever `nodes.unknown` is; `boottorrent node ignore` writes them. \
+         Who is under `nodes`, too, is one of the lab's nodes.",
+    ),
 ];
 
 /// `nodes.yaml`, a group.

@@ -76,7 +76,8 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
     let around = nodes::Surroundings { images: &names, server };
     let nodes_root =
         texts.nodes.as_ref().and_then(|text| reader::parse(NODES_FILE, text, problems));
-    let nodes = nodes_root.map(|root| nodes::read(&root, &around, problems)).unwrap_or_default();
+    let nodes::Named { nodes, ignored } =
+        nodes_root.map(|root| nodes::read(&root, &around, problems)).unwrap_or_default();
     let (lease_line, has_wrong_ranges) = (draft.lease_line(), draft.has_wrong_ranges);
     let mut settings = draft.settle(SERVER_FILE, &names, problems);
     settings.dir = dir.to_owned();
@@ -92,6 +93,7 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
         })
         .collect();
     settings.nodes = nodes;
+    settings.ignored = ignored;
     if !has_wrong_ranges {
         Draft::check_leases(&settings, lease_line, problems);
     }

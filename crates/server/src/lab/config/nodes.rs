@@ -27,14 +27,19 @@ struct Group {
     cmdline: String,
 }
 
-/// Reads the file: the nodes that can be used, in its order.
-pub(super) fn read(
-    root: &Node,
-    around: &Surroundings<'_>,
-    problems: &mut Problems,
-) -> Vec<NodeSettings> {
-    let reader = Reader::new(FILE, String::new(), root, keys::NODES, problems);
+/// What the file says.
+#[derive(Default)]
+pub(super) struct Named {
+    /// The nodes that can be used, in the order of the file.
+    pub(super) nodes: Vec<NodeSettings>,
+    pub(super) ignored: Vec<Mac>,
+}
+
+/// Reads the file.
+pub(super) fn read(root: &Node, around: &Surroundings<'_>, problems: &mut Problems) -> Named {
+    let mut reader = Reader::new(FILE, String::new(), root, keys::NODES, problems);
     let (groups_node, nodes_node) = (reader.node("groups"), reader.node("nodes"));
+    let ignored = reader.bare("ignored").unwrap_or_default();
     let mut groups = BTreeMap::new();
     for (name, entry) in named(groups_node, "groups", problems) {
         let mut reader = below("groups", entry, keys::GROUP, problems);
@@ -48,7 +53,7 @@ pub(super) fn read(
         let mut reader = below("nodes", entry, keys::NODE, problems);
         nodes.extend(node(name, &mut reader, around, &groups, &mut taken));
     }
-    nodes
+    Named { nodes, ignored }
 }
 
 /// What only one node can have.

@@ -15,7 +15,7 @@ use super::value::{
 };
 use crate::lab::problem::Problems;
 use crate::lab::settings::{
-    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, TlsSettings,
+    Access, BootProgram, DashboardSettings, DhcpMode, LogFormat, LogLevel, TlsSettings, Unknown,
 };
 use crate::lab::yaml::Node;
 
@@ -80,6 +80,13 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     settings.log_level = reader.bare("log.level").unwrap_or(LogLevel::Info);
     settings.log_format = reader.bare("log.format").unwrap_or(LogFormat::Text);
     dashboard(&mut reader, &mut settings.dashboard);
+    settings.unknown = reader.bare("nodes.unknown").unwrap_or_default();
+    if settings.unknown == Unknown::Wait && settings.phase1.loader == BootProgram::Pxelinux {
+        let line = reader.line("nodes.unknown");
+        let message = "nodes.unknown is `wait`, which PXELINUX cannot: write `loader: ipxe` in the section \
+                       phase1, or `unknown: boot` or `unknown: ignore`";
+        reader.error(line, message);
+    }
 
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));

@@ -8,7 +8,7 @@ use boot::manifest::Shell;
 use super::keys::{Key, Presence};
 use super::*;
 use crate::lab::problem::{Problem, Severity};
-use crate::lab::settings::{Access, DhcpMode, LogFormat, LogLevel};
+use crate::lab::settings::{Access, DhcpMode, LogFormat, LogLevel, Unknown};
 
 const SERVER: &str = "version: 1
 server:
@@ -119,6 +119,7 @@ fn every_default_is_a_value_of_its_key() {
                 "boot.seed_time" => reader::default::<value::SeedTime>(text).is_some(),
                 "menu.shell" => reader::default::<value::ShellAccess>(text).is_some(),
                 "console.serial_speed" => reader::default::<value::Speed>(text).is_some(),
+                "nodes.unknown" => reader::default::<Unknown>(text).is_some(),
                 "dashboard.access" => reader::default::<Access>(text).is_some(),
                 "phase1.loader" => {
                     reader::default::<crate::lab::settings::BootProgram>(text).is_some()
@@ -719,4 +720,17 @@ fn a_certificate_has_a_key_and_a_password_is_better_encrypted() {
         &with("  tls_port: 8080\n  certificate: c\n  key: k\n"),
         &[("Boottorrent.yaml", "both have TCP port 8080")],
     );
+}
+
+#[test]
+fn what_becomes_of_unknown_nodes_is_said_in_both_files() {
+    let unknown = format!("{SERVER}nodes: {{unknown: wait}}\n");
+    let nodes = "ignored: [52:54:00:00:00:01, '525400000002']\n".to_owned();
+    let settings = expect(&Texts { nodes: Some(nodes), ..texts(&unknown) }, &[]).settings;
+    assert_eq!((settings.unknown, settings.ignored.len()), (Unknown::Wait, 2));
+    assert_eq!(server(SERVER, &[]).settings.unknown, Unknown::Boot);
+    let place = format!("Boottorrent.yaml:{}", unknown.lines().count());
+    let with_pxelinux = format!("{unknown}phase1: {{loader: pxelinux}}\n");
+    server(&with_pxelinux, &[(&place, "which PXELINUX cannot")]);
+    server(&unknown.replace("wait", "wiat"), &[(&place, "wait")]);
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use boot::image::{After, CMDLINE_LEN_MAX, Display, NODE_PLACEHOLDER};
 use boot::{ImageName, ImagePath, KernelVersion, Mac, PasswordHash};
 
-use crate::lab::settings::{Access, BootFrom, BootProgram, DhcpMode, LogFormat, LogLevel, Range};
+use crate::lab::settings::{
+    Access, BootFrom, BootProgram, DhcpMode, LogFormat, LogLevel, Range, Unknown,
+};
 use crate::lab::yaml::{Node, Value};
 use crate::quantity;
 
@@ -305,6 +307,11 @@ from_text!(LogFormat, "a word", |text| word(text, &[("text", Self::Text), ("json
 from_text!(Access, "a word", |text| word(
     text,
     &[("network", Self::Network), ("localhost", Self::Localhost), ("off", Self::Off)]
+));
+
+from_text!(Unknown, "a word", |text| word(
+    text,
+    &[("boot", Self::Boot), ("wait", Self::Wait), ("ignore", Self::Ignore)]
 ));
 
 const LEVELS: [(&str, LogLevel); 5] = [

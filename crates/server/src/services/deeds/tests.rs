@@ -110,13 +110,18 @@ async fn the_next_boot_alone_changes_no_file() {
 async fn a_stranger_is_accepted_once_and_under_a_name_of_its_own() {
     let test = Test::new();
     let accept = async |node, name: Option<&str>| {
-        test.perform(Deed::Accept { node, name: name.map(str::to_owned) }).await
+        test.perform(Deed::Accept { node, name: name.map(str::to_owned), image: None }).await
     };
+    test.perform(Deed::Ignore { nodes: vec![STRANGER] }).await.unwrap();
+    assert!(test.nodes_file().contains("ignored:\n  - '52:54:00:00:00:09'\n"));
+    let named = test.perform(Deed::Ignore { nodes: vec![KNOWN] }).await.unwrap_err();
+    assert!(matches!(named, Refusal::Conflict(_)), "{named}");
     let taken = accept(STRANGER, Some("c001")).await.unwrap_err();
     assert!(taken.to_string().contains("`c001` already"), "{taken}");
     accept(STRANGER, None).await.unwrap();
     let expect = "  n-525400000009: {mac: '52:54:00:00:00:09'}\n";
     assert!(test.nodes_file().contains(expect), "{}", test.nodes_file());
+    assert!(!test.nodes_file().contains("- '52"), "it is not ignored any more");
     let again = accept(KNOWN, Some("c002")).await.unwrap_err();
     assert!(again.to_string().contains("it is c001"), "{again}");
 }

@@ -92,7 +92,7 @@ fn session_of(answer: &Answer) -> (String, String) {
 #[tokio::test]
 async fn nobody_commands_without_token_or_session() {
     let test = Test::new();
-    for action in ["assign", "unassign", "wake", "reboot", "accept"] {
+    for action in ["assign", "unassign", "wake", "reboot", "accept", "ignore"] {
         let path = format!("/v1/nodes/52:54:00:00:00:01/{action}");
         let answer = test.ask("POST", &path, &[JSON], "{}").await;
         assert_eq!(answer.status, 401, "{action}");
@@ -198,6 +198,9 @@ async fn what_is_wrong_with_an_action_is_a_problem() {
     check(&node("accept"), json, r#"{"name": "c1"}"#, 200).await;
     check(&node("accept"), json, r#"{"name": "c1: {mac: x}\n  evil"}"#, 400).await;
     check(&node("accept"), json, r#"{"name": " c1"}"#, 400).await;
+    check(&node("accept"), json, r#"{"image": "debian"}"#, 200).await;
+    check(&node("accept"), json, r#"{"image": "../debian"}"#, 400).await;
+    check(&node("ignore"), json, "", 200).await;
     check("/v1/nodes/c001/wake", "", "", 404).await;
     check("/v1/nodes/c%5B1-/wake", "", "", 400).await;
     check("/v1/nodes/52:54:00:00:00:02/wake", "", "", 404).await;
