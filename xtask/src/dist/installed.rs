@@ -76,9 +76,8 @@ impl Debian {
     }
 
     fn install(&self, deb: &Path) -> Result<()> {
-        std::fs::copy(deb, self.tree.join("root/boottorrent.deb"))
-            .context("copying the package")?;
-        self.machine.run(&["dpkg", "--install", "/root/boottorrent.deb"]).map(drop)
+        std::fs::copy(deb, self.tree.join("boottorrent.deb")).context("copying the package")?;
+        self.machine.run(&["dpkg", "--install", "/boottorrent.deb"]).map(drop)
     }
 
     /// Starts the service, which is done when it says so, and asks it.
