@@ -24,7 +24,7 @@ const STEPS: &[Step] = &[
     ("fuzz", || fuzz::run(&[], FUZZ_TIME)),
     ("interop", || interop::run(&interop::InteropArgs::default())),
     ("network", || agent_network::run(&agent_network::AgentNetworkArgs::default())),
-    ("dist", || dist::run(&dist::DistArgs::default())),
+    ("dist", || dist::run(&dist::DistArgs { no_build: false, install: true })),
     ("e2e", || e2e::run(&e2e::E2eArgs::default())),
 ];
 

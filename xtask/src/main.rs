@@ -42,7 +42,7 @@ enum Command {
     Bench(Bench),
     /// Three machines with nothing but a network card boot a Debian, before your eyes
     Demo(demo::DemoArgs),
-    /// Build the Debian package
+    /// Build the packages for Debian and for Red Hat's kin
     Dist(dist::DistArgs),
     /// Boot virtual machines from our server, and break things meanwhile
     E2e(e2e::E2eArgs),

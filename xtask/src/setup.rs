@@ -44,6 +44,8 @@ pub(crate) const KERNEL: Tool =
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const MMDEBSTRAP: Tool = tool("mmdebstrap", "mmdebstrap");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
+pub(crate) const NSENTER: Tool = tool("nsenter", "util-linux");
+pub(crate) const NSPAWN: Tool = tool("systemd-nspawn", "systemd-container");
 pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
 /// UEFI for virtual machines.
 pub(crate) const OVMF: Tool = tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
@@ -107,6 +109,8 @@ const ALL: &[Tool] = &[
     IPXE_QEMU,
     KERNEL,
     MMDEBSTRAP,
+    NSENTER,
+    NSPAWN,
     SQUASHFS,
     DNF,
     RPMBUILD,

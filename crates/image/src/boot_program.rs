@@ -64,7 +64,7 @@ pub enum BootProgramError {
 /// Where a boot program can be.
 struct Source {
     name: &'static str,
-    /// In the order of preference, without the root.
+    /// In the order of preference, without the root; Debian's places, then those of Red Hat's kin.
     files: &'static [&'static str],
     package: &'static str,
     /// Whether nodes of the usual kind depend on it.
@@ -74,7 +74,7 @@ struct Source {
 const IPXE: &[Source] = &[
     Source {
         name: "undionly.kpxe",
-        files: &["usr/lib/ipxe/undionly.kpxe"],
+        files: &["usr/lib/ipxe/undionly.kpxe", "usr/share/ipxe/undionly.kpxe"],
         package: "ipxe",
         required: true,
     },
@@ -82,7 +82,12 @@ const IPXE: &[Source] = &[
         name: "snponly.efi",
         // It uses the firmware's own driver, which is the one that has just worked. The other has
         // drivers of its own.
-        files: &["usr/lib/ipxe/snponly.efi", "usr/lib/ipxe/ipxe.efi"],
+        files: &[
+            "usr/lib/ipxe/snponly.efi",
+            "usr/lib/ipxe/ipxe.efi",
+            "usr/share/ipxe/ipxe-snponly-x86_64.efi",
+            "usr/share/ipxe/ipxe-x86_64.efi",
+        ],
         package: "ipxe",
         required: true,
     },
@@ -93,6 +98,8 @@ const IPXE: &[Source] = &[
             "usr/lib/ipxe/arm64-efi/snponly.efi",
             "usr/lib/ipxe/ipxe-arm64.efi",
             "usr/lib/ipxe/arm64-efi/ipxe.efi",
+            "usr/share/ipxe/arm64-efi/snponly.efi",
+            "usr/share/ipxe/arm64-efi/ipxe.efi",
         ],
         package: "ipxe",
         required: false,
@@ -102,13 +109,13 @@ const IPXE: &[Source] = &[
 const PXELINUX: &[Source] = &[
     Source {
         name: "pxelinux.0",
-        files: &["usr/lib/PXELINUX/pxelinux.0"],
+        files: &["usr/lib/PXELINUX/pxelinux.0", "usr/share/syslinux/pxelinux.0"],
         package: "pxelinux",
         required: true,
     },
     Source {
         name: "ldlinux.c32",
-        files: &["usr/lib/syslinux/modules/bios/ldlinux.c32"],
+        files: &["usr/lib/syslinux/modules/bios/ldlinux.c32", "usr/share/syslinux/ldlinux.c32"],
         package: "syslinux-common",
         required: true,
     },

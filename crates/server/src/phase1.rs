@@ -19,8 +19,13 @@ use crate::lab::{self, OpenError};
 use crate::progress::{self, Console};
 use crate::quantity;
 
-/// Where Debian's `busybox-static` is.
-pub(crate) const BUSYBOX: &str = "/bin/busybox";
+/// Where distributions have one without libraries: Debian's `busybox-static`, and Red Hat's kin.
+const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/sbin/busybox"];
+
+/// The one that is installed, or else where Debian's would be.
+pub(crate) fn busybox() -> PathBuf {
+    BUSYBOX.iter().find(|path| Path::new(path).exists()).unwrap_or(&BUSYBOX[0]).into()
+}
 
 /// Where our package has the agent; a development build has it beside the program.
 const AGENT: &str = "/usr/lib/boottorrent/boottorrent-agent";
@@ -55,9 +60,9 @@ pub(crate) struct BuildArgs {
     /// The agent's program; by default boottorrent-agent beside this program, or the package's.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// A busybox that needs no libraries.
-    #[arg(long, value_name = "FILE", default_value = BUSYBOX)]
-    busybox: PathBuf,
+    /// A busybox that needs no libraries; by default the installed one.
+    #[arg(long, value_name = "FILE")]
+    busybox: Option<PathBuf>,
     /// How to print.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     format: OutputFormat,
@@ -155,7 +160,7 @@ fn plain_inputs(key: LabPublicKey) -> Inputs {
         kernel: KernelChoice::Newest,
         root: "/".into(),
         agent: agent(),
-        busybox: BUSYBOX.into(),
+        busybox: busybox(),
         key,
         modules: vec![],
     }
@@ -183,7 +188,9 @@ fn inputs(args: &BuildArgs, dir: &Path, console: &Console) -> anyhow::Result<Inp
     if args.all_net {
         inputs.modules.push(ALL_NET.to_owned());
     }
-    inputs.busybox.clone_from(&args.busybox);
+    if let Some(busybox) = &args.busybox {
+        inputs.busybox.clone_from(busybox);
+    }
     if let Some(agent) = &args.agent {
         inputs.agent.clone_from(agent);
     }

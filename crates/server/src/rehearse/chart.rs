@@ -66,7 +66,7 @@ fn draw(rehearsal: &Rehearsal, svg: &mut String) -> Result<(), Box<dyn std::erro
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .label_font(("sans-serif", 15))
         .background_style(WHITE.mix(0.8))
         .draw()?;

@@ -29,7 +29,7 @@ pub(super) fn findings(settings: Option<&Settings>) -> Vec<Finding> {
     });
     findings.push(kernel(settings.and_then(|settings| settings.phase1.kernel.as_deref())));
     findings.push(program("agent", &phase1::agent(), "install the package boottorrent whole"));
-    findings.push(program("busybox", Path::new(phase1::BUSYBOX), "apt install busybox-static"));
+    findings.push(program("busybox", &phase1::busybox(), "apt install busybox-static"));
     findings.push(clock(SystemTime::now()));
     findings
 }

@@ -1,0 +1,190 @@
+//! The packages in clean systems: what they bring is there, the lab is made, the service runs as its
+//! user and answers, and removal leaves what is the user's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::contents::COMPLETIONS;
+use super::machine::{Base, Machine};
+use super::output;
+use crate::target_dir;
+
+/// From the block for documentation; the machine is alone in its network.
+const ADDRESS: &str = "192.0.2.1";
+
+const LAB: &str = "/var/lib/boottorrent";
+
+/// What `install` of either package must bring beside completions.
+const FILES: &[&str] = &[
+    "usr/bin/boottorrent",
+    "usr/lib/boottorrent/boottorrent-agent",
+    "usr/share/man/man1/boottorrent.1.gz",
+    "usr/share/man/man1/boottorrent-start.1.gz",
+    "usr/share/doc/boottorrent/operating.md",
+    "usr/share/doc/boottorrent/grafana.json",
+];
+
+/// `CAP_NET_BIND_SERVICE` alone, as /proc shows sets.
+const CAPABILITIES: &str = "0000000000000400";
+
+/// An image: the server only hands it on, so any bytes do.
+const IMAGE: &str = "mkdir oss/debian && echo a kernel >oss/debian/vmlinuz \
+    && echo an initrd >oss/debian/initrd.img \
+    && printf 'dispname: Debian\\nmethod: kexec\\nkernel: vmlinuz\\ninitrd: initrd.img\\n' \
+       >oss/debian/config.yaml";
+
+/// Installs both packages, each in a clean tree.
+pub(super) fn check_all(deb: &Path, rpm: &Path) -> Result<()> {
+    let base = Base::build()?;
+    let start = Instant::now();
+    let tree = std::path::absolute(target_dir().join("dist/machine"))?;
+    base.unpack(&tree)?;
+    Debian { machine: Machine::boot(&tree, ADDRESS)?, tree: tree.clone() }
+        .check(deb)
+        .context("the Debian package in a clean Debian")?;
+    base.unpack(&tree)?;
+    check_rpm(&tree, rpm).context("the rpm in a clean tree")?;
+    std::fs::remove_dir_all(&tree).context("removing the clean tree")?;
+    println!("installed, started and removed in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+struct Debian {
+    machine: Machine,
+    tree: PathBuf,
+}
+
+impl Debian {
+    fn check(&self, deb: &Path) -> Result<()> {
+        self.install(deb)?;
+        brings_all(&self.tree)?;
+        self.machine.run(&["systemd-analyze", "verify", "--man=no", "boottorrent.service"])?;
+        let enabled = self.in_lab(
+            "systemctl is-enabled boottorrent || systemctl is-active boottorrent || true",
+        )?;
+        ensure!(enabled == "disabled\ninactive\n", "after the installation it is {enabled}");
+        self.in_lab(IMAGE)?;
+        self.machine.run(&["boottorrent", "-C", LAB, "check"])?;
+        self.serves()?;
+        self.is_confined()?;
+        self.machine.run(&["systemctl", "reload", "boottorrent"])?;
+        self.removes(deb)
+    }
+
+    fn install(&self, deb: &Path) -> Result<()> {
+        std::fs::copy(deb, self.tree.join("boottorrent.deb")).context("copying the package")?;
+        self.machine.run(&["dpkg", "--install", "/boottorrent.deb"]).map(drop)
+    }
+
+    /// Starts the service, which is done when it says so, and asks it.
+    fn serves(&self) -> Result<()> {
+        if let Err(error) = self.machine.run(&["systemctl", "enable", "--now", "boottorrent"]) {
+            let log = self.machine.run(&["journalctl", "--no-pager", "-n30", "-u", "boottorrent"]);
+            return Err(error.context(log.unwrap_or_default()));
+        }
+        self.machine.run(&["boottorrent", "-C", LAB, "status"])?;
+        let url = format!("http://{ADDRESS}:8080/v1/images");
+        let said = output(self.machine.outside("curl").args(["--fail", "--silent", &url]))?;
+        let images: Value = serde_json::from_str(&said).context("/v1/images")?;
+        let name = &images["images"][0]["name"];
+        ensure!(name == "debian", "/v1/images says {images}");
+        Ok(())
+    }
+
+    /// What the kernel holds the running service to.
+    fn is_confined(&self) -> Result<()> {
+        let status = self.in_lab(
+            "cat /proc/$(systemctl show -P MainPID boottorrent)/status; id -u boottorrent",
+        )?;
+        let uid = status.lines().last().unwrap_or_default().to_owned();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()).unwrap_or("nothing").to_owned()
+        };
+        for (name, expect) in [
+            ("Uid:", uid.as_str()),
+            ("CapEff:", CAPABILITIES),
+            ("CapBnd:", CAPABILITIES),
+            ("NoNewPrivs:", "1"),
+            // 2 is a filter of system calls.
+            ("Seccomp:", "2"),
+        ] {
+            ensure!(field(name) == expect, "{name} {} instead of {expect}", field(name));
+        }
+        Ok(())
+    }
+
+    /// Removal leaves the lab, and so does purging while it has images.
+    fn removes(&self, deb: &Path) -> Result<()> {
+        let key = self.in_lab("cat keys/lab.key")?;
+        self.machine.run(&["dpkg", "--remove", "boottorrent"])?;
+        self.in_lab("! systemctl is-active --quiet boottorrent && ! test -e /usr/bin/boottorrent")?;
+        self.in_lab("test -e Boottorrent.yaml && getent passwd boottorrent")?;
+        self.install(deb)?;
+        ensure!(self.in_lab("cat keys/lab.key")? == key, "installing again made another key");
+        self.machine.run(&["dpkg", "--purge", "boottorrent"])?;
+        ensure!(self.in_lab("cat keys/lab.key")? == key, "purging took a lab that has an image");
+        self.install(deb)?;
+        self.in_lab("rm -r oss/debian")?;
+        self.machine.run(&["dpkg", "--purge", "boottorrent"])?;
+        self.machine.run(&["test", "!", "-e", LAB])?;
+        Ok(())
+    }
+
+    /// A line of shell in the lab's folder, as root.
+    fn in_lab(&self, line: &str) -> Result<String> {
+        self.machine.run(&["sh", "-c", &format!("cd {LAB} && {line}")])
+    }
+}
+
+/// Installed by rpm in a tree whose base is another package manager's, so what it requires is only
+/// compared, not resolved.
+fn check_rpm(tree: &Path, rpm: &Path) -> Result<()> {
+    let with = |args: &[&str]| {
+        let mut command = Command::new("rpm");
+        command.args(["--root"]).arg(tree).args(args);
+        command
+    };
+    output(with(&["--install", "--nodeps"]).arg(rpm))?;
+    brings_all(tree)?;
+    let verified = output(&mut with(&["--verify", "--nodeps", "boottorrent"]))?;
+    ensure!(verified.is_empty(), "rpm --verify says {verified}");
+    let key = std::fs::read(tree.join("var/lib/boottorrent/keys/lab.key"))?;
+    output(&mut with(&["--erase", "boottorrent"]))?;
+    ensure!(
+        !tree.join("usr/lib/boottorrent").exists(),
+        "something is left in /usr/lib/boottorrent"
+    );
+    let left = std::fs::read(tree.join("var/lib/boottorrent/keys/lab.key"))?;
+    ensure!(key == left, "removing took the key of the lab");
+    Ok(())
+}
+
+/// Looks at what installing has made, from outside.
+fn brings_all(tree: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    for path in FILES.iter().copied().chain(COMPLETIONS.iter().map(|(_, path)| *path)) {
+        ensure!(tree.join(path).is_file(), "/{path} is not there");
+    }
+    let users = std::fs::read_to_string(tree.join("etc/passwd")).context("/etc/passwd")?;
+    let user = users.lines().find_map(|line| line.strip_prefix("boottorrent:"));
+    let user: Vec<&str> = user.context("there is no user boottorrent")?.split(':').collect();
+    ensure!(user[4] == LAB && user[5].ends_with("/nologin"), "the user is {user:?}");
+    let lab = tree.join(LAB.trim_start_matches('/'));
+    for (path, mode) in [(".", 0o750), ("Boottorrent.yaml", 0o644), ("keys/lab.key", 0o600)] {
+        let path = lab.join(path);
+        let meta = std::fs::metadata(&path).with_context(|| format!("{}", path.display()))?;
+        let (owner, is_mode) = (meta.uid().to_string(), meta.mode() & 0o777);
+        ensure!(
+            owner == user[1] && is_mode == mode,
+            "{} is of user {owner}, {is_mode:o}, instead of {}, {mode:o}",
+            path.display(),
+            user[1]
+        );
+    }
+    Ok(())
+}
