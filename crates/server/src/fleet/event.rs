@@ -93,4 +93,6 @@ pub(crate) struct ScriptAsked {
     pub(crate) arch: Option<Arch>,
     /// `pcbios` or `efi`.
     pub(crate) firmware: Option<Firmware>,
+    /// From where it asks.
+    pub(crate) address: Option<Ipv4Addr>,
 }

@@ -27,7 +27,13 @@ fn fetched(what: Fetched) -> Event {
 }
 
 fn script() -> Event {
-    let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: Some(Firmware::Bios) };
+    let asked = ScriptAsked {
+        mac: MAC,
+        uuid: None,
+        arch: None,
+        firmware: Some(Firmware::Bios),
+        address: None,
+    };
     Event::Script { address: ADDRESS, asked }
 }
 
@@ -252,7 +258,7 @@ fn a_failure_says_what_and_when_again() {
 fn an_address_is_that_of_one_node() {
     let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
     let mut fleet = check(&[script()], &["bootloader"]);
-    let asked = ScriptAsked { mac: other, uuid: None, arch: None, firmware: None };
+    let asked = ScriptAsked { mac: other, uuid: None, arch: None, firmware: None, address: None };
     fleet.handle(UnixMs(1), &Event::Script { address: ADDRESS, asked });
     assert_eq!(fleet.node(MAC).unwrap().summary.address, None);
     fleet.handle(UnixMs(2), &fetched(Fetched::Manifest));
@@ -336,7 +342,7 @@ fn when_all_boot_a_newcomer_waits_until_one_is_silent_for_an_hour() {
     let boots = |number: usize| {
         let [.., a, b, c] = number.to_be_bytes();
         let mac = Mac([2, 0, 0, a, b, c]);
-        let asked = ScriptAsked { mac, uuid: None, arch: None, firmware: None };
+        let asked = ScriptAsked { mac, uuid: None, arch: None, firmware: None, address: None };
         Event::Script { address: Ipv4Addr::from_bits(number as u32), asked }
     };
     for number in 0..STRANGERS_MAX {

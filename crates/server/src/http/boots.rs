@@ -2,12 +2,17 @@
 //! added to its command line, or that the disk is booted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use boot::{ImageName, KernelVersion, Mac, Manifest};
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::ScriptAsked;
+use crate::lab::config::is_cmdline;
+use crate::lab::group::{self, Group};
 use crate::lab::settings::{BootFrom, Settings, Unknown};
+use crate::lab::template::{self, Facts, Known, Server};
 
 /// The nodes that a lab names, and how.
 pub(crate) fn named(settings: &Settings) -> BTreeMap<Mac, Option<String>> {
@@ -79,6 +84,10 @@ pub(crate) struct Boots {
     ignored: BTreeSet<Mac>,
     /// What becomes of all others.
     unknown: Unknown,
+    /// What they may be in.
+    groups: Vec<Group>,
+    /// This server's address, for templates.
+    server: Option<Ipv4Addr>,
     /// Images that have a script of their own.
     classic: BTreeSet<ImageName>,
     /// What the others boot, and whether nobody is asked.
@@ -112,8 +121,60 @@ impl Boots {
             named,
             ignored: settings.ignored.iter().copied().collect(),
             unknown: settings.unknown,
+            groups: settings.groups.clone(),
+            server: Some(settings.address),
             classic,
             default: Some((manifest.menu.default.clone(), is_at_once)),
+        }
+    }
+
+    /// What the script of who asks does: nodes that the lab does not name may be in a group of it all the
+    /// same, by what they are.
+    pub(super) fn of_asker(&self, asked: &ScriptAsked, next: Option<&NextBoot>) -> Boot {
+        let is_stranger = !self.named.contains(&asked.mac);
+        if next.is_none()
+            && is_stranger
+            && self.unknown == Unknown::Boot
+            && !self.is_ignored(asked.mac)
+            && let Some(boot) = self.of_group(asked)
+        {
+            return boot;
+        }
+        self.of_node(asked.mac, next)
+    }
+
+    /// By its group. Its words reach phase 1's kernel and roots that run on it; those for another kernel
+    /// are signed for nodes that have a name.
+    fn of_group(&self, asked: &ScriptAsked) -> Option<Boot> {
+        let ScriptAsked { mac, uuid, arch, address, .. } = asked;
+        let (mac, address, arch) = (*mac, *address, *arch);
+        let facts = Facts { name: None, mac, address, uuid: uuid.as_deref(), arch, group: None };
+        let group = group::of(&self.groups, &facts)?;
+        let node = Facts { group: Some(&group.name), ..facts };
+        let server = Server { address: self.server? };
+        let words = template::render(&group.cmdline, &Known { node, server, vars: &group.vars });
+        let words = words.and_then(|words| match is_cmdline(&words) {
+            true => Ok(words),
+            false => Err("is no command line once it is filled in".to_owned()),
+        });
+        let words = words.unwrap_or_else(|error| {
+            tracing::warn!(target: "HTTP", "nodes.yaml: groups.{}.cmdline for {mac} {error}", group.name);
+            String::new()
+        });
+        let default = || Some(self.default.as_ref()?.0.clone()).filter(|_| !words.is_empty());
+        let image = group.image.clone().or_else(default);
+        match (group.boot.unwrap_or_default(), image) {
+            (BootFrom::Disk, _) => Some(Boot::Disk),
+            (BootFrom::Classic, Some(image)) if self.classic.contains(&image) => {
+                let of_image = self.images.get(&image).map_or("", |image| image.cmdline.as_str());
+                let cmdline = [of_image, &words].join(" ").trim().to_owned();
+                Some(Boot::Classic(ClassicBoot { image, cmdline }))
+            }
+            (_, None) => None,
+            (_, Some(image)) => {
+                let words = format!("boottorrent.image={image} {words}");
+                Some(Boot::Phase1(self.boot(Some(&image), true, &words)))
+            }
         }
     }
 
@@ -263,9 +324,11 @@ impl Boots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::group::Selector;
     use crate::lab::settings::NodeSettings;
+    use crate::lab::template::Vars;
     use boot::manifest::{Assignment, Discovery, Menu, VERSION};
-    use boot::{Image, Loader};
+    use boot::{Arch, Image, Loader};
 
     const NODE: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -350,6 +413,51 @@ mod tests {
         let next = Some(NextBoot::Image("old".parse().unwrap()));
         check(&menu, NODE, next, "/phase1", "slow boottorrent.image=old");
         assert_eq!(menu.of_node(NODE, Some(&NextBoot::Disk)), Boot::Disk);
+    }
+
+    #[test]
+    fn a_node_without_a_name_is_in_a_group_by_what_it_is() {
+        let mut boots = boots("old", Some(30));
+        let group = |image: Option<&str>, boot, cmdline: &str| Group {
+            name: "racks".to_owned(),
+            selector: Some(Selector { archs: vec![Arch::X86_64], ..Selector::default() }),
+            image: image.map(|name| name.parse().unwrap()),
+            cmdline: cmdline.to_owned(),
+            boot,
+            vars: Vars::new(),
+        };
+        let asked = |mac, arch| ScriptAsked {
+            mac,
+            uuid: None,
+            arch: Some(arch),
+            firmware: None,
+            address: Some([10, 0, 0, 9].into()),
+        };
+        let mut check = |group: Group, expect: Boot| {
+            boots.groups = vec![group];
+            assert_eq!(boots.of_asker(&asked(OTHER, Arch::X86_64), None), expect);
+            let elsewhere = boots.of_node(OTHER, None);
+            assert_eq!(boots.of_asker(&asked(OTHER, Arch::Arm64), None), elsewhere);
+        };
+        let phase1 = |folder: &str, cmdline: &str| {
+            Boot::Phase1(Phase1Boot { folder: folder.to_owned(), cmdline: cmdline.to_owned() })
+        };
+        let words = "at={{ node.address }} of={{ node.group }}";
+        let expect = "quiet boottorrent.image=live at=10.0.0.9 of=racks";
+        check(group(Some("live"), None, words), phase1("/phase1/6.12", expect));
+        check(group(None, None, "x"), phase1("/phase1", "slow boottorrent.image=old x"));
+        check(group(Some("live"), Some(BootFrom::Disk), ""), Boot::Disk);
+        let image = "live".parse().unwrap();
+        let classic = Boot::Classic(ClassicBoot { image, cmdline: "quiet x".to_owned() });
+        check(group(Some("live"), Some(BootFrom::Classic), "x"), classic);
+        // What cannot be filled in is left out, and said in the log.
+        let bare = phase1("/phase1/6.12", "quiet boottorrent.image=live");
+        check(group(Some("live"), None, "{{ node.name }}"), bare.clone());
+        check(group(Some("live"), None, "{{ '||' }} shell"), bare);
+        let next = Some(NextBoot::Disk);
+        assert_eq!(boots.of_asker(&asked(OTHER, Arch::X86_64), next.as_ref()), Boot::Disk);
+        boots.unknown = Unknown::Wait;
+        assert_eq!(boots.of_asker(&asked(OTHER, Arch::X86_64), None), Boot::Wait);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) use serve::{Door, serve};
 pub(crate) use tls::Tls;
 pub(crate) use versions::FAREWELL;
 
-use crate::fleet::{Event, Fetched, Service, SharedFleet};
+use crate::fleet::{Event, Fetched, Service, SharedFleet, Summary};
 use crate::lab::settings::DashboardSettings;
 use feed::Feed;
 use login::Login;
@@ -242,17 +242,25 @@ async fn boot_script(
     Extension(source): Extension<Source>,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
-    let asked = match script::parse(query.as_deref().unwrap_or_default()) {
+    let mut asked = match script::parse(query.as_deref().unwrap_or_default()) {
         Ok(asked) => asked,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let mut name = None;
-    if let Some(asked) = &asked {
-        if let Some(address) = source.v4() {
+    if let Some(asked) = &mut asked {
+        asked.address = source.v4();
+        if let Some(address) = asked.address {
             site.0.fleet.tell(&Event::Script { address, asked: asked.clone() });
         }
         let fleet = site.0.fleet.lock();
-        name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
+        if let Some(Summary { name: known, uuid, arch, .. }) =
+            fleet.node(asked.mac).map(|node| &node.summary)
+        {
+            name.clone_from(known);
+            // A 32-bit iPXE does not know its processor, but its DHCP or its agent has said it before.
+            asked.arch = asked.arch.or(*arch);
+            asked.uuid = asked.uuid.take().or_else(|| uuid.clone());
+        }
     }
     let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
     let live = site.live();

@@ -73,7 +73,7 @@ pub(crate) fn parse(query: &str) -> Result<Option<ScriptAsked>, QueryError> {
         _ => None,
     };
     let uuid = field("uuid").filter(|uuid| is_uuid(uuid)).map(|uuid| uuid.to_ascii_lowercase());
-    Ok(Some(ScriptAsked { mac, uuid, arch, firmware }))
+    Ok(Some(ScriptAsked { mac, uuid, arch, firmware, address: None }))
 }
 
 /// Boards without one say zeros, or ones.
@@ -112,7 +112,7 @@ pub(crate) fn render(
         return whole(script);
     }
     let mac = asked.mac.to_string();
-    let boot = match settings.boots.of_node(asked.mac, next) {
+    let boot = match settings.boots.of_asker(asked, next) {
         Boot::Disk => {
             let known = context! { mac, name, chain };
             return whole(templates.render_str(include_str!("disk.ipxe.j2"), known));

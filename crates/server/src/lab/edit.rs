@@ -55,13 +55,11 @@ pub(crate) fn accept(
     text: &str,
     node: &str,
     mac: &str,
-    image: Option<&str>,
+    keys: &[(&str, Option<&str>)],
 ) -> Result<String, EditError> {
     let text = add(&heed(text, mac)?, node, mac)?;
-    match image {
-        Some(image) => edit(&text, node, &[("image", Some(image))]),
-        None => Ok(text),
-    }
+    let keys: Vec<Change<'_>> = keys.iter().copied().filter(|(_, value)| value.is_some()).collect();
+    edit(&text, node, &keys)
 }
 
 /// The file with another node, before those that are there.

@@ -6,6 +6,7 @@
 
 pub(crate) mod config;
 pub(crate) mod edit;
+pub(crate) mod group;
 pub(crate) mod key;
 mod keymap;
 pub(crate) mod nodes_file;
@@ -14,6 +15,7 @@ pub(crate) mod problem;
 pub(crate) mod publication;
 pub(crate) mod publisher;
 pub(crate) mod settings;
+pub(crate) mod template;
 pub(crate) mod watch;
 
 mod hashes;

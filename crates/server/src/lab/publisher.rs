@@ -271,6 +271,7 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     settings.unknown = new.unknown;
     settings.power = new.power.clone();
     settings.ignored = new.ignored.clone();
+    settings.groups = new.groups.clone();
     settings.dashboard = new.dashboard.clone();
     // The port is taken at the start, or not.
     let port = |settings: &Settings| settings.dashboard.tls.as_ref().map(|tls| tls.port);

@@ -12,6 +12,9 @@ use std::time::Duration;
 use boot::manifest::Shell;
 use boot::{ImageName, Mac, PasswordHash};
 
+use super::group::Group;
+use super::template::Vars;
+
 /// The settings of one lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -53,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) power: Option<PowerSettings>,
     /// Nodes that are left alone though they ask.
     pub(crate) ignored: Vec<Mac>,
+    /// The groups of `nodes.yaml`, in its order.
+    pub(crate) groups: Vec<Group>,
     /// The nodes that `nodes.yaml` names, in its order; each MAC, name and address once.
     pub(crate) nodes: Vec<NodeSettings>,
 }
@@ -274,10 +279,12 @@ pub(crate) struct NodeSettings {
     pub(crate) address: Option<Ipv4Addr>,
     /// What it boots without a menu (its own, or its group's): one of the lab's images.
     pub(crate) image: Option<ImageName>,
-    /// Added to the image's command line: its group's, then its own.
+    /// Added to the image's command line: its group's, then its own; templates are filled in.
     pub(crate) cmdline: String,
     /// How it boots.
     pub(crate) boot: BootFrom,
+    /// Its group's, and its own instead.
+    pub(crate) vars: Vars,
 }
 
 /// How a node boots.
@@ -345,7 +352,8 @@ impl NodeSettings {
     /// One for which nothing is decided.
     pub(crate) fn for_tests(name: &str, mac: Mac) -> Self {
         let (name, cmdline, boot) = (name.to_owned(), String::new(), BootFrom::Image);
-        Self { name, mac, group: None, address: None, image: None, cmdline, boot }
+        let vars = Vars::new();
+        Self { name, mac, group: None, address: None, image: None, cmdline, boot, vars }
     }
 }
 
@@ -406,6 +414,7 @@ impl Settings {
             unknown: Unknown::Boot,
             power: None,
             ignored: vec![],
+            groups: vec![],
             nodes: vec![],
         }
     }

@@ -10,14 +10,15 @@ use serde_json::json;
 
 use super::assign::reload;
 use crate::cli::OutputFormat;
-use crate::fleet::{Standing, UnixMs};
+use crate::fleet::{Node, Standing, UnixMs};
 use crate::lab::Lab;
 use crate::lab::config::is_label;
 use crate::lab::edit;
 use crate::lab::nodes_file::NodesFile;
 use crate::progress::print;
 use crate::quantity;
-use crate::services::deeds::default_name;
+use crate::services::control::{self, Request};
+use crate::services::deeds::{Seen, default_name};
 use crate::status::{self, Table};
 
 #[derive(Debug, Args)]
@@ -122,7 +123,9 @@ pub(super) fn accept(args: &AcceptArgs, dir: &Path) -> anyhow::Result<()> {
     }
     let file = NodesFile::open(dir)?;
     let image = args.image.as_ref().map(ImageName::as_str);
-    let after = edit::accept(file.text(), &name, &args.mac.to_string(), image)?;
+    let Seen { uuid, arch } = seen(args.mac, dir);
+    let keys = [("image", image), ("uuid", uuid.as_deref()), ("arch", arch)];
+    let after = edit::accept(file.text(), &name, &args.mac.to_string(), &keys)?;
     file.replace(&after)?;
     let in_force_s = reload(dir)?;
     match args.output {
@@ -135,6 +138,14 @@ pub(super) fn accept(args: &AcceptArgs, dir: &Path) -> anyhow::Result<()> {
         OutputFormat::Text => print(&format!("{} is {name} now", args.mac)),
     }
     Ok(())
+}
+
+/// What a running server has seen of it; without one nothing is known.
+fn seen(mac: Mac, dir: &Path) -> Seen {
+    let which = mac.to_string();
+    let node = control::ask(dir, &Request::Node { which }).ok();
+    let node = node.and_then(|node| serde_json::from_value::<Node>(node).ok());
+    node.map(|node| Seen::of(&node.summary)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -229,6 +229,9 @@ fn command(
     if let Some(address) = node.address {
         command.env("BOOTTORRENT_ADDRESS", address.to_string());
     }
+    for (name, value) in &node.vars {
+        command.env(format!("BOOTTORRENT_VAR_{}", name.to_ascii_uppercase()), value);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     command
@@ -272,7 +275,8 @@ mod tests {
         let path = dir.path().join("hook");
         fs::write(&path, script).unwrap();
         let mut settings = Settings::for_tests(dir.path());
-        settings.nodes = vec![NodeSettings::for_tests("c001", NODE)];
+        let vars = [("bmc".to_owned(), "10.9.0.1".to_owned())].into();
+        settings.nodes = vec![NodeSettings { vars, ..NodeSettings::for_tests("c001", NODE) }];
         let arguments = vec![path.display().to_string(), "$(id) ; x".to_owned()];
         settings.power = Some(PowerSettings { program: "sh".to_owned(), arguments, timeout });
         let mut told = run(&settings, &[NODE], action).await.unwrap();
@@ -284,10 +288,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_is_told_what_to_do_with_whom() {
-        let script =
-            r#"echo "$#|$1|$2|$3|$4|$BOOTTORRENT_NODE|$BOOTTORRENT_MAC|$BOOTTORRENT_ACTION""#;
+        let script = r#"echo "$#|$1|$2|$3|$4|$BOOTTORRENT_NODE|$BOOTTORRENT_MAC|$BOOTTORRENT_ACTION|$BOOTTORRENT_VAR_BMC""#;
         let mac = "02:00:00:00:00:01";
-        let expect = format!("4|$(id) ; x|c001|{mac}|cycle|c001|{mac}|cycle");
+        let expect = format!("4|$(id) ; x|c001|{mac}|cycle|c001|{mac}|cycle|10.9.0.1");
         assert_eq!(told(script, Action::Cycle, LONG).await, Ok(expect));
         // Nothing of this process but what it needs.
         let left = told("env | grep -c CARGO", Action::Status, LONG).await.unwrap_err();

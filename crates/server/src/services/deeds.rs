@@ -5,15 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boot::{ImageName, Mac, nodeset};
+use boot::{Arch, ImageName, Mac, nodeset};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::control::Answer;
 use super::sockets::chain;
-use crate::fleet::{SharedFleet, Standing, UnixMs};
+use crate::fleet::{SharedFleet, Standing, Summary, UnixMs};
 use crate::http::{NextBoot, NextBoots, Orders};
 use crate::lab::Lab;
+use crate::lab::config::is_uuid;
 use crate::lab::edit::{self, Change};
 use crate::lab::nodes_file::{NodesFile, WriteError};
 use crate::lab::settings::Settings;
@@ -312,8 +313,12 @@ impl Deeds {
             return Err(Refusal::Conflict(text));
         }
         let (named, mac) = (name.clone(), node.to_string());
+        let seen = self.0.fleet.lock().node(node).map(|node| Seen::of(&node.summary));
+        let Seen { uuid, arch } = seen.unwrap_or_default();
         self.write(move |text| {
-            edit::accept(text, &named, &mac, image.as_ref().map(ImageName::as_str))
+            let image = image.as_ref().map(ImageName::as_str);
+            let keys = [("image", image), ("uuid", uuid.as_deref()), ("arch", arch)];
+            edit::accept(text, &named, &mac, &keys)
         })
         .await?;
         self.note(&[node], &format!("is accepted as {name}"));
@@ -352,6 +357,25 @@ impl Deeds {
         let labels: Vec<String> = nodes.iter().map(label).collect();
         let set = nodeset::fold(labels.iter().map(String::as_str));
         Done { nodes, text: format!("{set} {what}"), ..Done::default() }
+    }
+}
+
+/// What of a node is written beside its name, for groups to know it by.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) uuid: Option<String>,
+    pub(crate) arch: Option<&'static str>,
+}
+
+impl Seen {
+    pub(crate) fn of(node: &Summary) -> Self {
+        let arch = match node.arch {
+            Some(Arch::X86_64) => Some("x86_64"),
+            Some(Arch::Arm64) => Some("arm64"),
+            Some(Arch::Unknown) | None => None,
+        };
+        // What an agent says may be anything.
+        Self { uuid: node.uuid.clone().filter(|uuid| is_uuid(uuid)), arch }
     }
 }
 

@@ -536,8 +536,8 @@ impl Changes {
         let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
         note("seed_time", seed_time(old) == seed_time(new));
         note("keyboard", was.keymap == is.keymap);
-        let has_same_nodes =
-            (&old.nodes, &old.ignored, old.unknown) == (&new.nodes, &new.ignored, new.unknown);
+        let has_same_nodes = (&old.nodes, &old.groups, &old.ignored, old.unknown)
+            == (&new.nodes, &new.groups, &new.ignored, new.unknown);
         note("nodes", has_same_nodes && was.assignments == is.assignments);
         note("images", was.images == is.images);
         Self { applied, needs_restart: after.waits.clone() }

@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::run::{News, Prepared, run};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
-use crate::lab::settings::{BootFrom, NodeSettings, Settings};
+use crate::lab::settings::{NodeSettings, Settings};
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -190,15 +190,7 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
     let (lab, port) = (temp.path().to_owned(), settings.http.port);
     let mut after = settings.clone();
     after.menu.timeout = None;
-    after.nodes = vec![NodeSettings {
-        name: "c001".to_owned(),
-        mac: "525400000001".parse().unwrap(),
-        group: None,
-        address: None,
-        image: None,
-        cmdline: String::new(),
-        boot: BootFrom::Image,
-    }];
+    after.nodes = vec![NodeSettings::for_tests("c001", "525400000001".parse().unwrap())];
     let test = move || {
         let changes = ask(&lab, &Request::Reload).unwrap();
         assert_eq!(changes["applied"], serde_json::json!(["menu", "nodes"]));

@@ -78,6 +78,7 @@ impl Draft {
             unknown: Unknown::Boot,
             power: None,
             ignored: vec![],
+            groups: vec![],
             nodes: vec![],
         };
         let (address, ranges, default, lines) = (None, vec![], None, BTreeMap::new());

@@ -493,10 +493,38 @@ pub(crate) const NODES: &[Key] = &[
 pub(crate) const GROUP: &[Key] = &[
     key("image", "image", Optional("none"), "What its nodes boot, without a menu."),
     key(
+        "boot",
+        "`image`, `classic` or `disk`",
+        Optional("`image`"),
+        "How they boot, as with a node.",
+    ),
+    key(
         "cmdline",
-        "text",
+        "template",
         Default(""),
         "Added to the image's command line on its nodes, before their own.",
+    ),
+    key("vars", "map", Optional("none"), "Values by name, for templates and for `power.hook`."),
+    key(
+        "match.mac",
+        "beginning of an Ethernet address or list of them",
+        Optional("any"),
+        "Nodes that name no group are in the first one whose `match` holds: each key that is there, by any \
+         of its values. This is the maker's part of the address, such as `52:54:00`, or more of it.",
+    ),
+    key("match.uuid", "UUID or list of them", Optional("any"), "The machine's identifier."),
+    key("match.arch", "`x86_64`, `arm64` or list of them", Optional("any"), "Its architecture."),
+    key(
+        "match.subnet",
+        "network or list of them",
+        Optional("any"),
+        "Where its address is, such as `10.0.7.0/24`.",
+    ),
+    key(
+        "match.nodes",
+        "set of nodes or list of them",
+        Optional("any"),
+        "Its name, such as `c[001-100]`.",
     ),
 ];
 
@@ -509,19 +537,32 @@ pub(crate) const NODE: &[Key] = &[
         "That of the interface it boots from. No two nodes may have the same.",
     ),
     key("address", "IPv4 address", Optional("any of the ranges"), "Leased to it and to no other."),
-    key("group", "group", Optional("none"), "The group whose image and cmdline it has."),
+    key(
+        "group",
+        "group",
+        Optional("the first whose `match` holds"),
+        "The group whose image, boot, cmdline and vars it has where it has none of its own.",
+    ),
+    key("uuid", "UUID", Optional("not known"), "Its identifier, for `match` and templates."),
+    key("arch", "`x86_64` or `arm64`", Optional("not known"), "The same of its architecture."),
+    key(
+        "vars",
+        "map",
+        Optional("its group's"),
+        "Values by name, for templates and for `power.hook`.",
+    ),
     key("image", "image", Optional("its group's, else the menu"), "What it boots, without a menu."),
     key(
         "boot",
         "`image`, `classic` or `disk`",
-        Default("image"),
+        Optional("its group's, else `image`"),
         "`disk` leaves it to its own disk: its image is kept for when that is taken back. `classic` boots \
          its image by the `boot.ipxe` in its folder, with the initramfs of the distribution: from this \
          server alone, and nothing verifies what it loads. Both with iPXE.",
     ),
     key(
         "cmdline",
-        "text",
+        "template",
         Default(""),
         "Added to the image's command line on this node, which without an image of its own or its \
          group's then boots the default one.",

@@ -76,7 +76,7 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
     let around = nodes::Surroundings { images: &names, server };
     let nodes_root =
         texts.nodes.as_ref().and_then(|text| reader::parse(NODES_FILE, text, problems));
-    let nodes::Named { nodes, ignored } =
+    let nodes::Named { nodes, groups, ignored } =
         nodes_root.map(|root| nodes::read(&root, &around, problems)).unwrap_or_default();
     let (lease_line, has_wrong_ranges) = (draft.lease_line(), draft.has_wrong_ranges);
     let mut settings = draft.settle(SERVER_FILE, &names, problems);
@@ -93,6 +93,7 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
         })
         .collect();
     settings.nodes = nodes;
+    settings.groups = groups;
     settings.ignored = ignored;
     if !has_wrong_ranges {
         Draft::check_leases(&settings, lease_line, problems);
@@ -169,6 +170,18 @@ pub(crate) fn is_label(name: &str) -> bool {
     let node = Node { line: 1, value: Value::Scalar(name.to_owned()) };
     // What is read is trimmed.
     name.trim() == name && <value::Label as value::FromYaml>::from_yaml(&node).is_ok()
+}
+
+/// Whether a machine can have this identifier.
+pub(crate) fn is_uuid(text: &str) -> bool {
+    let node = Node { line: 1, value: Value::Scalar(text.to_owned()) };
+    <super::group::Uuid as value::FromYaml>::from_yaml(&node).is_ok()
+}
+
+/// Whether words can stand on a command line.
+pub(crate) fn is_cmdline(text: &str) -> bool {
+    let node = Node { line: 1, value: Value::Scalar(text.to_owned()) };
+    <value::Cmdline as value::FromYaml>::from_yaml(&node).is_ok()
 }
 
 /// The path of an image's `config.yaml`, as problems name it.

@@ -8,7 +8,9 @@ use boot::manifest::Shell;
 use super::keys::{Key, Presence};
 use super::*;
 use crate::lab::problem::{Problem, Severity};
-use crate::lab::settings::{Access, DhcpMode, LogFormat, LogLevel, Unknown};
+use crate::lab::settings::{Access, BootFrom, DhcpMode, LogFormat, LogLevel, Unknown};
+
+mod room;
 
 const SERVER: &str = "version: 1
 server:
@@ -109,9 +111,9 @@ fn every_default_is_a_value_of_its_key() {
             "time" => reader::default::<Duration>(text).is_some(),
             "time or `never`" => reader::default::<value::Timeout>(text).is_some(),
             kind if kind.ends_with("list of them") => text == "[]",
-            "text" if path != "options" => text.is_empty(),
+            "text" | "template" if path != "options" => text.is_empty(),
             _ => match path {
-                "boot" => reader::default::<crate::lab::settings::BootFrom>(text).is_some(),
+                "boot" => reader::default::<BootFrom>(text).is_some(),
                 "options" => reader::default::<value::NfsOptions>(text).is_some(),
                 "dhcp.mode" => reader::default::<DhcpMode>(text).is_some(),
                 "log.level" => reader::default::<LogLevel>(text).is_some(),

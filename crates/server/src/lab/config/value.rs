@@ -6,8 +6,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use boot::image::{After, CMDLINE_LEN_MAX, Display, NODE_PLACEHOLDER};
-use boot::{ImageName, ImagePath, KernelVersion, Mac, PasswordHash};
+use boot::{Arch, ImageName, ImagePath, KernelVersion, Mac, PasswordHash, nodeset};
+use dhcp::Subnet;
 
+use crate::lab::group::{MacPrefix, Uuid};
 use crate::lab::settings::{
     Access, BootFrom, BootProgram, DhcpMode, LogFormat, LogLevel, Range, Unknown,
 };
@@ -382,9 +384,66 @@ from_text!(WebSeedUrl, "a URL", |text| {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cmdline(pub(crate) String);
 
-from_text!(Cmdline, "a command line", |text| match text.len() > CMDLINE_LEN_MAX {
-    true => Err(format!("has {} bytes, the kernel takes {CMDLINE_LEN_MAX}", text.len())),
-    false => parse_line(text).map(Self),
+from_text!(Cmdline, "a command line", |text| {
+    if text.len() > CMDLINE_LEN_MAX {
+        return Err(format!("has {} bytes, the kernel takes {CMDLINE_LEN_MAX}", text.len()));
+    }
+    // It stands on a line of a script of iPXE's, which has no quotes (its core/exec.c).
+    if text.contains("${") {
+        return Err("has `${` in it, for which iPXE would put a setting of its own".to_owned());
+    }
+    let ends = |word: &&str| ["||", "&&", ";"].contains(word) || word.starts_with('#');
+    if let Some(word) = text.split_whitespace().find(ends) {
+        return Err(format!("has the word `{word}`, at which iPXE would begin another command"));
+    }
+    parse_line(text).map(Self)
+});
+
+/// A set of names of nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeNames(pub(crate) Vec<String>);
+
+from_text!(NodeNames, "a set of nodes", |text| nodeset::expand(text).map(Self).map_err(said));
+
+from_text!(Arch, "a word", |text| word(text, &[("x86_64", Self::X86_64), ("arm64", Self::Arm64)]));
+
+from_text!(MacPrefix, "the beginning of an Ethernet address", |text| {
+    let refuse =
+        || format!("`{text}` is no beginning of an Ethernet address: write it like 52:54:00");
+    let digits: String = text.chars().filter(|c| !":-.".contains(*c)).collect();
+    let is_whole = digits.len().is_multiple_of(2) && (2..=12).contains(&digits.len());
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    match is_whole && is_hex {
+        true => (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>().map(Self),
+        false => None,
+    }
+    .ok_or_else(refuse)
+});
+
+from_text!(Uuid, "an identifier", |text| {
+    let is_right = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    match text.len() == 36 && text.bytes().enumerate().all(is_right) {
+        true => Ok(Self(text.to_ascii_lowercase())),
+        false => Err(format!(
+            "`{text}` is no UUID: write it like 4c4c4544-0035-5a10-8057-b9c04f4a3332, as \
+             `boottorrent node show` has it"
+        )),
+    }
+});
+
+from_text!(Subnet, "a network", |text| {
+    let refuse = || format!("`{text}` is no network: write it like 10.0.7.0/24");
+    let (address, len) = text.split_once('/').ok_or_else(refuse)?;
+    let (address, len) =
+        (address.parse().map_err(|_| refuse())?, len.parse().map_err(|_| refuse())?);
+    match len <= 32 {
+        true => Ok(Self::of(address, len)),
+        false => Err(refuse()),
+    }
 });
 
 /// Where the root of an image of method `nfs` is: a server and a path there.

@@ -46,7 +46,7 @@ impl Test {
     fn new() -> Self {
         let lab = tempfile::tempdir().unwrap();
         let fleet = SharedFleet::new(Fleet::default());
-        let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: None };
+        let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: None, address: None };
         fleet.tell(&Event::Script { address: [10, 0, 0, 50].into(), asked });
         let about = About { lab: lab.path().to_owned(), ..About::for_tests() };
         let (next, orders) = (NextBoots::default(), Orders::default());
