@@ -5,8 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use std::time::{Duration, Instant};
 use boot::LabKey;
 use serde_json::Value;
 
+use loopback::Lab;
+
+mod loopback;
+
 /// Far more than anything here takes, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A program that prints JSON, and ends with the test.
 struct Running {
@@ -77,48 +76,7 @@ impl Drop for Running {
     }
 }
 
-/// A lab with one image.
-struct Lab {
-    temp: tempfile::TempDir,
-    http: u16,
-}
-
 impl Lab {
-    fn new() -> Self {
-        let lab = Self { temp: tempfile::tempdir().unwrap(), http: port() };
-        let key = LabKey::from_seed([7; 32]);
-        lab.write("keys/lab.key", &key.to_secret_text());
-        lab.write("keys/lab.pub", &key.public().to_string());
-        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(lab.path("keys/lab.key"), owner_only).unwrap();
-        let (http, tracker, swarm) = (lab.http, port(), port());
-        lab.write(
-            "Boottorrent.yaml",
-            &format!(
-                "version: 1\nserver:\n  interface: lo\n  address: 127.0.0.1\n\
-                 dhcp:\n  mode: \"off\"\ntftp:\n  enabled: false\nhttp:\n  port: {http}\n\
-                 swarm:\n  tracker_port: {tracker}\n  port: {swarm}\n"
-            ),
-        );
-        let image = "dispname: Debian\nmethod: kexec\nkernel: vmlinuz\ninitrd: initrd.img\n";
-        lab.write("oss/debian/config.yaml", image);
-        lab.write("oss/debian/vmlinuz", "the kernel");
-        lab.write("oss/debian/initrd.img", &"initrd ".repeat(100_000));
-        lab.write("phase1/vmlinuz", "phase 1's kernel");
-        lab.write("phase1/initramfs.img", "phase 1's initramfs");
-        lab
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.temp.path().join(path)
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_boottorrent"));
         command.arg("-C").arg(self.temp.path()).args(args).args(["-o", "json"]);

@@ -15,70 +15,21 @@ use boot::{LabKey, Manifest};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use loopback::Lab;
+
+mod loopback;
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const NODE: &str = "52:54:00:00:00:01";
-
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_boottorrent"))
 }
 
-/// A lab with one image, and a phase 1 that is none.
-struct Lab {
-    temp: tempfile::TempDir,
-    http: u16,
-}
-
 impl Lab {
-    fn new() -> Self {
-        let temp = tempfile::tempdir().unwrap();
-        let lab = Self { temp, http: port() };
-        let key = LabKey::from_seed([7; 32]);
-        lab.write("keys/lab.key", &key.to_secret_text());
-        lab.write("keys/lab.pub", &key.public().to_string());
-        fs::set_permissions(
-            lab.path().join("keys/lab.key"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .unwrap();
-        lab.configure("30s");
-        let image = "dispname: Debian\nmethod: kexec\nkernel: vmlinuz\ninitrd: initrd.img\n";
-        lab.write("oss/debian/config.yaml", image);
-        lab.write("oss/debian/vmlinuz", "the kernel");
-        lab.write("oss/debian/initrd.img", &"initrd ".repeat(100_000));
-        lab.write("phase1/vmlinuz", "phase 1's kernel");
-        lab.write("phase1/initramfs.img", "phase 1's initramfs");
-        lab
-    }
-
-    fn configure(&self, timeout: &str) {
-        let text = format!(
-            "version: 1\nserver:\n  interface: lo\n  address: 127.0.0.1\nboot:\n  default: debian\n  \
-             timeout: {timeout}\ndhcp:\n  mode: \"off\"\ntftp:\n  enabled: false\nhttp:\n  port: {}\n\
-             swarm:\n  tracker_port: {}\n  port: {}\n",
-            self.http,
-            port(),
-            port(),
-        );
-        self.write("Boottorrent.yaml", &text);
-    }
-
-    fn path(&self) -> &Path {
-        self.temp.path()
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
     fn command(&self, args: &[&str]) -> Output {
-        program().arg("-C").arg(self.path()).args(args).output().unwrap()
+        program().arg("-C").arg(self.temp.path()).args(args).output().unwrap()
     }
 
     /// What a command prints, which must succeed.
@@ -103,9 +54,9 @@ impl Lab {
     fn start(&self) -> Server {
         let mut child = program()
             .arg("-C")
-            .arg(self.path())
+            .arg(self.temp.path())
             .args(["start", "-o", "json", "--phase1"])
-            .arg(self.path().join("phase1"))
+            .arg(self.path("phase1"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -202,7 +153,7 @@ fn a_lab_is_served_and_its_nodes_are_shown() {
 #[test]
 fn an_unknown_node_waits_until_it_is_accepted_also_over_a_restart() {
     let lab = Lab::new();
-    let settings = fs::read_to_string(lab.path().join("Boottorrent.yaml")).unwrap();
+    let settings = fs::read_to_string(lab.path("Boottorrent.yaml")).unwrap();
     lab.write("Boottorrent.yaml", &format!("{settings}nodes:\n  unknown: wait\n"));
     let mut server = lab.start();
     let [node, other] = [NODE, "52:54:00:00:00:02"];
@@ -277,7 +228,7 @@ fn what_was_known_of_nodes_survives_a_kill() {
     lab.report(1, json!({"stage": "agent"}));
     lab.report(2, json!({"stage": "loading", "image": "debian"}));
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let state = lab.path().join("state/state.db");
+    let state = lab.path("state/state.db");
     let state = rusqlite::Connection::open_with_flags(state, flags).unwrap();
     wait_until("the node is written", || {
         let row = "SELECT count(*) FROM nodes WHERE node LIKE '%\"stage\":\"loading\"%'";
@@ -318,15 +269,15 @@ impl Lab {
     /// The server's torrent without its web seed, so that only peers can give the image: trackers
     /// and web seeds are not part of what the infohash is of.
     fn torrent(&self) -> PathBuf {
-        let copy = self.path().join("copy/debian");
+        let copy = self.path("copy/debian");
         fs::create_dir_all(&copy).unwrap();
         for file in ["vmlinuz", "initrd.img"] {
-            fs::copy(self.path().join("oss/debian").join(file), copy.join(file)).unwrap();
+            fs::copy(self.path("oss/debian").join(file), copy.join(file)).unwrap();
         }
-        let settings = fs::read_to_string(self.path().join("Boottorrent.yaml")).unwrap();
+        let settings = fs::read_to_string(self.path("Boottorrent.yaml")).unwrap();
         let tracker = settings.split("tracker_port: ").nth(1).unwrap().lines().next().unwrap();
         let announce = format!("http://127.0.0.1:{tracker}/announce");
-        let torrent = self.path().join("copy/debian.torrent");
+        let torrent = self.path("copy/debian.torrent");
         let paths = [copy.to_str().unwrap(), torrent.to_str().unwrap()];
         self.run(&["torrent", "create", paths[0], "-o", paths[1], "--announce", &announce]);
         torrent
@@ -334,7 +285,7 @@ impl Lab {
 
     /// Downloads what the torrent says from the server's peer, and returns its kernel.
     fn download(&self, torrent: &Path) -> String {
-        let dir = tempfile::tempdir_in(self.path()).unwrap();
+        let dir = tempfile::tempdir_in(self.temp.path()).unwrap();
         let mut get = program();
         get.args(["torrent", "get", "--dir"]).arg(dir.path()).arg(torrent).stdout(Stdio::null());
         let get = RefCell::new(Server { child: get.spawn().unwrap() });
@@ -349,7 +300,7 @@ fn an_image_that_was_touched_is_still_served_and_seeded() {
     let lab = Lab::new();
     let _server = lab.start();
     assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
-    let file = fs::File::options().write(true).open(lab.path().join("oss/debian/vmlinuz")).unwrap();
+    let file = fs::File::options().write(true).open(lab.path("oss/debian/vmlinuz")).unwrap();
     file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
     lab.run(&["reload"]);
     assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
@@ -365,7 +316,7 @@ fn a_node_finishes_the_version_that_it_began() {
     let version = format!("/versions/{}/debian/vmlinuz", published.as_str().unwrap());
     assert_eq!(lab.get(&version), "the kernel");
     lab.write("oss/debian/.new", "a newer kernel");
-    let folder = lab.path().join("oss/debian");
+    let folder = lab.path("oss/debian");
     fs::rename(folder.join(".new"), folder.join("vmlinuz")).unwrap();
     lab.run(&["reload"]);
     assert_eq!(lab.get("/images/debian/vmlinuz"), "a newer kernel");
@@ -377,13 +328,13 @@ fn a_node_finishes_the_version_that_it_began() {
 #[test]
 fn in_the_background_it_tells_whether_it_has_started() {
     let lab = Lab::new();
-    let phase1 = lab.path().join("phase1");
+    let phase1 = lab.path("phase1");
     let phase1 = phase1.to_str().unwrap();
     let text = lab.run(&["start", "--detach", "--phase1", phase1]);
     assert!(text.contains("started (pid "), "{text}");
     assert_eq!(lab.get("/images/debian/vmlinuz"), "the kernel");
     lab.run(&["stop"]);
-    let log = fs::read_to_string(lab.path().join("state/boottorrent.log")).unwrap();
+    let log = fs::read_to_string(lab.path("state/boottorrent.log")).unwrap();
     assert!(log.contains("Z START"), "{log}");
 
     let _taken = TcpListener::bind(("127.0.0.1", lab.http)).unwrap();
