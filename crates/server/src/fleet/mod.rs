@@ -222,6 +222,24 @@ impl Fleet {
         Some(change)
     }
 
+    /// Forgets what nodes did before `until`, and those that the configuration does not name and that
+    /// were silent since.
+    pub(crate) fn forget_until(&mut self, until: UnixMs) {
+        let is_gone = |node: &&Node| !node.summary.known && node.summary.seen < until;
+        let gone: Vec<Mac> = self.nodes().filter(is_gone).map(|node| node.summary.mac).collect();
+        for mac in gone {
+            self.unindex(mac);
+            self.forget(mac);
+        }
+        for (mac, node) in &mut self.nodes {
+            if node.forget_until(until) {
+                self.revision += 1;
+                node.summary.revision = self.revision;
+                self.dirty.insert(*mac);
+            }
+        }
+    }
+
     /// All nodes, by Ethernet address.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()

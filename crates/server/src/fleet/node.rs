@@ -455,6 +455,14 @@ impl Node {
         }
     }
 
+    /// Forgets events and boots of before; whether there were any.
+    pub(super) fn forget_until(&mut self, until: UnixMs) -> bool {
+        let before = (self.events.len(), self.past.len());
+        self.events.retain(|entry| entry.at >= until);
+        self.past.retain(|boot| boot.began >= until);
+        before != (self.events.len(), self.past.len())
+    }
+
     fn begin_boot(&mut self, now: UnixMs) {
         if self.summary.boot_count > 0
             && let Some(stage) = &self.summary.stage

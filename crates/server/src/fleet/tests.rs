@@ -315,6 +315,32 @@ fn a_flood_of_strangers_pushes_out_nobody_who_boots_or_is_known() {
 }
 
 #[test]
+fn what_is_long_ago_is_forgotten_with_strangers_that_were_silent_since() {
+    let named = Mac([2, 0, 0, 0, 0, 1]);
+    let mut fleet = Fleet::default();
+    let boot = |fleet: &mut Fleet, at, boot| {
+        fleet.handle(UnixMs(at), &report(boot, 1, loading()));
+    };
+    fleet.handle(UnixMs(10), &stranger(1));
+    fleet.handle(UnixMs(10), &stranger(2));
+    for at in [20, 30, 40] {
+        boot(&mut fleet, at, at);
+    }
+    fleet.configure(UnixMs(40), &BTreeMap::from([(named, None)]));
+    fleet.take_dirty();
+    fleet.forget_until(UnixMs(30));
+    let macs: Vec<Mac> = fleet.nodes().map(|node| node.summary.mac).collect();
+    assert_eq!(macs, [named, MAC], "who has a name stays");
+    let node = fleet.node(MAC).unwrap();
+    assert_eq!(node.past.iter().map(|boot| boot.began.0).collect::<Vec<_>>(), [30]);
+    assert!(node.events.iter().all(|event| event.at >= UnixMs(30)), "{:?}", node.events);
+    let dirty: Vec<bool> = fleet.take_dirty().iter().map(|(_, node)| node.is_some()).collect();
+    assert_eq!(dirty, [true, false, true], "all three are written, the stranger as gone");
+    fleet.forget_until(UnixMs(30));
+    assert!(fleet.take_dirty().is_empty());
+}
+
+#[test]
 fn a_nodes_standing_is_what_the_lab_says_of_it() {
     let [named, ignored, other] = [1, 2, 3].map(|last| Mac([2, 0, 0, 0, 0, last]));
     let mut fleet = Fleet::default();

@@ -270,6 +270,7 @@ fn live(old: &Settings, new: &Settings) -> (Settings, Vec<&'static str>) {
     settings.nodes = new.nodes.clone();
     settings.unknown = new.unknown;
     settings.power = new.power.clone();
+    settings.history = new.history;
     settings.ignored = new.ignored.clone();
     settings.groups = new.groups.clone();
     settings.dashboard = new.dashboard.clone();

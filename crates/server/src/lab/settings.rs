@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) dashboard: DashboardSettings,
     /// What becomes of a node that `nodes.yaml` does not name.
     pub(crate) unknown: Unknown,
+    /// How long what nodes did is kept.
+    pub(crate) history: Duration,
     /// What switches nodes on and off.
     pub(crate) power: Option<PowerSettings>,
     /// Nodes that are left alone though they ask.
@@ -412,6 +414,7 @@ impl Settings {
             log_format: LogFormat::Text,
             dashboard: DashboardSettings::for_tests(),
             unknown: Unknown::Boot,
+            history: Duration::from_secs(90 * 24 * 3600),
             power: None,
             ignored: vec![],
             groups: vec![],

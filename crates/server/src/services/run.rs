@@ -37,6 +37,9 @@ use crate::tracker;
 /// How often the nodes that have changed are written to the disk: what a crash may forget.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked for what may be forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// How often old versions of images are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -240,6 +243,7 @@ impl Server {
     async fn wait(&mut self, signals: &mut Signals) -> End {
         let mut save = tokio::time::interval(SAVE_INTERVAL);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut forget = tokio::time::interval(FORGET_INTERVAL);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut alive = notify::watchdog();
@@ -264,6 +268,11 @@ impl Server {
                     return End::Failed(error);
                 }
                 _ = save.tick() => self.save().await,
+                _ = forget.tick() => {
+                    let keep = self.publication.settings.history.as_millis();
+                    let until = UnixMs::now().0.saturating_sub(u64::try_from(keep).unwrap_or(u64::MAX));
+                    self.fleet.lock().forget_until(UnixMs(until));
+                }
                 _ = sweep.tick() => {
                     self.seeding.sweep();
                     self.site.sweep();

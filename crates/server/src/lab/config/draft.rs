@@ -76,6 +76,7 @@ impl Draft {
                 tls: None,
             },
             unknown: Unknown::Boot,
+            history: Duration::ZERO,
             power: None,
             ignored: vec![],
             groups: vec![],

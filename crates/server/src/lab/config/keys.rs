@@ -248,6 +248,13 @@ pub(crate) const SERVER: &[Key] = &[
          an address nor a boot program, as if this server were not there.",
     ),
     key(
+        "history.keep",
+        "time",
+        Default("90d"),
+        "How long what nodes did is kept in `state/state.db`: events and boots, 32 and 16 of each node at \
+         most. A node that nodes.yaml does not name and that was silent for so long is forgotten.",
+    ),
+    key(
         "power.hook",
         "text or list of them",
         Optional("nodes cannot be switched"),

@@ -90,6 +90,7 @@ pub(super) fn read(file: &str, root: &Node, problems: &mut Problems) -> Draft {
     }
 
     settings.power = power(&mut reader);
+    settings.history = history(&mut reader);
 
     draft.note_line("ports", reader.line("http.port").or_else(|| reader.line("swarm.port")));
     draft.note_line("discovery", reader.line("swarm.tracker"));
@@ -187,6 +188,19 @@ const SEED_TIME_MAX: Duration = Duration::from_secs(600);
 /// A lease that is renewed (at half its time, RFC 2131 section 4.4.5) more than twice a minute is a
 /// mistake in the unit.
 const LEASE_TIME_MIN: Duration = Duration::from_secs(60);
+
+fn history(reader: &mut Reader<'_, '_>) -> Duration {
+    let keep = time(reader, "history.keep");
+    if keep < HISTORY_MIN && reader.has("history.keep") {
+        let line = reader.line("history.keep");
+        reader
+            .error(line, "history.keep is less than an hour: boots would be forgotten that go on");
+    }
+    keep
+}
+
+/// No boot takes longer.
+const HISTORY_MIN: Duration = Duration::from_secs(3600);
 
 fn time(reader: &mut Reader<'_, '_>, path: &'static str) -> Duration {
     reader.bare(path).unwrap_or_default()

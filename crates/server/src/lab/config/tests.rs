@@ -735,4 +735,6 @@ fn what_becomes_of_unknown_nodes_is_said_in_both_files() {
     let with_pxelinux = format!("{unknown}phase1: {{loader: pxelinux}}\n");
     server(&with_pxelinux, &[(&place, "which PXELINUX cannot")]);
     server(&unknown.replace("wait", "wiat"), &[(&place, "wait")]);
+    let history = unknown.replace("nodes: {unknown: wait}", "history: {keep: 30min}");
+    server(&history, &[(&place, "less than an hour")]);
 }
