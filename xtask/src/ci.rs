@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{agent_network, dist, e2e, fuzz, interop, root, setup, tidy};
+use crate::{agent_network, book, browser, dist, e2e, fuzz, interop, root, setup, tidy};
 
 /// Long enough for a broken decoder to show, short enough for every change.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     ("setup", setup::install_all),
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", tidy::tidy),
+    ("book", book::run),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("test", test),
     // nextest does not run them.
@@ -25,6 +26,7 @@ const STEPS: &[Step] = &[
     ("interop", || interop::run(&interop::InteropArgs::default())),
     ("network", || agent_network::run(&agent_network::AgentNetworkArgs::default())),
     ("dist", || dist::run(&dist::DistArgs { no_build: false, install: true })),
+    ("browser", || browser::run(&browser::BrowserArgs { no_build: true, room: false })),
     ("e2e", || e2e::run(&e2e::E2eArgs::default())),
 ];
 

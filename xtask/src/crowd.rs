@@ -39,12 +39,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes a lab in `dir`, which must not be there, that names the first `named` nodes, and serves it.
-    pub(crate) fn start(dir: &Path, named: usize) -> Result<Self> {
+    /// Makes a lab in `dir`, which must not be there, that names the first `named` nodes and has more
+    /// `settings`, and serves it.
+    pub(crate) fn start(dir: &Path, named: usize, settings: &str) -> Result<Self> {
         let program = release_binary()?;
         let init = Command::new(&program).arg("init").arg(dir).output().context("boottorrent")?;
         ensure!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
-        let port = lab(dir, named)?;
+        let port = lab(dir, named, settings)?;
         let mut child = Command::new(&program)
             .arg("-C")
             .arg(dir)
@@ -93,13 +94,12 @@ impl Drop for Server {
 }
 
 /// Writes the lab's files; the port of its web server.
-fn lab(dir: &Path, named: usize) -> Result<u16> {
-    let free = || -> Result<u16> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
-    let (http, tracker, swarm) = (free()?, free()?, free()?);
+fn lab(dir: &Path, named: usize, more: &str) -> Result<u16> {
+    let (http, tracker, swarm) = (free_port()?, free_port()?, free_port()?);
     let settings = format!(
         "version: 1\nserver:\n  interface: lo\n  address: 127.0.0.1\nboot:\n  default: debian\n\
          dhcp:\n  mode: \"off\"\ntftp:\n  enabled: false\nhttp:\n  port: {http}\n\
-         swarm:\n  tracker_port: {tracker}\n  port: {swarm}\n"
+         swarm:\n  tracker_port: {tracker}\n  port: {swarm}\n{more}"
     );
     let mut nodes = "nodes:\n".to_owned();
     for index in 0..named {
@@ -122,6 +122,11 @@ fn lab(dir: &Path, named: usize) -> Result<u16> {
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(http)
+}
+
+/// A port that nobody has right now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A new folder for a lab.

@@ -13,6 +13,7 @@
 mod process;
 mod rate;
 mod sweep;
+mod window;
 
 pub(crate) use process::{Exit, Process, Spawn, wait_until};
 pub(crate) use rate::Rate;

@@ -3,6 +3,8 @@
 mod agent_network;
 mod artifact;
 mod bench;
+mod book;
+mod browser;
 mod ci;
 mod crowd;
 mod demo;
@@ -40,6 +42,10 @@ enum Command {
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
+    /// Make the book of docs/, and follow its links
+    Book,
+    /// Look at the dashboard in a browser while 1,000 nodes report, command it, and fuzz the API
+    Browser(browser::BrowserArgs),
     /// Three machines with nothing but a network card boot a Debian, before your eyes
     Demo(demo::DemoArgs),
     /// Build the packages for Debian and for Red Hat's kin
@@ -99,6 +105,8 @@ fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
         Command::AgentNetwork(args) => agent_network::run(&args),
+        Command::Book => book::run(),
+        Command::Browser(args) => browser::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::E2e(args) => e2e::run(&args),

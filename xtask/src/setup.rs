@@ -25,6 +25,8 @@ pub(crate) const ATFTP: Tool = tool("atftp", "atftp");
 pub(crate) const ARIA2: Tool = tool("aria2c", "aria2");
 /// Phase 1 needs the static one; another package has the same path without being static.
 pub(crate) const BUSYBOX: Tool = tool("/var/lib/dpkg/info/busybox-static.list", "busybox-static");
+/// A browser, and what drives it.
+pub(crate) const CHROMIUM: Tool = tool("chromium", "chromium");
 pub(crate) const CPIO: Tool = tool("cpio", "cpio");
 /// libFuzzer is C++.
 pub(crate) const CXX: Tool = tool("c++", "g++");
@@ -44,6 +46,9 @@ pub(crate) const KERNEL: Tool =
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const MMDEBSTRAP: Tool = tool("mmdebstrap", "mmdebstrap");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
+/// Runs what drives the browser; Debian's npm brings what that needs.
+pub(crate) const NODE: Tool = tool("node", "nodejs");
+pub(crate) const NPM: Tool = tool("npm", "npm");
 pub(crate) const NSENTER: Tool = tool("nsenter", "util-linux");
 pub(crate) const NSPAWN: Tool = tool("systemd-nspawn", "systemd-container");
 pub(crate) const OPENTRACKER: Tool = tool("opentracker", "opentracker");
@@ -70,6 +75,8 @@ pub(crate) const PYTHON: Tool = tool("/usr/bin/python3", "python3");
 /// The module's own file name has the interpreter's version and the architecture in it.
 pub(crate) const LIBTORRENT: Tool =
     tool("/var/lib/dpkg/info/python3-libtorrent.list", "python3-libtorrent");
+/// Debian's interpreter has no environments of its own without it.
+pub(crate) const VENV: Tool = tool("/var/lib/dpkg/info/python3-venv.list", "python3-venv");
 pub(crate) const TFTP: Tool = tool("tftp", "tftp-hpa");
 pub(crate) const TFTPD: Tool = tool("in.tftpd", "tftpd-hpa");
 pub(crate) const TRANSMISSION_CREATE: Tool = tool("transmission-create", "transmission-cli");
@@ -92,6 +99,10 @@ const ALL: &[Tool] = &[
     PERFDHCP,
     PYTHON,
     LIBTORRENT,
+    VENV,
+    CHROMIUM,
+    NODE,
+    NPM,
     TFTP,
     TFTPD,
     TRANSMISSION_CREATE,

@@ -24,7 +24,7 @@ pub(crate) struct ApiArgs {
 
 pub(crate) fn run(args: &ApiArgs) -> Result<()> {
     crate::build_release()?;
-    let server = Server::start(&crowd::folder("bench/api")?, args.nodes / 2)?;
+    let server = Server::start(&crowd::folder("bench/api")?, args.nodes / 2, "")?;
     let nodes = Nodes::start(server.port, args.nodes);
     let mut stalled = vec![];
     for _ in 0..STALLED {

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     setup::require(&[setup::SQUASHFS])?;
     crate::build_release()?;
     let lab = crowd::folder("bench/image")?;
-    let server = Server::start(&lab, 2)?;
+    let server = Server::start(&lab, 2, "")?;
     let first = first(&server, &lab, args.size)?;
     let changed = changed(&server, &lab, args.size)?;
     let assigned = assign(&server, &lab, args.assignments)?;

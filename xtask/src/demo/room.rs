@@ -1,6 +1,7 @@
 //! The room: a server in a namespace, three virtual machines that have a network card and nothing
 //! else, a Debian that they have never seen. From power-on to the login prompt.
 
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::e2e::debian::{self, Debian};
 use crate::e2e::machine::{Firmware, Machine, Spec};
-use crate::e2e::server::{Config, Server};
+use crate::e2e::server::{Config, HTTP_PORT, Server};
 use crate::e2e::{self, fresh};
 use crate::lab::{Lab, Slot};
 use crate::{artifact, interrupt, setup, target_dir};
@@ -63,6 +64,10 @@ pub(super) fn run(args: &RoomArgs) -> Result<()> {
         "a server with Debian 12 ({} MiB), three machines with a network card and nothing else",
         debian.size()? >> 20
     );
+    let port = lab.open_window(Slot::SERVER, HTTP_PORT, HTTP_PORT)?;
+    println!(
+        "watch them: http://localhost:{port}/ (from elsewhere: ssh -L {port}:localhost:{port} …)"
+    );
     let mut machines = vec![];
     for (number, firmware) in [(1, Firmware::Ipxe), (2, Firmware::Pxe), (3, Firmware::Uefi)] {
         let spec = Spec::new(number, firmware).memory_mib(MEMORY_MIB);
@@ -71,7 +76,23 @@ pub(super) fn run(args: &RoomArgs) -> Result<()> {
     let times = watch(&server, &machines, Duration::from_secs(args.timeout))?;
     server.keep_status(&dir)?;
     evidence(&server, &machines, &times)?;
+    if std::io::stdin().is_terminal() {
+        println!(
+            "\nthe room stays on, and http://localhost:{port}/ shows it, until you press Enter"
+        );
+        wait_for_enter()?;
+    }
     server.stop()
+}
+
+/// Until Enter is pressed, or Ctrl+C.
+fn wait_for_enter() -> Result<()> {
+    let reader = std::thread::spawn(|| std::io::stdin().read_line(&mut String::new()));
+    while !reader.is_finished() {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// Shows where the machines are until each has its login prompt; when each had it.

@@ -67,6 +67,27 @@ impl Base {
     }
 }
 
+/// A folder in memory for trees, which are written, booted and thrown away; gone when this is dropped.
+pub(super) struct Memory(pub(super) PathBuf);
+
+impl Memory {
+    pub(super) fn mount() -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("boottorrent-dist.{}", std::process::id()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let mut mount = Command::new("mount");
+        // Trees of 250 MB, and phase 1 in one of them.
+        output(mount.args(["-t", "tmpfs", "-o", "size=2g", "boottorrent-dist"]).arg(&dir))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = output(Command::new("umount").arg("--lazy").arg(&self.0));
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
 /// A booted tree, which ends when this is dropped.
 pub(super) struct Machine {
     nspawn: Child,

@@ -12,6 +12,9 @@ const LARGE_MAX = 80;
 const ROW_HEIGHT = 36;
 const ORDER = new Intl.Collator(undefined, { numeric: true });
 
+/** Names as people count, before addresses, which are no numbers and stand in their own order. */
+const byLabel = (a, b) => (a.name && b.name ? ORDER.compare(a.name, b.name) : Number(!a.name) - Number(!b.name) || (a.mac < b.mac ? -1 : Number(a.mac > b.mac)));
+
 /** What is looked for; kept while other pages are looked at. */
 const wanted = { text: "", group: null, image: "", view: "tiles", sort: "name", isDown: false };
 
@@ -19,7 +22,7 @@ const wanted = { text: "", group: null, image: "", view: "tiles", sort: "name", 
 let chosen = null;
 
 const COLUMNS = [
-  ["name", "Node", (node) => label(node)],
+  ["name", "Node", label],
   ["stage", "Stage", (node) => GROUPS.findIndex(([name]) => name === group(node.stage)) + (node.stage ?? "")],
   ["done", "Progress", (node) => done(node)],
   ["rate", "Rate", (node) => node.progress?.rate_bytes_per_s ?? -1],
@@ -104,7 +107,8 @@ function sorted(nodes) {
   const [, , of] = COLUMNS.find(([name]) => name === (wanted.view === "tiles" ? "name" : wanted.sort));
   const compare = (a, b) => {
     const [x, y] = [of(a), of(b)];
-    return (typeof x === "number" ? x - y : ORDER.compare(x, y)) || ORDER.compare(label(a), label(b));
+    if (of === label) return byLabel(a, b);
+    return (typeof x === "number" ? x - y : ORDER.compare(x, y)) || byLabel(a, b);
   };
   nodes.sort(compare);
   if (wanted.view === "table" && wanted.isDown) nodes.reverse();

@@ -33,7 +33,7 @@ pub(super) struct SessionView {
 #[derive(Deserialize, ToSchema)]
 pub(super) struct LoginBody {
     /// The password, or the token.
-    #[schema(max_length = 1024, format = Password)]
+    #[schema(min_length = 1, max_length = 1024, format = Password)]
     secret: String,
 }
 
@@ -87,8 +87,8 @@ pub(super) async fn open(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let LoginBody { secret } = reply::body(request).await?;
-    if secret.is_empty() || secret.len() > SECRET_LEN_MAX {
-        return Err(Problem::bad(format!("secret has 1 to {} bytes", SECRET_LEN_MAX)));
+    if secret.is_empty() || secret.chars().count() > SECRET_LEN_MAX {
+        return Err(Problem::bad(format!("secret has 1 to {} characters", SECRET_LEN_MAX)));
     }
     let kept = site.live().dashboard.password.clone();
     let session = site.0.login.open(from, secret, kept).await?;
