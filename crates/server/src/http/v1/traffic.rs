@@ -185,15 +185,23 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
 pub(super) async fn throughput(
     State(site): State<Site>,
     query: Result<Query<ThroughputQuery>, QueryRejection>,
-) -> Response<Body> {
-    let seconds = match query {
-        Ok(Query(query)) => query.seconds.unwrap_or(SECONDS_DEFAULT),
-        Err(error) => return Problem::bad(error.body_text()).into_response(),
-    };
-    if !(1..=SAMPLES_MAX).contains(&seconds) {
-        return Problem::bad(format!("seconds is 1 to {SAMPLES_MAX}")).into_response();
+) -> Result<Response<Body>, Problem> {
+    let ThroughputQuery { seconds } = asked(query)?;
+    let seconds = within("seconds", seconds.unwrap_or(SECONDS_DEFAULT), SAMPLES_MAX)?;
+    Ok(reply::json(&ThroughputView { samples: site.0.feed.samples(seconds) }))
+}
+
+/// What is asked for, if it can be read.
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|error| Problem::bad(error.body_text()))
+}
+
+/// A number of things of which there are so many at most.
+fn within(name: &str, count: usize, most: usize) -> Result<usize, Problem> {
+    match (1..=most).contains(&count) {
+        true => Ok(count),
+        false => Err(Problem::bad(format!("{name} is 1 to {most}"))),
     }
-    reply::json(&ThroughputView { samples: site.0.feed.samples(seconds) })
 }
 
 /// What nodes did: the latest lines.
@@ -208,24 +216,18 @@ pub(super) async fn throughput(
 pub(super) async fn log(
     State(site): State<Site>,
     query: Result<Query<LogQuery>, QueryRejection>,
-) -> Response<Body> {
-    let LogQuery { after, limit } = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return Problem::bad(error.body_text()).into_response(),
-    };
+) -> Result<Response<Body>, Problem> {
+    let LogQuery { after, limit } = asked(query)?;
     // What the document calls an int64.
     if after.is_some_and(|after| i64::try_from(after).is_err()) {
-        return Problem::bad("after is the number of a line").into_response();
+        return Err(Problem::bad("after is the number of a line"));
     }
-    let limit = limit.unwrap_or(LINES_DEFAULT);
-    if !(1..=LOG_MAX).contains(&limit) {
-        return Problem::bad(format!("limit is 1 to {LOG_MAX}")).into_response();
-    }
+    let limit = within("limit", limit.unwrap_or(LINES_DEFAULT), LOG_MAX)?;
     let fleet = site.0.fleet.lock();
     let lines = fleet.log().after(after.unwrap_or(0), limit);
     let lines = lines.map(LogView::from).collect();
     drop(fleet);
-    reply::json(&LogPage { lines })
+    Ok(reply::json(&LogPage { lines }))
 }
 
 /// What happens, as it happens: server-sent events `hello`, `nodes`, `log` and `sample`.
