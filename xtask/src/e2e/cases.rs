@@ -141,7 +141,7 @@ pub(super) const ALL: &[Case] = &[
     Case {
         name: "limits",
         also: &[],
-        what: "an unknown node waits; an image larger than memory is refused before it is fetched; phase 1 is small",
+        what: "an image larger than memory is refused before it is fetched; phase 1 is small",
         run: limits::run,
     },
 ];
