@@ -12,6 +12,9 @@ use crate::{build_release, root, target_dir};
 /// scripts and procedural macros, which cannot be static.
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// As releases are, but small.
+const AGENT_PROFILE: &str = "agent";
+
 /// Most bytes of the agent: it is in every phase 1 that is sent to every node.
 pub(crate) const AGENT_LEN_MAX: u64 = 4 << 20;
 
@@ -25,14 +28,14 @@ pub(crate) fn build_all() -> Result<()> {
 /// Builds the agent; where it is.
 pub(crate) fn build_agent() -> Result<PathBuf> {
     let status = Command::new("cargo")
-        .args(["build", "--release", "--package", "agent", "--target", AGENT_TARGET])
+        .args(["build", "--profile", AGENT_PROFILE, "--package", "agent", "--target", AGENT_TARGET])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .current_dir(root())
         .stdin(Stdio::null())
         .status()
         .context("running cargo")?;
     ensure!(status.success(), "building boottorrent-agent: {status}");
-    let built = target_dir().join(AGENT_TARGET).join("release/boottorrent-agent");
+    let built = target_dir().join(AGENT_TARGET).join(AGENT_PROFILE).join("boottorrent-agent");
     let beside = target_dir().join("release/boottorrent-agent");
     // A server that runs may have it open: a new file, not new content.
     let _ = std::fs::remove_file(&beside);

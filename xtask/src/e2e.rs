@@ -13,6 +13,7 @@ pub(crate) mod guest;
 pub(crate) mod live;
 pub(crate) mod machine;
 mod rpms;
+mod schedule;
 mod screenshot;
 pub(crate) mod server;
 mod stranger;
@@ -84,7 +85,7 @@ struct Row {
     error: Option<Error>,
 }
 
-/// Runs the cases one after the other, as each keeps all processors busy; fails if one does.
+/// Runs the cases, as many at once as there is room for; fails if one does.
 pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     let mut cases: Vec<&Case> = cases::ALL.iter().collect();
     if args.filters.is_empty() {
@@ -121,8 +122,7 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
     }
     let testos = TestOs::build(&dir)?;
     let start = Instant::now();
-    let mut rows = vec![];
-    for case in cases {
+    let rows = schedule::side_by_side(cases, |case| {
         eprintln!("=== {}: {}", case.name, case.what);
         let dir = dir.join(case.name);
         let row = run_one(case, Stage { testos: &testos, lab: &lab, dir, capture: args.capture });
@@ -130,9 +130,9 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
             eprintln!("{}: {error:#}", row.name);
         }
         eprintln!("{}", line(&row));
-        rows.push(row);
-        interrupt::check()?;
-    }
+        row
+    });
+    interrupt::check()?;
     let failed_count = rows.iter().filter(|row| row.error.is_some()).count();
     println!();
     for row in &rows {

@@ -124,6 +124,26 @@ fn uefi_is_given_ipxe_for_uefi() {
 }
 
 #[test]
+fn uefi_asks_a_proxy_again_at_port_4011() {
+    let bytes = include_bytes!("data/uefi-request-4011.bin");
+    let asked = Message::decode(bytes).unwrap();
+    assert_eq!(Asker::of(&asked), Asker::Uefi(Machine::X64));
+    let mut proxy = service(Mode::Proxy);
+    let from = SocketAddrV4::new(asked.ciaddr, 4011);
+    proxy.handle(START, Input::Packet { port: Port::Binl, from, bytes });
+    let sent = std::iter::from_fn(|| proxy.poll()).find_map(|output| match output {
+        Output::Send { bytes, .. } => Some(Message::decode(&bytes).unwrap()),
+        _ => None,
+    });
+    let ack = sent.unwrap();
+    assert_eq!(
+        (ack.kind, ack.xid, file(&ack).as_str()),
+        (MessageType::Ack, asked.xid, "snponly.efi")
+    );
+    assert!(ack.yiaddr.is_unspecified(), "the address is the other server's");
+}
+
+#[test]
 fn uefi_of_arm64_is_given_ipxe_for_arm64() {
     check(&UEFI_ARM64, Asker::Uefi(Machine::Arm64), Some("snponly-arm64.efi"));
 }

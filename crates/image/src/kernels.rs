@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use crate::catalogue::{names_in, remove_tree};
@@ -269,6 +270,24 @@ fn store(lab: &Path, files: &Files, work: &Work<'_>) -> Result<(), ImageError> {
     }
 }
 
+/// Takes the initramfs of a tree in place of the one that is kept: somebody has made it anew there.
+fn renew_initramfs(made: &Path, kept: &Path) -> Result<(), ImageError> {
+    let old = kept.join("initramfs.img");
+    let bytes = fs::read(made).map_err(ImageError::read(made))?;
+    if fs::read(&old).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let refuse = ImageError::write(&old);
+    let write = || {
+        let mut new = tempfile::NamedTempFile::new_in(kept)?;
+        std::io::Write::write_all(&mut new, &bytes)?;
+        new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        new.persist(&old)?;
+        Ok(())
+    };
+    write().map_err(refuse)
+}
+
 /// Without the links to the sources that it was built from, which are on another machine.
 fn copy_modules(from: &Path, to: &Path, work: &Work<'_>) -> Result<(), ImageError> {
     crate::tree::copy(from, to, work)?;
@@ -330,8 +349,12 @@ pub(crate) fn settle(
         },
     };
     if own.contains(&version) {
-        if !folder(lab).join(version.as_str()).exists() {
-            store(lab, &Files::of_root(tree, version.clone())?, work)?;
+        let files = Files::of_root(tree, version.clone())?;
+        let kept = folder(lab).join(version.as_str());
+        match (kept.exists(), &files.initramfs) {
+            (false, _) => store(lab, &files, work)?,
+            (true, Some(initramfs)) => renew_initramfs(initramfs, &kept)?,
+            (true, None) => {}
         }
         return Ok(version);
     }
@@ -445,7 +468,17 @@ mod tests {
         root(&tree, "6.1.0-9-amd64");
         let version = with_work(|work| settle(&lab, &tree, None, work)).unwrap();
         assert_eq!(version.as_str(), "6.1.0-9-amd64");
-        assert!(lab.join("kernels/6.1.0-9-amd64/vmlinuz").is_file());
+        let kept = lab.join("kernels/6.1.0-9-amd64");
+        assert!(kept.join("vmlinuz").is_file());
+        // What is made anew in the tree is what nodes get.
+        for made in ["dracut's", "dracut's second"] {
+            fs::write(tree.join("boot/initrd.img-6.1.0-9-amd64"), made).unwrap();
+            with_work(|work| settle(&lab, &tree, None, work)).unwrap();
+            assert_eq!(fs::read_to_string(kept.join("initramfs.img")).unwrap(), made);
+        }
+        let mode = fs::metadata(kept.join("initramfs.img")).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 3, "nothing is left beside them");
     }
 
     #[test]

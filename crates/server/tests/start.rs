@@ -186,6 +186,29 @@ fn an_unknown_node_waits_until_it_is_accepted_also_over_a_restart() {
 }
 
 #[test]
+fn an_image_that_nodes_are_assigned_or_run_goes_only_by_force() {
+    let lab = Lab::new();
+    for name in ["spare", "other"] {
+        let image = format!("dispname: {name}\nmethod: kexec\nkernel: vmlinuz\ninitrd: vmlinuz\n");
+        lab.write(&format!("oss/{name}/config.yaml"), &image);
+        lab.write(&format!("oss/{name}/vmlinuz"), "another kernel");
+    }
+    lab.write("nodes.yaml", &format!("nodes:\n  n01: {{mac: {NODE}, image: spare}}\n"));
+    let assigned = "`spare` is in use: n01 is assigned to it";
+    assert!(lab.refused(&["image", "remove", "spare"]).contains(assigned));
+    assert!(lab.refused(&["image", "rename", "spare", "kept"]).contains(assigned));
+
+    let _server = lab.start();
+    lab.report(1, json!({"stage": "booted", "image": "other"}));
+    let runs = "`other` is in use: n01 runs it";
+    assert!(lab.refused(&["image", "remove", "other"]).contains(runs));
+    assert!(lab.refused(&["image", "remove", "other", "spare"]).contains("in use"));
+    assert!(lab.path().join("oss/other").exists() && lab.path().join("oss/spare").exists());
+    lab.run(&["image", "remove", "other", "spare", "--force", "--yes"]);
+    assert!(!lab.path().join("oss/other").exists() && !lab.path().join("oss/spare").exists());
+}
+
+#[test]
 fn a_file_is_served_in_ranges() {
     let lab = Lab::new();
     let _server = lab.start();

@@ -21,7 +21,10 @@ const NAME: &str = "live";
 /// The password of root, for who looks at the console: `live`.
 const PASSWORD_HASH: &str = "$6$L2JCesBZAnNvMghh$NuxJq2/kdbepJ3ijqt833T5m.jbJdVDZY0VaHY40GURqm/xO6vRSYjXkxvIN./MqUW1/iSC5Ihp4ByMqgSivR1";
 
-/// The smallest type with the kernel for virtual machines, which has a tenth of the drivers.
+/// The kernel for virtual machines, which has a tenth of the drivers.
+const KERNEL: &str = "linux-image-cloud-amd64";
+
+/// The smallest type.
 const ARGS: &[&str] = &[
     "--from",
     "packages:debian",
@@ -30,8 +33,6 @@ const ARGS: &[&str] = &[
     "--type",
     "core",
     "--optimize",
-    "--packages",
-    "linux-image-cloud-amd64",
     "--password-hash",
     PASSWORD_HASH,
     "--title",
@@ -49,8 +50,18 @@ pub(crate) struct Live {
 impl Live {
     /// The image, made if it is not kept from an earlier run: two minutes and 90 MB from the mirror.
     pub(crate) fn build() -> Result<Self> {
+        Self::build_of(KERNEL)
+    }
+
+    /// The same with further packages, comma-separated.
+    pub(crate) fn build_with(packages: &str) -> Result<Self> {
+        Self::build_of(&format!("{KERNEL},{packages}"))
+    }
+
+    fn build_of(packages: &str) -> Result<Self> {
+        let args = [ARGS, &["--packages", packages]].concat();
         let mut recipe = Sha256::new();
-        recipe.update([&[EDITION, NAME], ARGS].concat().join("\n"));
+        recipe.update([&[EDITION, NAME], args.as_slice()].concat().join("\n"));
         for folder in SOURCES {
             hash_sources(&root().join(folder), &mut recipe)?;
         }
@@ -61,7 +72,7 @@ impl Live {
             eprintln!("making a live Debian 12 from packages (once; a few minutes)");
             super::fresh(&lab)?;
             server::ours(&["init".as_ref(), lab.as_os_str()])?;
-            let create = ["image", "create", NAME, "--yes"].into_iter().chain(ARGS.iter().copied());
+            let create = ["image", "create", NAME, "--yes"].into_iter().chain(args.iter().copied());
             let words: Vec<_> = create.map(AsRef::as_ref).collect();
             server::ours(&[&["-C".as_ref(), lab.as_os_str()], words.as_slice()].concat())?;
             eprintln!("made in {:.0} s", start.elapsed().as_secs_f64());

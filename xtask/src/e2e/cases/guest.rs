@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{BOOT_TIMEOUT, IMAGE, SERVER_TIMEOUT, start, wait_agent};
+use super::{BOOT_TIMEOUT, IMAGE, SERVER_TIMEOUT, start, wait_agent, wait_failure};
 use crate::e2e::Stage;
+use crate::e2e::console::Console;
 use crate::e2e::guest::{self, READY, WRITTEN};
 use crate::e2e::machine::{Firmware, Machine, Spec};
 use crate::e2e::screenshot;
@@ -15,6 +16,12 @@ use crate::lab::{Lab, Slot};
 
 /// Before the default in the menu.
 const GUEST: &str = "guest";
+
+/// Behind the default: QEMU does not know its machine, and ends at once.
+const WRONG: &str = "wrong";
+
+const WRONG_CONFIG: &str = "dispname: Wrong\nmethod: bin-qemu-x86_64\ndisplay: serial\n\
+                            args: -m 16 -machine nonsense -drive file=disk.img,format=raw\n";
 
 const BALLAST_LEN: u64 = 32 << 20;
 
@@ -27,6 +34,9 @@ const MEMORY_MIB: u32 = 768;
 /// Up and Enter, as a VT100 sends them.
 const CHOOSE_GUEST: &str = "\x1b[A\r";
 
+/// Down and Enter.
+const CHOOSE_WRONG: &str = "\x1b[B\r";
+
 /// A processor that is emulated emulates another one.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -38,6 +48,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     eprintln!("  {}", built.lines().last().unwrap_or_default());
     stage.testos.install(&server.oss(), IMAGE, 0)?;
     guest::install(&server.oss(), GUEST, "display: serial\n", BALLAST_LEN)?;
+    guest::install(&server.oss(), WRONG, "", 0)?;
+    server.write(&format!("oss/{WRONG}/config.yaml"), WRONG_CONFIG)?;
     let spec = |number| Spec::new(number, Firmware::Ipxe).memory_mib(MEMORY_MIB);
     let assigned = format!("nodes:\n  n01: {{mac: {}, image: {GUEST}}}\n", spec(1).mac());
     server.write("nodes.yaml", &assigned)?;
@@ -53,6 +65,10 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let second = start(&lab, stage, spec(2).rate(SLOW.parse()?))?;
     second.wait_for("Any key stops the clock.", BOOT_TIMEOUT)?;
     screenshot::keep(stage, &second, "usecase-3")?;
+    second.type_keys(CHOOSE_WRONG)?;
+    wait_failure(&server, &second, "BT54")?;
+    ensure!(second.console()?.has("nonsense"), "QEMU's own words are not on the screen");
+    menu_again(&second, 2)?;
     second.type_keys(CHOOSE_GUEST)?;
     second.wait_for(&format!("BOOTTORRENT stage=downloading image={GUEST}"), GUEST_TIMEOUT)?;
     server.wait_node(&first.mac(), "it sends", BOOT_TIMEOUT, |node| {
@@ -69,10 +85,14 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     // The guest ends at a key, and its node decides anew.
     second.type_keys("x")?;
     second.wait_for(&format!("The guest {GUEST} has ended."), GUEST_TIMEOUT)?;
-    let is_back = |console: &crate::e2e::console::Console| {
-        console.text().matches("BOOTTORRENT stage=menu").count() >= 2
-    };
-    second.wait("the menu again", BOOT_TIMEOUT, is_back).map(drop)
+    menu_again(&second, 3)
+}
+
+/// Waits until the menu has come so often.
+fn menu_again(machine: &Machine<'_>, count: usize) -> Result<()> {
+    let is_back =
+        |console: &Console| console.text().matches("BOOTTORRENT stage=menu").count() >= count;
+    machine.wait(&format!("the menu {count} times"), BOOT_TIMEOUT, is_back).map(drop)
 }
 
 /// Waits until the guest speaks on its serial port.

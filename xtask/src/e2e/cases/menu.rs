@@ -35,6 +35,12 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     };
     machine.wait_for("Any key stops the clock.", BOOT_TIMEOUT)?;
     screenshot::keep(stage, &machine, "usecase-2")?;
+    // Who sits at the server sees the same.
+    let mac = machine.mac();
+    let (screen, log) =
+        (server.run(&["node", "screen", &mac])?, server.run(&["node", "log", &mac])?);
+    ensure!(screen.contains("Any key stops the clock."), "the screen is another:\n{screen}");
+    ensure!(log.contains("BOOTTORRENT stage=menu"), "the log says nothing of the menu:\n{log}");
     machine.type_keys(CHOOSE_OTHER)?;
     let downloading = format!("BOOTTORRENT stage=downloading image={OTHER}");
     wait_count(&downloading, 1)?;
