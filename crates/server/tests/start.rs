@@ -203,9 +203,9 @@ fn an_image_that_nodes_are_assigned_or_run_goes_only_by_force() {
     let runs = "`other` is in use: n01 runs it";
     assert!(lab.refused(&["image", "remove", "other"]).contains(runs));
     assert!(lab.refused(&["image", "remove", "other", "spare"]).contains("in use"));
-    assert!(lab.path().join("oss/other").exists() && lab.path().join("oss/spare").exists());
+    assert!(lab.path("oss/other").exists() && lab.path("oss/spare").exists());
     lab.run(&["image", "remove", "other", "spare", "--force", "--yes"]);
-    assert!(!lab.path().join("oss/other").exists() && !lab.path().join("oss/spare").exists());
+    assert!(!lab.path("oss/other").exists() && !lab.path("oss/spare").exists());
 }
 
 #[test]

@@ -33,8 +33,6 @@ pub(crate) struct Config {
     pub(crate) menu_timeout_s: u64,
     /// `ipxe` or `pxelinux`.
     pub(crate) loader: &'static str,
-    /// What becomes of nodes that are not named: `boot`, `wait` or `ignore`.
-    pub(crate) unknown: &'static str,
 }
 
 impl Default for Config {
@@ -47,7 +45,6 @@ impl Default for Config {
             seed_time_s: 2,
             menu_timeout_s: 0,
             loader: "ipxe",
-            unknown: "boot",
         }
     }
 }
@@ -63,7 +60,6 @@ impl Config {
              boot:\n  default: {}\n  timeout: {}\n  seed_time: {}\n\
              dhcp:\n  mode: {}\n  ranges: 10.77.200.1-10.77.200.250\n\
              swarm:\n  tracker: {}\n{trackers}\
-             nodes:\n  unknown: {}\n\
              phase1:\n  loader: {}\n  cmdline: console=ttyS0,115200\n",
             slot.address(),
             self.image,
@@ -71,7 +67,6 @@ impl Config {
             self.seed_time_s,
             self.dhcp,
             self.tracker,
-            self.unknown,
             self.loader,
         )
     }

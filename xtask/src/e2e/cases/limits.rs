@@ -29,9 +29,10 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let agent_len = std::fs::metadata(target_dir().join("release/boottorrent-agent"))?.len();
     ensure!(agent_len <= AGENT_LEN_MAX, "the agent has {agent_len} bytes, {AGENT_LEN_MAX} at most");
     let lab = Lab::new(0, None, &stage.dir)?;
-    let config = Config { unknown: "wait", ..Config::default() };
-    let mut server = serve(&lab, stage, &config, &[(IMAGE, 0)])?;
+    let mut server = serve(&lab, stage, &Config::default(), &[(IMAGE, 0)])?;
     server.stop()?;
+    let settings = std::fs::read_to_string(server.oss().with_file_name("Boottorrent.yaml"))?;
+    server.write("Boottorrent.yaml", &format!("{settings}nodes:\n  unknown: wait\n"))?;
     // Holes in a file in memory cost nothing.
     let ballast = std::fs::File::create(server.oss().join(IMAGE).join("ballast"))?;
     ballast.set_len(IMAGE_LEN).context("making a large file")?;
