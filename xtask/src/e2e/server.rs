@@ -14,8 +14,8 @@ use crate::{interrupt, release_binary};
 /// Where HTTP is served.
 pub(crate) const HTTP_PORT: u16 = 8_080;
 
-/// Hashing and packing happen before the ports are open, on processors that virtual machines share.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// One with a key of its own packs phase 1 first, with what machines of other cases leave of the processors.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
