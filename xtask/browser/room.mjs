@@ -20,11 +20,12 @@ await watch({ origins: [base], shots }, async ({ open, judge, check }) => {
   await page.locator(".tile").first().click();
   await page.waitForSelector(".steps li");
   const steps = await page.locator(".steps .word").allTextContents();
-  for (const stage of ["agent", "downloading", "booted"]) check(steps.includes(stage), `its timeline lacks ${stage}: ${steps}`);
+  for (const stage of ["bootloader", "lease", "downloading", "booted"]) check(steps.includes(stage), `its timeline lacks ${stage}: ${steps}`);
   await judge(page, "a node that has booted");
   await page.screenshot({ path: `${shots}/room-node.png` });
   await page.click("[data-page=swarm]");
-  await page.waitForSelector(".givers li:nth-child(2)");
+  // Whether a node gave depends on how far apart they started; the server always did.
+  await page.waitForSelector(".givers li");
   await page.screenshot({ path: `${shots}/room-swarm.png` });
   return `${count} machines seen from their first request to ${steps.at(-1)}`;
 });
