@@ -58,12 +58,15 @@ impl Files {
         };
         let existing = |paths: [PathBuf; 2]| paths.into_iter().find(|path| path.is_file());
         let config = existing([boot.join(format!("config-{version}")), modules.join("config")]);
-        let initramfs = existing([
-            boot.join(format!("initramfs-{version}.img")),
-            boot.join(format!("initrd.img-{version}")),
-        ]);
+        let initramfs = initramfs_in(&boot, &version);
         Ok(Self { version, image, config, initramfs, modules })
     }
+}
+
+/// What dracut or initramfs-tools made for a kernel.
+fn initramfs_in(boot: &Path, version: &KernelVersion) -> Option<PathBuf> {
+    let names = [format!("initramfs-{version}.img"), format!("initrd.img-{version}")];
+    names.into_iter().map(|name| boot.join(name)).find(|path| path.is_file())
 }
 
 /// The folder of the lab's kernels.
@@ -348,14 +351,15 @@ pub(crate) fn settle(
             }
         },
     };
+    let kept = folder(lab).join(version.as_str());
+    if own.contains(&version) && !kept.exists() {
+        store(lab, &Files::of_root(tree, version.clone())?, work)?;
+    } else if kept.exists()
+        && let Some(made) = initramfs_in(&tree.join("boot"), &version)
+    {
+        renew_initramfs(&made, &kept)?;
+    }
     if own.contains(&version) {
-        let files = Files::of_root(tree, version.clone())?;
-        let kept = folder(lab).join(version.as_str());
-        match (kept.exists(), &files.initramfs) {
-            (false, _) => store(lab, &files, work)?,
-            (true, Some(initramfs)) => renew_initramfs(initramfs, &kept)?,
-            (true, None) => {}
-        }
         return Ok(version);
     }
     let modules = modules_of(lab, &version)?;
@@ -476,6 +480,11 @@ mod tests {
             with_work(|work| settle(&lab, &tree, None, work)).unwrap();
             assert_eq!(fs::read_to_string(kept.join("initramfs.img")).unwrap(), made);
         }
+        // Its kernel may have left the tree when the image was packed.
+        fs::remove_file(tree.join("boot/vmlinuz-6.1.0-9-amd64")).unwrap();
+        fs::write(tree.join("boot/initrd.img-6.1.0-9-amd64"), "a third").unwrap();
+        with_work(|work| settle(&lab, &tree, Some("6.1.0-9-amd64"), work)).unwrap();
+        assert_eq!(fs::read_to_string(kept.join("initramfs.img")).unwrap(), "a third");
         let mode = fs::metadata(kept.join("initramfs.img")).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 3, "nothing is left beside them");

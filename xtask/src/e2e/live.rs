@@ -15,8 +15,8 @@ use crate::{root, target_dir};
 /// Raised when the recipe stays but what it makes must be made again.
 const EDITION: &str = "1";
 
-/// The image's name in the lab that it is made in.
-const NAME: &str = "live";
+/// The image's name in the lab that it is made in, which its `boot.ipxe` has.
+pub(super) const NAME: &str = "live";
 
 /// The password of root, for who looks at the console: `live`.
 const PASSWORD_HASH: &str = "$6$L2JCesBZAnNvMghh$NuxJq2/kdbepJ3ijqt833T5m.jbJdVDZY0VaHY40GURqm/xO6vRSYjXkxvIN./MqUW1/iSC5Ihp4ByMqgSivR1";

@@ -4,9 +4,9 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::debian::{MEMORY_MIB, TIMEOUT};
-use super::{IMAGE, start};
+use super::start;
 use crate::e2e::Stage;
-use crate::e2e::live::Live;
+use crate::e2e::live::{Live, NAME};
 use crate::e2e::machine::{Firmware, Spec};
 use crate::e2e::server::{Config, Server};
 use crate::lab::{Lab, Slot};
@@ -19,17 +19,17 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
     let mut server = Server::init_as(&lab, Slot::SERVER, &Config::default(), stage.lab)?;
     let folder = server.oss().parent().context("oss/ is in a lab")?.to_owned();
-    live.install(&folder, IMAGE)?;
+    live.install(&folder, NAME)?;
     let kernel = live.kernel()?;
     let made = format!("/boot/initrd.img-{kernel}");
-    let mount = ["image", "mount", IMAGE, "--"];
+    let mount = ["image", "mount", NAME, "--"];
     let dracut = ["dracut", "--force", "--no-hostonly", "--add", "dmsquash-live livenet"];
     server.run(&[&mount[..], &dracut, &["--kver", &kernel, &made]].concat())?;
-    server.run(&["image", "unmount", IMAGE])?;
+    server.run(&["image", "unmount", NAME])?;
     let spec = Spec::new(1, Firmware::Ipxe).memory_mib(MEMORY_MIB * 2);
     server.write("nodes.yaml", &format!("nodes:\n  n01: {{mac: {}}}\n", spec.mac()))?;
     server.start()?;
-    let assign = ["node", "assign", "--classic", "n01", IMAGE, "--yes"];
+    let assign = ["node", "assign", "--classic", "n01", NAME, "--yes"];
     server.run(&[&assign[..], &["--cmdline", "console=ttyS0"]].concat())?;
     let machine = start(&lab, stage, spec)?;
     let time = machine.wait_for(" login:", TIMEOUT)?;
