@@ -1,7 +1,6 @@
 //! The cases.
 
 mod altered;
-mod classic;
 mod debian;
 mod fallback;
 mod guest;
@@ -53,7 +52,7 @@ pub(super) const HARNESS: &str = "harness";
 
 /// Cases that build a Debian from a mirror's packages, which takes minutes and a mirror: they run only
 /// when they are named.
-pub(super) const FROM_MIRROR: &[&str] = &["debian", "classic", "images"];
+pub(super) const FROM_MIRROR: &[&str] = &["debian", "images"];
 
 /// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
 pub(super) const ALL: &[Case] = &[
@@ -147,13 +146,6 @@ pub(super) const ALL: &[Case] = &[
         machines: 1,
         what: "a Debian built from packages runs from memory on its own kernel, and its node seeds",
         run: debian::run,
-    },
-    Case {
-        name: "classic",
-        also: &[],
-        machines: 1,
-        what: "an initramfs made by dracut in the image gets its root by HTTP, without our agent",
-        run: classic::run,
     },
     Case {
         name: "images",

@@ -15,8 +15,8 @@ use crate::{root, target_dir};
 /// Raised when the recipe stays but what it makes must be made again.
 const EDITION: &str = "1";
 
-/// The image's name in the lab that it is made in, which its `boot.ipxe` has.
-pub(super) const NAME: &str = "live";
+/// The image's name in the lab that it is made in.
+const NAME: &str = "live";
 
 /// The password of root, for who looks at the console: `live`.
 const PASSWORD_HASH: &str = "$6$L2JCesBZAnNvMghh$NuxJq2/kdbepJ3ijqt833T5m.jbJdVDZY0VaHY40GURqm/xO6vRSYjXkxvIN./MqUW1/iSC5Ihp4ByMqgSivR1";
@@ -50,16 +50,7 @@ pub(crate) struct Live {
 impl Live {
     /// The image, made if it is not kept from an earlier run: two minutes and 90 MB from the mirror.
     pub(crate) fn build() -> Result<Self> {
-        Self::build_of(KERNEL)
-    }
-
-    /// The same with further packages, comma-separated.
-    pub(crate) fn build_with(packages: &str) -> Result<Self> {
-        Self::build_of(&format!("{KERNEL},{packages}"))
-    }
-
-    fn build_of(packages: &str) -> Result<Self> {
-        let args = [ARGS, &["--packages", packages]].concat();
+        let args = [ARGS, &["--packages", KERNEL]].concat();
         let mut recipe = Sha256::new();
         recipe.update([&[EDITION, NAME], args.as_slice()].concat().join("\n"));
         for folder in SOURCES {

@@ -13,10 +13,10 @@ use crate::e2e::server::{Config, Server};
 use crate::lab::{Lab, Slot};
 
 /// All of a Debian's start in an emulator: a few times what the smallest system takes.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(400);
+const TIMEOUT: Duration = Duration::from_secs(400);
 
 /// The image is 75 MB and its system is in memory, too.
-pub(super) const MEMORY_MIB: u32 = 1_024;
+const MEMORY_MIB: u32 = 1_024;
 
 /// Longer than systemd's start jobs go on after the login prompt, in which it ends what it does not
 /// know.
