@@ -63,10 +63,14 @@ impl Files {
     }
 }
 
-/// What dracut or initramfs-tools made for a kernel.
+/// What dracut or initramfs-tools made for a kernel. A link is not followed, and `boot` must be none: the tree
+/// of an image may be anybody's, the link may lead to a file of this machine, and every node can fetch it then.
 fn initramfs_in(boot: &Path, version: &KernelVersion) -> Option<PathBuf> {
+    let kind = |path: &Path| fs::symlink_metadata(path).ok().map(|it| it.file_type());
+    kind(boot).filter(fs::FileType::is_dir)?;
     let names = [format!("initramfs-{version}.img"), format!("initrd.img-{version}")];
-    names.into_iter().map(|name| boot.join(name)).find(|path| path.is_file())
+    let mut paths = names.into_iter().map(|name| boot.join(name));
+    paths.find(|path| kind(path).is_some_and(|kind| kind.is_file()))
 }
 
 /// The folder of the lab's kernels.
@@ -488,6 +492,28 @@ mod tests {
         let mode = fs::metadata(kept.join("initramfs.img")).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 3, "nothing is left beside them");
+    }
+
+    #[test]
+    fn an_initramfs_that_is_a_link_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lab, tree) = (dir.path().join("lab"), dir.path().join("tree"));
+        root(&tree, "6.1.0");
+        let (secret, made) = (dir.path().join("secret"), tree.join("boot/initrd.img-6.1.0"));
+        fs::write(&secret, "not for nodes").unwrap();
+        fs::remove_file(&made).unwrap();
+        std::os::unix::fs::symlink(&secret, &made).unwrap();
+        // When the kernel is taken in, and when the image is packed again.
+        for _ in 0..2 {
+            with_work(|work| settle(&lab, &tree, None, work)).unwrap();
+            assert!(!lab.join("kernels/6.1.0/initramfs.img").exists());
+        }
+        fs::remove_file(&made).unwrap();
+        fs::write(&made, "not for nodes either").unwrap();
+        fs::rename(tree.join("boot"), dir.path().join("boot")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("boot"), tree.join("boot")).unwrap();
+        with_work(|work| settle(&lab, &tree, Some("6.1.0"), work)).unwrap();
+        assert!(!lab.join("kernels/6.1.0/initramfs.img").exists());
     }
 
     #[test]
