@@ -12,7 +12,8 @@ use crate::command::{Call, Work};
 use crate::data::ImageData;
 use crate::error::ImageError;
 use crate::phase1::deb::{self, DebError};
-use crate::phase1::kernel::{self, KERNEL_LEN_MAX, TEXT_LEN_MAX};
+use crate::phase1::installed::{self, InstalledKernel};
+use crate::phase1::kernel::{KERNEL_LEN_MAX, TEXT_LEN_MAX};
 use crate::phase1::{KernelChoice, KernelVersion};
 
 /// A kernel that nodes can boot.
@@ -39,40 +40,6 @@ pub enum Origin {
     Package(PathBuf),
 }
 
-/// The files of a kernel, wherever they are.
-struct Files {
-    version: KernelVersion,
-    image: PathBuf,
-    config: Option<PathBuf>,
-    initramfs: Option<PathBuf>,
-    modules: PathBuf,
-}
-
-impl Files {
-    fn of_root(root: &Path, version: KernelVersion) -> Result<Self, ImageError> {
-        let boot = root.join("boot");
-        let modules = kernel::modules_dir(root).join(version.as_str());
-        let Some(image) = kernel::image_file(&boot, &modules, &version) else {
-            let message = format!("there is no vmlinuz-{version}");
-            return Err(ImageError::Data { file: boot, message });
-        };
-        let existing = |paths: [PathBuf; 2]| paths.into_iter().find(|path| path.is_file());
-        let config = existing([boot.join(format!("config-{version}")), modules.join("config")]);
-        let initramfs = initramfs_in(&boot, &version);
-        Ok(Self { version, image, config, initramfs, modules })
-    }
-}
-
-/// What dracut or initramfs-tools made for a kernel. A link is not followed, and `boot` must be none: the tree
-/// of an image may be anybody's, the link may lead to a file of this machine, and every node can fetch it then.
-fn initramfs_in(boot: &Path, version: &KernelVersion) -> Option<PathBuf> {
-    let kind = |path: &Path| fs::symlink_metadata(path).ok().map(|it| it.file_type());
-    kind(boot).filter(fs::FileType::is_dir)?;
-    let names = [format!("initramfs-{version}.img"), format!("initrd.img-{version}")];
-    let mut paths = names.into_iter().map(|name| boot.join(name));
-    paths.find(|path| kind(path).is_some_and(|kind| kind.is_file()))
-}
-
 /// The folder of the lab's kernels.
 fn folder(lab: &Path) -> PathBuf {
     lab.join("kernels")
@@ -88,13 +55,12 @@ pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
         let images = users(lab, &version)?;
         found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
     }
-    for version in kernel::versions(root)? {
+    for version in installed::versions(root)? {
         if found.iter().all(|entry| entry.version != version) {
-            let files = Files::of_root(root, version.clone())?;
             found.push(KernelEntry {
                 folder: root.to_owned(),
                 is_labs: false,
-                has_initramfs: files.initramfs.is_some(),
+                has_initramfs: installed::initramfs(root, &version).is_some(),
                 images: users(lab, &version)?,
                 version,
             });
@@ -156,18 +122,18 @@ pub fn users(lab: &Path, version: &KernelVersion) -> Result<Vec<String>, ImageEr
 pub fn add(lab: &Path, origin: &Origin, work: &Work<'_>) -> Result<KernelVersion, ImageError> {
     let files = match origin {
         Origin::Root(root, version) => {
-            let found = kernel::versions(root)?;
+            let found = installed::versions(root)?;
             let version = match version {
-                None => found.into_iter().next(),
-                Some(wanted) => found.into_iter().find(|version| version == wanted),
+                None => found.first(),
+                Some(wanted) => found.iter().find(|version| *version == wanted),
             };
-            let Some(version) = version else {
+            let Some(files) = version.and_then(|it| InstalledKernel::find(root, it)) else {
                 return Err(ImageError::Wrong(format!(
                     "no such kernel in {}: both vmlinuz and modules are needed",
                     root.display()
                 )));
             };
-            Files::of_root(root, version)?
+            files
         }
         Origin::Package(file) => {
             let scratch = new_dir(lab)?;
@@ -215,7 +181,7 @@ fn package(
             )));
         }
     }
-    let modules = names_in(&kernel::modules_dir(scratch))?;
+    let modules = names_in(&installed::modules_dir(scratch))?;
     for version in &modules {
         // udev of the system finds drivers by the index, which a package makes when it is installed.
         Call::new("depmod", "kmod").arg("-b").arg(scratch).arg(version).run(work)?;
@@ -253,7 +219,7 @@ fn new_dir(lab: &Path) -> Result<tempfile::TempDir, ImageError> {
 }
 
 /// Copies a kernel's files into the lab, as a whole or not at all.
-fn store(lab: &Path, files: &Files, work: &Work<'_>) -> Result<(), ImageError> {
+fn store(lab: &Path, files: &InstalledKernel, work: &Work<'_>) -> Result<(), ImageError> {
     let new = new_dir(lab)?;
     let dir = new.path().join("kernel");
     fs::create_dir_all(&dir).map_err(ImageError::write(&dir))?;
@@ -335,7 +301,7 @@ pub(crate) fn settle(
     wanted: Option<&str>,
     work: &Work<'_>,
 ) -> Result<KernelVersion, ImageError> {
-    let own = kernel::versions(tree)?;
+    let own = installed::versions(tree)?;
     let wanted = wanted.map(|it| it.parse::<KernelVersion>());
     let wanted = wanted.transpose().map_err(|error| ImageError::Wrong(error.to_string()))?;
     let version = match wanted {
@@ -356,12 +322,12 @@ pub(crate) fn settle(
         },
     };
     let kept = folder(lab).join(version.as_str());
-    if own.contains(&version) && !kept.exists() {
-        store(lab, &Files::of_root(tree, version.clone())?, work)?;
-    } else if kept.exists()
-        && let Some(made) = initramfs_in(&tree.join("boot"), &version)
-    {
-        renew_initramfs(&made, &kept)?;
+    if kept.exists() {
+        if let Some(made) = installed::initramfs(tree, &version) {
+            renew_initramfs(&made, &kept)?;
+        }
+    } else if let Some(files) = InstalledKernel::find(tree, &version) {
+        store(lab, &files, work)?;
     }
     if own.contains(&version) {
         return Ok(version);
@@ -386,7 +352,7 @@ fn modules_of(lab: &Path, version: &KernelVersion) -> Result<PathBuf, ImageError
     };
     Ok(match entry.is_labs {
         true => entry.folder.join("modules"),
-        false => kernel::modules_dir(&entry.folder).join(version.as_str()),
+        false => installed::modules_dir(&entry.folder).join(version.as_str()),
     })
 }
 

@@ -21,7 +21,8 @@ impl Signal {
         ExitCode::from(self.status())
     }
 
-    const fn status(self) -> u8 {
+    /// As [`Self::exit_code`] for a thread that ends the program.
+    pub(crate) const fn status(self) -> u8 {
         match self {
             Self::Interrupt => 128 + 2,
             Self::Terminate => 128 + 15,

@@ -9,6 +9,7 @@ use super::compression;
 use super::config::KernelConfig;
 use super::deb::{self, DebError};
 use super::error::Phase1Error;
+use super::installed::{self, InstalledKernel};
 use super::library::{Library, MODULE_LEN_MAX, Shelf, Spool};
 use super::name::ModuleName;
 use super::progress::{Progress, Step};
@@ -80,8 +81,7 @@ impl Kernel {
     /// # Errors
     /// If there is none, not this version, or it cannot be read.
     pub fn installed(root: &Path, wanted: Option<&KernelVersion>) -> Result<Self, Phase1Error> {
-        let (boot, modules) = (root.join("boot"), modules_dir(root));
-        let found = versions(root)?;
+        let found = installed::versions(root)?;
         let version = match wanted {
             None => found.first(),
             Some(wanted) if found.is_empty() || found.contains(wanted) => {
@@ -91,19 +91,20 @@ impl Kernel {
                 return Err(Phase1Error::NoSuchKernel { wanted: wanted.clone(), found });
             }
         };
-        let version = version.cloned().ok_or(Phase1Error::NoKernel { boot, modules })?;
-        Self::read_installed(root, version)
+        let installed = version.and_then(|version| InstalledKernel::find(root, version));
+        let Some(installed) = installed else {
+            let (boot, modules) = (root.join("boot"), installed::modules_dir(root));
+            return Err(Phase1Error::NoKernel { boot, modules });
+        };
+        Self::read_installed(installed)
     }
 
-    fn read_installed(root: &Path, version: KernelVersion) -> Result<Self, Phase1Error> {
-        let boot = root.join("boot");
-        let dir = modules_dir(root).join(version.as_str());
-        let origin = image_file(&boot, &dir, &version).unwrap_or_else(|| dir.join("vmlinuz"));
+    fn read_installed(files: InstalledKernel) -> Result<Self, Phase1Error> {
+        let InstalledKernel { version, image: origin, config, modules, .. } = files;
         let image = fs::read(&origin).map_err(Phase1Error::read(&origin))?;
-        let configs = [boot.join(format!("config-{version}")), dir.join("config")];
         // Without it less is known, and gzip is used.
-        let config = configs.iter().find_map(|file| fs::read_to_string(file).ok());
-        let (library, shelf) = Library::installed(&dir)?;
+        let config = config.and_then(|file| fs::read_to_string(file).ok());
+        let (library, shelf) = Library::installed(&modules)?;
         let config = config.map(|text| KernelConfig::parse(&text));
         Ok(Self { version, image, config, library, shelf, origin })
     }
@@ -145,51 +146,6 @@ impl Kernel {
             .map_err(|source| Phase1Error::Package { package: package.to_owned(), source })?;
         found.finish(package, spool_dir)
     }
-}
-
-/// The kernels of a root that have both an image and modules, the newest first.
-///
-/// # Errors
-/// If the folder of modules is there and cannot be read.
-pub fn versions(root: &Path) -> Result<Vec<KernelVersion>, Phase1Error> {
-    let mut found = installed_versions(&root.join("boot"), &modules_dir(root))?;
-    found.sort_by(|a, b| b.cmp(a));
-    Ok(found)
-}
-
-/// Where modules are: Debian 13 packages have `/usr/lib`, of which `/lib` is the other name.
-pub(crate) fn modules_dir(root: &Path) -> PathBuf {
-    let plain = root.join("lib/modules");
-    if plain.is_dir() { plain } else { root.join("usr/lib/modules") }
-}
-
-/// Debian, Ubuntu and SUSE have kernels in `/boot`, Fedora beside the modules.
-pub(crate) fn image_file(boot: &Path, modules: &Path, version: &KernelVersion) -> Option<PathBuf> {
-    let files = [boot.join(format!("vmlinuz-{version}")), modules.join("vmlinuz")];
-    files.into_iter().find(|file| file.is_file())
-}
-
-/// Kernels that have both an image and modules. A folder of modules without an image is what an
-/// uninstalled kernel leaves behind.
-fn installed_versions(boot: &Path, modules: &Path) -> Result<Vec<KernelVersion>, Phase1Error> {
-    let entries = match fs::read_dir(modules) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(source) => return Err(Phase1Error::Read { file: modules.to_owned(), source }),
-    };
-    let mut versions = vec![];
-    for entry in entries {
-        let entry = entry.map_err(Phase1Error::read(modules))?;
-        let Some(version) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let dir = entry.path();
-        let whole = dir.join("modules.builtin").is_file() && dir.join("kernel").is_dir();
-        if whole && image_file(boot, &dir, &version).is_some() {
-            versions.push(version);
-        }
-    }
-    Ok(versions)
 }
 
 /// What of a kernel has been found in a package so far.

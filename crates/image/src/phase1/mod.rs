@@ -12,6 +12,7 @@ pub mod drivers;
 pub mod record;
 
 pub mod deb;
+pub(crate) mod installed;
 pub mod kernel;
 
 pub mod closure;

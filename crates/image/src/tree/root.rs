@@ -2,9 +2,9 @@
 //! must lead to the tree's own file and never to this machine's: `openat2` with `RESOLVE_IN_ROOT`
 //! takes the tree for `/`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
@@ -41,6 +41,13 @@ impl Root {
     /// Whether it has a file, folder or device of this path.
     pub fn has(&self, path: &str) -> bool {
         self.at(path, OFlags::PATH, 0).is_ok()
+    }
+
+    /// Where what is at a path of the tree really is, links followed within the tree; nothing if it is not
+    /// there.
+    pub fn real(&self, path: &str) -> Option<PathBuf> {
+        let found = self.at(path, OFlags::PATH, 0).ok()?;
+        fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
     }
 
     /// Opens a file for reading.
@@ -131,7 +138,6 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -146,6 +152,8 @@ mod tests {
         symlink("../../../../../../etc", tree.join("up")).unwrap();
         let root = Root::open(&tree).unwrap();
         assert_eq!(root.text("etc/shadow").unwrap(), None);
+        assert_eq!(root.real("etc/shadow"), None);
+        assert_eq!(root.real("up"), fs::canonicalize(tree.join("etc")).ok());
         assert!(root.write("etc/shadow", "x", 0o600).is_err());
         root.write("up/hosts", "inside", 0o644).unwrap();
         assert_eq!(fs::read_to_string(outside).unwrap(), "of this machine");

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use boot::{ImageName, KernelVersion, Mac, Manifest};
-use serde::{Deserialize, Serialize};
 
+use super::next_boots::NextBoot;
 use crate::fleet::ScriptAsked;
 use crate::lab::config::is_cmdline;
 use crate::lab::group::{self, Group};
@@ -19,16 +18,6 @@ pub(crate) fn named(settings: &Settings) -> BTreeMap<Mac, Option<String>> {
     let reserved = settings.dhcp.reservations.iter().map(|r| (r.mac, r.hostname.clone()));
     let nodes = settings.nodes.iter().map(|node| (node.mac, Some(node.name.clone())));
     reserved.chain(nodes).collect()
-}
-
-/// For one boot, whatever is assigned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum NextBoot {
-    /// This image.
-    Image(ImageName),
-    /// The disk.
-    Disk,
 }
 
 /// What a script does.
@@ -245,61 +234,6 @@ impl Boots {
     }
 }
 
-/// What nodes boot the next time and then no more. Kept until the node's agent reports from that boot,
-/// or its disk was named to it: a script that was lost on the way is asked for again.
-#[derive(Clone, Default)]
-pub(crate) struct NextBoots(Arc<Mutex<BTreeMap<Mac, Next>>>);
-
-struct Next {
-    boot: NextBoot,
-    /// The node has asked for its script since.
-    is_handed_out: bool,
-}
-
-/// The most nodes for which that is kept: as many as a lab can name.
-const NEXT_MAX: usize = 50_000;
-
-impl NextBoots {
-    /// Decides it for nodes; how many were taken.
-    pub(crate) fn decide(&self, macs: &[Mac], boot: &NextBoot) -> usize {
-        let mut next = self.lock();
-        let before = next.len();
-        for &mac in macs.iter().take(NEXT_MAX.saturating_sub(before)) {
-            next.insert(mac, Next { boot: boot.clone(), is_handed_out: false });
-        }
-        macs.len().min(NEXT_MAX.saturating_sub(before))
-    }
-
-    /// What is decided for a node's next boot.
-    pub(super) fn waiting(&self, mac: Mac) -> Option<NextBoot> {
-        self.lock().get(&mac).map(|next| next.boot.clone())
-    }
-
-    /// What a node that asks for its script boots.
-    pub(super) fn of(&self, mac: Mac) -> Option<NextBoot> {
-        let mut next = self.lock();
-        let found = next.get_mut(&mac)?;
-        found.is_handed_out = true;
-        let boot = found.boot.clone();
-        if boot == NextBoot::Disk {
-            next.remove(&mac);
-        }
-        Some(boot)
-    }
-
-    /// A node's agent runs.
-    pub(super) fn reported(&self, mac: Mac) {
-        let mut next = self.lock();
-        if next.get(&mac).is_some_and(|next| next.is_handed_out) {
-            next.remove(&mac);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Mac, Next>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 impl Boots {
     /// One node that boots one image by that image's own script.
@@ -458,21 +392,5 @@ mod tests {
         assert_eq!(boots.of_asker(&asked(OTHER, Arch::X86_64), next.as_ref()), Boot::Disk);
         boots.unknown = Unknown::Wait;
         assert_eq!(boots.of_asker(&asked(OTHER, Arch::X86_64), None), Boot::Wait);
-    }
-
-    #[test]
-    fn a_next_boot_is_kept_until_the_node_has_come_that_far() {
-        let next = NextBoots::default();
-        let image = NextBoot::Image("old".parse().unwrap());
-        assert_eq!(next.decide(&[NODE, OTHER], &image), 2);
-        // What still runs there reports, too.
-        next.reported(NODE);
-        assert_eq!(next.of(NODE), Some(image.clone()));
-        assert_eq!(next.of(NODE), Some(image));
-        next.reported(NODE);
-        assert_eq!(next.of(NODE), None);
-        next.decide(&[OTHER], &NextBoot::Disk);
-        assert_eq!(next.of(OTHER), Some(NextBoot::Disk));
-        assert_eq!(next.of(OTHER), None, "the disk's system reports nothing");
     }
 }

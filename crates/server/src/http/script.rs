@@ -7,7 +7,8 @@ use boot::{Arch, Firmware, Mac};
 use minijinja::{Environment, UndefinedBehavior, context};
 use percent_encoding::percent_decode_str;
 
-use super::boots::{Boot, Boots, NextBoot};
+use super::boots::{Boot, Boots};
+use super::next_boots::NextBoot;
 use crate::fleet::ScriptAsked;
 
 /// The most characters of a query that are looked at: four fields of an address, a UUID and two

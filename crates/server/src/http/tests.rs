@@ -124,7 +124,7 @@ async fn who_is_left_alone_finds_no_script_unless_it_waits_for_one() {
     let (status, script) = test.get(&format!("{path}&waits=1")).await;
     assert!(status == 200 && script.ends_with("exit\n"), "{script}");
     // What somebody has decided for its next boot holds all the same.
-    test.site.0.next.decide(&[MAC], &NextBoot::Disk);
+    test.site.0.next.decide(&[MAC], &NextBoot::Disk).unwrap();
     let (status, script) = test.get(&path).await;
     assert!(status == 200 && script.contains("sanboot"), "{script}");
 }

@@ -1,21 +1,22 @@
 //! `image create`: flags, a file of parameters, or questions on a terminal.
 
 use std::fs;
-use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use dialoguer::{Confirm, Input, Password, Select};
 use image::build;
 use image::catalogue::Catalogue;
+use image::command::CommandError;
 use image::data::{ImageData, LivenetType};
+use image::error::ImageError;
 use image::kind::{self, Kind, demo, nfs};
 use image::size::ImageSize;
 use image::tree::source::Source;
 use image::tree::{MIRROR, password};
 use serde_json::json;
 
+use super::questions::{Questions, recap};
 use super::{Task, exports, with_work};
 use crate::cli::OutputFormat;
 use crate::lab;
@@ -23,7 +24,7 @@ use crate::progress;
 
 /// How much a live image holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Type {
+pub(super) enum Type {
     /// What the distribution installs on a server.
     Standard,
     /// A package manager, the network and OpenSSH.
@@ -45,7 +46,7 @@ impl From<Type> for LivenetType {
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// Its name: letters, digits and - _ . +
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// What kind of image: livenet, nfs, nfs-golden or demo [default: livenet]
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
@@ -61,41 +62,41 @@ pub(crate) struct CreateArgs {
     title: Option<String>,
     /// The release of the distribution, such as bookworm, noble or 9.
     #[arg(long)]
-    release: Option<String>,
+    pub(super) release: Option<String>,
     /// How much it holds.
     #[arg(long = "type", value_name = "TYPE")]
-    livenet_type: Option<Type>,
+    pub(super) livenet_type: Option<Type>,
     /// Packages beyond those, with commas between.
     #[arg(long, value_delimiter = ',')]
-    packages: Vec<String>,
+    pub(super) packages: Vec<String>,
     /// Where packages come from, instead of the distribution's own place.
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
     /// The most that it may hold, unpacked: 700M, 5G, 1.5G [default: as much as it does]
     #[arg(long)]
-    size: Option<ImageSize>,
+    pub(super) size: Option<ImageSize>,
     /// The kernel that it runs on, one of `boottorrent kernel list` [default: its own]
     #[arg(long, value_name = "VERSION")]
-    kernel: Option<String>,
+    pub(super) kernel: Option<String>,
     /// Words for its command line.
     #[arg(long)]
     cmdline: Option<String>,
     /// The hash of root's password, as `openssl passwd -6` prints it. Without it, on a terminal it is
     /// asked for; else nobody logs in with a password.
     #[arg(long, value_name = "HASH")]
-    password_hash: Option<String>,
+    pub(super) password_hash: Option<String>,
     /// The public key that may log in as root.
     #[arg(long, value_name = "FILE")]
-    ssh_key: Option<PathBuf>,
+    pub(super) ssh_key: Option<PathBuf>,
     /// Have SELinux on, with its labels.
     #[arg(long)]
-    selinux: bool,
+    pub(super) selinux: bool,
     /// Leave out manuals, translations and what else nobody reads in memory.
     #[arg(long)]
-    optimize: bool,
+    pub(super) optimize: bool,
     /// For nfs-golden: the staging image that it is made of.
     #[arg(long, value_name = "IMAGE")]
-    staging: Option<String>,
+    pub(super) staging: Option<String>,
     /// For nfs: the address of the NFS server [default: that of the lab]
     #[arg(long, value_name = "ADDRESS")]
     nfs_server: Option<String>,
@@ -115,20 +116,20 @@ pub(crate) struct CreateArgs {
 
 pub(crate) fn run(args: &CreateArgs, catalogue: &Catalogue) -> anyhow::Result<()> {
     let asks = !args.yes && args.parameters.is_none() && args.output == OutputFormat::Text;
-    let asks = asks && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let questions = if asks { Questions::new()? } else { None };
     let (kind, mut data) = from_flags(args)?;
-    let kind = match asks {
-        true => ask(args, kind, &mut data, catalogue)?,
-        false => kind.unwrap_or(&kind::livenet::Livenet),
+    let kind = match &questions {
+        Some(questions) => questions.complete(args, kind, &mut data, catalogue)?,
+        None => kind.unwrap_or(&kind::livenet::Livenet),
     };
     ensure!(!data.name.is_empty(), "an image needs a name: `boottorrent image create NAME`");
     if kind.class().starts_with("Nfs") && data.nfs_server.is_none() {
         let configuration = lab::check(catalogue.lab())?.0;
         data.nfs_server = Some(configuration.settings.address.to_string());
     }
-    if asks {
+    if let Some(questions) = &questions {
         progress::print(&recap(kind, &data));
-        if !interact(Confirm::new().with_prompt("Make it?").default(true).interact())? {
+        if !questions.confirm("Make it?", true)? {
             bail!("nothing was made");
         }
     }
@@ -143,17 +144,27 @@ pub(crate) fn run(args: &CreateArgs, catalogue: &Catalogue) -> anyhow::Result<()
                 progress::tell(args.output, &text, &event);
                 return Ok(());
             }
-            Err(error) if asks => {
+            Err(error) => {
+                let Some(questions) = questions.as_ref().filter(|_| !is_interrupt(&error)) else {
+                    return Err(error);
+                };
                 // What was built is removed already.
                 progress::print(&format!("boottorrent: {error:#}"));
-                let again = Confirm::new().with_prompt("Try again?").default(false).interact();
-                if !interact(again)? {
+                if !questions.confirm("Try again?", false)? {
                     return Err(error);
                 }
             }
-            Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether somebody wanted the work to end.
+fn is_interrupt(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let command = cause.downcast_ref::<CommandError>();
+        matches!(cause.downcast_ref::<ImageError>(), Some(ImageError::Interrupted))
+            || matches!(command, Some(CommandError::Interrupted))
+    })
 }
 
 /// What was said on the command line, over what the file of parameters says.
@@ -220,123 +231,4 @@ fn absolute(source: Source) -> anyhow::Result<Source> {
         Source::Oci(path) => Source::Oci(std::path::absolute(path)?),
         packages @ Source::Packages(_) => packages,
     })
-}
-
-/// Ctrl+C in a question ends the command; nothing was made yet.
-fn interact<T>(answer: dialoguer::Result<T>) -> anyhow::Result<T> {
-    answer.map_err(|error| match error {
-        dialoguer::Error::IO(error) if error.kind() == io::ErrorKind::Interrupted => {
-            anyhow::anyhow!("interrupted: nothing was made")
-        }
-        other => other.into(),
-    })
-}
-
-/// Asks for what was not said, in the order of the original.
-fn ask(
-    args: &CreateArgs,
-    kind: Option<&'static dyn Kind>,
-    data: &mut ImageData,
-    catalogue: &Catalogue,
-) -> anyhow::Result<&'static dyn Kind> {
-    let kind = match kind {
-        Some(kind) => kind,
-        None => {
-            let items: Vec<String> =
-                kind::ALL.iter().map(|kind| format!("{}: {}", kind.name(), kind.about())).collect();
-            let chosen = Select::new().with_prompt("Kind").items(&items).default(0).interact();
-            kind::ALL[interact(chosen)?]
-        }
-    };
-    if args.name.is_none() {
-        let taken: Vec<String> = catalogue.list()?.into_iter().map(|entry| entry.name).collect();
-        let judge = |name: &String| match name.parse::<boot::ImageName>() {
-            Err(error) => Err(error.to_string()),
-            Ok(_) if taken.contains(name) => Err("there is an image of this name".to_owned()),
-            Ok(_) => Ok(()),
-        };
-        data.name =
-            interact(Input::new().with_prompt("Name").validate_with(judge).interact_text())?;
-    }
-    match kind.class() {
-        "LivenetImage" | "NfsStagingImage" => ask_about_tree(args, kind, data)?,
-        "NfsGoldenImage" if args.staging.is_none() => {
-            let staging: String =
-                interact(Input::new().with_prompt("Staging image").interact_text())?;
-            data.attributes.insert(nfs::STAGING.to_owned(), staging);
-        }
-        _ => {}
-    }
-    Ok(kind)
-}
-
-fn ask_about_tree(args: &CreateArgs, kind: &dyn Kind, data: &mut ImageData) -> anyhow::Result<()> {
-    let text = |prompt: &str| -> anyhow::Result<Option<String>> {
-        let answer: String =
-            interact(Input::new().with_prompt(prompt).allow_empty(true).interact_text())?;
-        Ok(Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty()))
-    };
-    if args.kernel.is_none() {
-        data.kernel = text("Kernel (empty: its own)")?;
-    }
-    if args.password_hash.is_none() {
-        let prompt = Password::new().with_prompt("Root's password (empty: none)");
-        let prompt = prompt.allow_empty_password(true).with_confirmation("Again", "not the same");
-        let clear = interact(prompt.interact())?;
-        if !clear.is_empty() {
-            data.password = Some(password::hash(&clear).map_err(anyhow::Error::msg)?);
-        }
-    }
-    if kind.class() == "LivenetImage" && args.livenet_type.is_none() {
-        let items = ["standard: as a server", "small: OpenSSH and packages", "core: OpenSSH only"];
-        let types = [LivenetType::Standard, LivenetType::Small, LivenetType::Core];
-        let chosen = Select::new().with_prompt("Type").items(items).default(1).interact();
-        data.livenet_type = Some(types[interact(chosen)?]);
-    }
-    if kind.class() == "LivenetImage" && args.size.is_none() {
-        let judge = |text: &String| match text.as_str() {
-            "" => Ok(()),
-            text => text.parse::<ImageSize>().map(drop).map_err(|error| error.to_string()),
-        };
-        let prompt = Input::new().with_prompt("Size, as 5G or 1.5G (empty: automatic)");
-        let size: String = interact(prompt.allow_empty(true).validate_with(judge).interact_text())?;
-        data.livenet_size = if size.is_empty() { None } else { Some(size.parse()?) };
-    }
-    if args.ssh_key.is_none() {
-        data.ssh_pub_key = text("File of the SSH key for root (empty: none)")?;
-    }
-    if args.packages.is_empty() {
-        let packages = text("More packages (empty: none)")?.unwrap_or_default();
-        data.additional_packages =
-            packages.split([' ', ',']).filter(|it| !it.is_empty()).map(str::to_owned).collect();
-    }
-    if args.release.is_none() {
-        data.release_version = text("Release (empty: the usual)")?;
-    }
-    let yes = |prompt: &str, flag: bool| {
-        if flag { Ok(true) } else { interact(Confirm::new().with_prompt(prompt).interact()) }
-    };
-    data.selinux = yes("SELinux?", args.selinux)?;
-    data.optimize = yes("Leave out manuals and translations?", args.optimize)?;
-    Ok(())
-}
-
-/// What will be made, for a person to say yes to.
-fn recap(kind: &dyn Kind, data: &ImageData) -> String {
-    let mut lines = vec![format!("{} `{}`", kind.name(), data.name)];
-    let mut field = |name: &str, value: Option<String>| {
-        lines.extend(value.map(|value| format!("  {name:<12} {value}")));
-    };
-    field("from", data.source.clone().or(Some("packages:debian".to_owned())));
-    field("release", data.release_version.clone());
-    field("kernel", data.kernel.clone());
-    field("type", data.livenet_type.map(|it| format!("{it:?}").to_lowercase()));
-    field("size", data.livenet_size.map(|size| size.to_string()));
-    field("password", data.password.as_ref().map(|_| "set".to_owned()));
-    field("SSH key", data.ssh_pub_key.clone());
-    field("packages", Some(data.additional_packages.join(" ")).filter(|it| !it.is_empty()));
-    field("SELinux", Some(data.selinux.to_string()));
-    field("optimised", Some(data.optimize.to_string()));
-    field("staging", data.attributes.get(nfs::STAGING).cloned());
-    lines.join("\n")
 }

@@ -1,6 +1,7 @@
 //! `boottorrent image`: images from nothing to what nodes boot, and back.
 
 mod create;
+mod questions;
 
 mod list;
 

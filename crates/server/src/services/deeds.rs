@@ -176,7 +176,8 @@ impl Deeds {
         match deed {
             Deed::Assign { nodes, boot, cmdline } => self.assign(nodes, &boot, cmdline).await,
             Deed::AssignOnce { nodes, boot } => {
-                self.0.next.decide(&nodes, &boot);
+                let decided = self.0.next.decide(&nodes, &boot);
+                decided.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
                 let what = what(&boot);
                 self.note(&nodes, &format!("is to boot {what} the next time"));
                 Ok(self.done(nodes, &format!("boot {what} the next time, and then no more")))

@@ -133,7 +133,7 @@ pub(crate) async fn run(
     let nodes = history.load().context("cannot read the history of nodes")?;
     let fleet = SharedFleet::new(Fleet::restore(nodes));
     configure(&fleet, settings);
-    let next = NextBoots::default();
+    let next = NextBoots::open(settings.dir())?;
     let orders = Orders::default();
     let (sender, commands) = mpsc::channel(1);
     let deeds = deeds(settings, &fleet, &next, &orders, &sender);
@@ -520,7 +520,10 @@ async fn answer(
         Request::Reload => tell(&commands, Command::Reload).await,
         Request::Status => facts.report(),
         Request::Node { which } => facts.node(&which),
-        Request::NextBoot { nodes, boot } => Answer::Ok(json!(next.decide(&nodes, &boot))),
+        Request::NextBoot { nodes, boot } => match next.decide(&nodes, &boot) {
+            Ok(count) => Answer::Ok(json!(count)),
+            Err(error) => Answer::Error(format!("{error:#}")),
+        },
         Request::Perform { deed } => match deeds.perform(deed).await {
             Ok(done) => Answer::Ok(json!(done)),
             Err(refusal) => Answer::Error(refusal.to_string()),

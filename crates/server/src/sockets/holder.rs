@@ -10,6 +10,10 @@ use super::Transport;
 /// and not connected (`TCP_CLOSE`).
 const LISTENING: [&str; 2] = ["0A", "07"];
 
+/// How often a table is read at most. The kernel goes on where it was by counting: when a socket goes away
+/// between two parts of a table, one that is there is passed over.
+const READS_MAX: u32 = 5;
+
 /// A process that holds a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -25,11 +29,11 @@ pub(crate) fn holder(transport: Transport, addr: SocketAddr) -> Option<Holder> {
         Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
         Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
-    let inodes: Vec<String> = tables
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| inodes(&table, addr))
-        .collect();
+    let read = || -> Vec<String> {
+        let texts = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+        texts.flat_map(|table| inodes(&table, addr)).collect()
+    };
+    let inodes = (0..READS_MAX).map(|_| read()).find(|found| !found.is_empty())?;
     processes().find(|pid| has_open(*pid, &inodes)).map(|pid| Holder { pid, name: name(pid) })
 }
 

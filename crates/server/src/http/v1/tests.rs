@@ -10,7 +10,8 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fleet::{Event, Fleet, SharedFleet};
-use crate::http::boots::{Boots, NextBoots};
+use crate::http::boots::Boots;
+use crate::http::next_boots::NextBoots;
 use crate::http::serve::Source;
 use crate::http::{About, Live, Offer, Orders, ScriptSettings};
 use crate::lab::settings::DashboardSettings;

@@ -112,7 +112,7 @@ async fn the_next_boot_alone_changes_no_file() {
     test.perform(deed).await.unwrap();
     assert_eq!(test.nodes_file(), before);
     // Known to who hands out scripts.
-    assert_eq!(test.next.decide(&[], &NextBoot::Disk), 0);
+    assert_eq!(test.next.decide(&[], &NextBoot::Disk).unwrap(), 0);
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::fleet::{Event, Fleet, ScriptAsked, SharedFleet};
-use crate::http::boots::{Boots, NextBoots};
+use crate::http::boots::Boots;
 use crate::http::login::token;
+use crate::http::next_boots::NextBoots;
 use crate::http::serve::Source;
 use crate::http::{About, Live, Offer, Orders, ScriptSettings};
 use crate::lab::settings::{DashboardSettings, TlsSettings};
