@@ -218,6 +218,7 @@ async fn what_is_wrong_with_an_action_is_a_problem() {
     check(&image("rollback"), json, r#"{"colour": 1}"#, 400).await;
     check("/v1/images/..%2Fetc/rollback", "", "", 400).await;
     check(&image("publish"), "", "", 200).await;
+    check(&image("publish"), json, "[null, null]", 400).await;
     check(&image("publish"), json, r#"{"title": "<b>", "cmdline": "quiet"}"#, 200).await;
     check(&image("publish"), json, r#"{"title": ""}"#, 400).await;
     check(&image("publish"), json, r#"{"title": "a\nb: c"}"#, 400).await;
