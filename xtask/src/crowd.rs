@@ -249,7 +249,7 @@ fn text_of(index: usize, sequence: u64) -> String {
         if sequence == 1 {
             report.insert("machine".to_owned(), machine);
         }
-        if sequence % 5 == 0 {
+        if sequence.is_multiple_of(5) {
             report.insert("sources".to_owned(), sources(index, done).into());
         }
     }

@@ -312,7 +312,7 @@ impl Download {
         let started = Instant::now();
         let mut watch = Watch::new(Duration::ZERO);
         let mut tell_at = Instant::now() + TELL_INTERVAL;
-        let mut tells = 0;
+        let mut tells: u32 = 0;
         loop {
             match node.next(tell_at) {
                 Some(Event::Session(number, event)) if number == self.number => {
@@ -328,7 +328,7 @@ impl Download {
                 tell_at = Instant::now() + TELL_INTERVAL;
                 self.show(node, is_there);
                 tells += 1;
-                if tells % TELLS_PER_SOURCES == 0 {
+                if tells.is_multiple_of(TELLS_PER_SOURCES) {
                     self.tell_sources(node);
                 }
                 node.report(self.stage());

@@ -100,7 +100,7 @@ impl Queue {
             stage,
             machine,
             hardware: self.hardware.clone().filter(|_| self.hardware_is_news),
-            sources: self.sources_are_news.then(|| self.sources.clone()).unwrap_or_default(),
+            sources: if self.sources_are_news { self.sources.clone() } else { vec![] },
             log: vec![],
         };
         Some((to, report))
