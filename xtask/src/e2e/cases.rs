@@ -2,6 +2,7 @@
 
 mod accepted;
 mod altered;
+mod classic;
 mod debian;
 mod fallback;
 mod guest;
@@ -51,10 +52,6 @@ pub(super) struct Case {
 /// The case that needs nothing of ours.
 pub(super) const HARNESS: &str = "harness";
 
-/// Cases that build a Debian from a mirror's packages, which takes minutes and a mirror: they run only
-/// when they are named.
-pub(super) const FROM_MIRROR: &[&str] = &["debian", "images"];
-
 /// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
 pub(super) const ALL: &[Case] = &[
     Case {
@@ -63,6 +60,14 @@ pub(super) const ALL: &[Case] = &[
         machines: 2,
         what: "without any part of ours, BIOS and UEFI machines boot the test system",
         run: harness::run,
+    },
+    // Early, as it makes what others need.
+    Case {
+        name: "images",
+        also: &[],
+        machines: 1,
+        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
+        run: images::run,
     },
     Case {
         name: "room",
@@ -151,16 +156,16 @@ pub(super) const ALL: &[Case] = &[
     Case {
         name: "debian",
         also: &[],
-        machines: 1,
-        what: "a Debian built from packages runs from memory on its own kernel, and its node seeds",
+        machines: 2,
+        what: "a Debian built from packages runs from memory; another boots from its node without the server",
         run: debian::run,
     },
     Case {
-        name: "images",
+        name: "classic",
         also: &[],
         machines: 1,
-        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
-        run: images::run,
+        what: "an initramfs made by dracut in the image gets its root by HTTP, without our agent",
+        run: classic::run,
     },
     Case {
         name: "limits",
