@@ -1,5 +1,6 @@
 //! The cases.
 
+mod accepted;
 mod altered;
 mod classic;
 mod debian;
@@ -137,6 +138,13 @@ pub(super) const ALL: &[Case] = &[
         machines: 1,
         what: "keys on the serial line choose the other image, cancel its download, choose it again",
         run: menu::run,
+    },
+    Case {
+        name: "accepted",
+        also: &[],
+        machines: 1,
+        what: "who is ignored boots once accepted, reboots when told, and has its group's words",
+        run: accepted::run,
     },
     Case {
         name: "guest",

@@ -255,6 +255,7 @@ for path in /sys/class/net/*; do
     udhcpc -i "$card" -n -q -t 20 -T 2 -s /bin/lease
 done
 name=$(sed 's/.*testos=\([^ ]*\).*/\1/' /proc/cmdline)
+echo "BOOTTORRENT-TEST-OS place=$(sed -n 's/.*place=\([^ ]*\).*/\1/p' /proc/cmdline) words"
 echo "BOOTTORRENT-TEST-OS ready $name"
 while :; do sleep 3600; done
 "#;
