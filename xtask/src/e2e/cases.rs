@@ -1,6 +1,7 @@
 //! The cases.
 
 mod altered;
+mod classic;
 mod debian;
 mod fallback;
 mod guest;
@@ -50,10 +51,6 @@ pub(super) struct Case {
 /// The case that needs nothing of ours.
 pub(super) const HARNESS: &str = "harness";
 
-/// Cases that build a Debian from a mirror's packages, which takes minutes and a mirror: they run only
-/// when they are named.
-pub(super) const FROM_MIRROR: &[&str] = &["debian", "images"];
-
 /// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
 pub(super) const ALL: &[Case] = &[
     Case {
@@ -62,6 +59,14 @@ pub(super) const ALL: &[Case] = &[
         machines: 2,
         what: "without any part of ours, BIOS and UEFI machines boot the test system",
         run: harness::run,
+    },
+    // Early, as it makes what others need.
+    Case {
+        name: "images",
+        also: &[],
+        machines: 1,
+        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
+        run: images::run,
     },
     Case {
         name: "room",
@@ -143,16 +148,16 @@ pub(super) const ALL: &[Case] = &[
     Case {
         name: "debian",
         also: &[],
-        machines: 1,
-        what: "a Debian built from packages runs from memory on its own kernel, and its node seeds",
+        machines: 2,
+        what: "a Debian built from packages runs from memory; another boots from its node without the server",
         run: debian::run,
     },
     Case {
-        name: "images",
+        name: "classic",
         also: &[],
         machines: 1,
-        what: "images are built from packages, rpms and containers, edited, killed, and lose nothing",
-        run: images::run,
+        what: "an initramfs made by dracut in the image gets its root by HTTP, without our agent",
+        run: classic::run,
     },
     Case {
         name: "limits",

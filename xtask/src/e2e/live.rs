@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,14 +16,16 @@ use crate::{root, target_dir};
 /// Raised when the recipe stays but what it makes must be made again.
 const EDITION: &str = "1";
 
-/// The image's name in the lab that it is made in.
-const NAME: &str = "live";
+/// The image's name in the lab that it is made in, which its `boot.ipxe` has.
+pub(super) const NAME: &str = "live";
 
 /// The password of root, for who looks at the console: `live`.
 const PASSWORD_HASH: &str = "$6$L2JCesBZAnNvMghh$NuxJq2/kdbepJ3ijqt833T5m.jbJdVDZY0VaHY40GURqm/xO6vRSYjXkxvIN./MqUW1/iSC5Ihp4ByMqgSivR1";
 
-/// The kernel for virtual machines, which has a tenth of the drivers.
-const KERNEL: &str = "linux-image-cloud-amd64";
+/// The kernel for virtual machines, which has a tenth of the drivers, and what an initramfs for the classic
+/// way is made with.
+const PACKAGES: &str = "linux-image-cloud-amd64,dracut,dracut-network,dracut-live,curl,\
+    isc-dhcp-client,iproute2,iputils-arping,procps";
 
 /// The smallest type.
 const ARGS: &[&str] = &[
@@ -47,10 +50,13 @@ pub(crate) struct Live {
     lab: PathBuf,
 }
 
+/// Held while it is made: cases run side by side, and the first to need it makes it for all.
+static MAKING: Mutex<()> = Mutex::new(());
+
 impl Live {
-    /// The image, made if it is not kept from an earlier run: two minutes and 90 MB from the mirror.
+    /// The image, made if it is not kept from an earlier run: two minutes and 110 MB from the mirror.
     pub(crate) fn build() -> Result<Self> {
-        let args = [ARGS, &["--packages", KERNEL]].concat();
+        let args = [ARGS, &["--packages", PACKAGES]].concat();
         let mut recipe = Sha256::new();
         recipe.update([&[EDITION, NAME], args.as_slice()].concat().join("\n"));
         for folder in SOURCES {
@@ -58,6 +64,7 @@ impl Live {
         }
         let digest = hex(&recipe.finalize());
         let lab = target_dir().join("live").join(&digest[..16]);
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         if !lab.join("oss").join(NAME).is_dir() {
             let start = Instant::now();
             eprintln!("making a live Debian 12 from packages (once; a few minutes)");

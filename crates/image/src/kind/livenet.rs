@@ -95,11 +95,15 @@ pub(crate) fn pack(
     fs::metadata(&file).map(drop).map_err(ImageError::read(&file))
 }
 
+/// What the original had no need of: its squashfs held a file system, ours is the tree, over which dracut lays
+/// a file system in memory only if it is told so (dracut.cmdline(7)).
+const OVERLAY: &str = "rd.live.overlay.overlayfs=1";
+
 /// The script for iPXE: dracut's `root=live:` by HTTP, with the arguments of the original.
 fn script(data: &ImageData) -> String {
     let root = format!("live:${{boottorrent}}/images/{}/{ROOT_FILE}", data.name);
     let selinux = u8::from(data.selinux);
-    super::script(data, "", &format!("root={root} rw"), &format!(" selinux={selinux}"))
+    super::script(data, "", &format!("root={root} rw"), &format!(" selinux={selinux} {OVERLAY}"))
 }
 
 #[cfg(test)]
@@ -133,7 +137,8 @@ mod tests {
             kernel ${boottorrent}/kernels/${image-kernel}/vmlinuz initrd=initramfs.img \
             root=live:${boottorrent}/images/lab/squashfs.img rw ${eq-console} \
             ${eq-kernel-parameters} ${dedicated-kernel-parameters} rd.net.timeout.carrier=30 \
-            rd.net.timeout.ifup=60 rd.net.dhcp.retry=4 selinux=1\n\
+            rd.net.timeout.ifup=60 rd.net.dhcp.retry=4 selinux=1 \
+            rd.live.overlay.overlayfs=1\n\
             initrd ${boottorrent}/kernels/${image-kernel}/initramfs.img\n\
             boot\n";
         assert_eq!(Livenet.boot_entry(&data()).script.as_deref(), Some(expect));

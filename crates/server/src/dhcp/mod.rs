@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use command::{DhcpArgs, run};
 pub(crate) use fleet::told;
-pub(crate) use setup::Setup;
+pub(crate) use setup::{Setup, netmask};
 
 use crate::leases::Leases;
 use driver::{Driver, Shared};

@@ -127,6 +127,14 @@ pub(super) fn attachment(interface: &str, address: Ipv4Addr) -> anyhow::Result<A
     Ok(Attachment { subnet, mac: Mac(mac) })
 }
 
+/// The netmask of the network that this machine has `address` in, at `interface`.
+///
+/// # Errors
+/// If it has it not.
+pub(crate) fn netmask(interface: &str, address: Ipv4Addr) -> anyhow::Result<Ipv4Addr> {
+    Ok(attachment(interface, address)?.subnet.mask())
+}
+
 /// Used where nothing is configured.
 pub(super) const LEASE_TIME_USUAL: Duration = Duration::from_secs(12 * 3600);
 
@@ -139,6 +147,7 @@ mod tests {
     fn loopback_is_looked_at() {
         let found = attachment("lo", Ipv4Addr::LOCALHOST).unwrap();
         assert_eq!(found.subnet, Subnet::of(Ipv4Addr::LOCALHOST, 8));
+        assert_eq!(netmask("lo", Ipv4Addr::LOCALHOST).unwrap(), Ipv4Addr::new(255, 0, 0, 0));
         assert_eq!(found.mac, Mac([0; 6]));
     }
 

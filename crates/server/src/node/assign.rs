@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::OutputFormat;
+use crate::dhcp;
 use crate::http::NextBoot;
 use crate::lab::Lab;
 use crate::lab::config::NODES_FILE;
@@ -52,9 +53,9 @@ pub(crate) struct AssignArgs {
     /// The gateway for `--network static`; by default `dhcp.router`.
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<Ipv4Addr>,
-    /// The netmask for `--network static`.
-    #[arg(long, value_name = "ADDRESS", default_value = "255.255.255.0")]
-    netmask: Ipv4Addr,
+    /// The netmask for `--network static`; by default that of this server's own network.
+    #[arg(long, value_name = "ADDRESS")]
+    netmask: Option<Ipv4Addr>,
     /// The interface for `--network static`, as the image's kernel names it; by default the first.
     #[arg(long, value_name = "NAME", default_value = "")]
     nic: String,
@@ -175,8 +176,13 @@ fn cmdline(
             })?;
             let gateway = args.gateway.or(settings.dhcp.router);
             let gateway = gateway.map_or_else(String::new, |gateway| gateway.to_string());
+            let netmask = match args.netmask {
+                Some(netmask) => netmask,
+                None => dhcp::netmask(&settings.interface, settings.address)
+                    .context("name the nodes' netmask with --netmask")?,
+            };
             // ip=CLIENT:PEER:GATEWAY:NETMASK:HOSTNAME:INTERFACE:AUTOCONF (dracut.cmdline(7)).
-            format!("ip={address}::{gateway}:{}:{}:{}:none", args.netmask, node.name, args.nic)
+            format!("ip={address}::{gateway}:{netmask}:{}:{}:none", node.name, args.nic)
         }
     };
     let words = [network.as_str(), args.cmdline.as_deref().unwrap_or_default()];
@@ -252,5 +258,58 @@ fn say(how: &How, nodes: &[&NodeSettings], what: &str, in_force_s: Option<f64>) 
             let after = in_force_s.map(|s| format!("; in force after {s:.2} s"));
             print(&format!("{set} {what}{}", after.unwrap_or_default()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boot::Mac;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: AssignArgs,
+    }
+
+    /// The command line of a node with the address 127.0.3.4, on a machine that is 127.0.0.1.
+    fn words(flags: &[&str]) -> anyhow::Result<Option<String>> {
+        let mut settings = Settings::for_tests(Path::new("/lab"));
+        settings.dhcp.router = Some(Ipv4Addr::new(127, 0, 0, 9));
+        if flags.contains(&"elsewhere") {
+            settings.interface = "no-such0".to_owned();
+        }
+        let mut node = NodeSettings::for_tests("n01", Mac([2, 0, 0, 0, 0, 1]));
+        node.address = Some(Ipv4Addr::new(127, 0, 3, 4));
+        let flags = flags.iter().filter(|flag| **flag != "elsewhere");
+        let args = ["assign", "n01", "debian"].iter().chain(flags);
+        cmdline(&Cli::try_parse_from(args).unwrap().args, &node, &settings)
+    }
+
+    #[track_caller]
+    fn check(flags: &[&str], expect: &str) {
+        assert_eq!(words(flags).unwrap().as_deref(), Some(expect), "{flags:?}");
+    }
+
+    #[test]
+    fn the_network_of_a_node_is_that_of_the_lab_unless_another_is_said() {
+        let of_lab = "ip=127.0.3.4::127.0.0.9:255.0.0.0:n01::none";
+        check(&["--network", "static"], of_lab);
+        check(&["--network", "static", "--cmdline", "quiet"], &format!("{of_lab} quiet"));
+        let said = ["--netmask", "255.255.0.0", "--gateway", "127.0.3.1", "--nic", "ens2"];
+        let expect = "ip=127.0.3.4::127.0.3.1:255.255.0.0:n01:ens2:none";
+        check(&[&["--network", "static"], &said[..]].concat(), expect);
+        check(
+            &["--network", "static", "elsewhere", "--netmask", "255.255.0.0"],
+            "ip=127.0.3.4::127.0.0.9:255.255.0.0:n01::none",
+        );
+        let error = words(&["--network", "static", "elsewhere"]).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("with --netmask: there is no interface no-such0"),
+            "{error:#}"
+        );
+        assert_eq!(words(&[]).unwrap(), None);
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::e2e::live::Live;
+use crate::e2e::terminal::Terminal;
 use crate::e2e::{Stage, rpms, testos};
 use crate::release_binary;
 
@@ -26,6 +27,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     images.ours(&["init", path(&lab)?])?;
     let kernel = stage.testos.kernel().release();
     rpm(&images, &stage.dir, kernel).context("from rpms")?;
+    questions(&images, &stage.dir, kernel).context("questions on a terminal")?;
+    packaged_kernels(&images, &stage.dir, kernel).context("kernels from packages")?;
     container(&images, &stage.dir, kernel).context("from a container image")?;
     killed(&images, &stage.dir, kernel).context("a build that is killed")?;
     nfs(&images).context("NFS trees")?;
@@ -62,6 +65,93 @@ fn rpm(images: &Images, dir: &Path, kernel: &str) -> Result<()> {
     let text = String::from_utf8_lossy(&out.stderr);
     ensure!(text.contains("does not fit into 100 MB"), "a size that is too small: {text}");
     images.ours(&["image", "resize", "el9", "5G"])
+}
+
+/// What was not said is asked for, Ctrl+C at any question leaves nothing, and a yes to the recap makes it.
+fn questions(images: &Images, dir: &Path, kernel: &str) -> Result<()> {
+    let tree = dir.join("asked");
+    std::fs::create_dir_all(tree.join("etc"))?;
+    std::fs::write(tree.join("etc/os-release"), "ID=test\n")?;
+    let from = format!("directory:{}", path(&tree)?);
+    let ask = |shown: &str| {
+        let args = ["image", "create", "asked", "--from", &from, "--kernel", kernel];
+        eprintln!("  boottorrent {} (on a terminal)", args.join(" "));
+        Terminal::start(&images.command(&args)?, &dir.join(shown))
+    };
+    const CTRL_C: &str = "\u{3}";
+    for (shown, answers) in [
+        ("asked.1", &[("Kind:", CTRL_C)][..]),
+        ("asked.2", &[("Kind:", "\r"), ("password", CTRL_C)]),
+        ("asked.3", &[("Kind:", "\r"), ("password", "x\r"), ("Again", "x\r"), ("Type:", CTRL_C)]),
+    ] {
+        let mut terminal = ask(shown)?;
+        for (question, keys) in answers {
+            terminal.answer(question, keys)?;
+        }
+        let (code, text) = terminal.finish()?;
+        ensure!(code == Some(130), "Ctrl+C ended it with {code:?}: {text}");
+        ensure!(text.contains("interrupted: nothing was made"), "{text}");
+        ensure!(terminal.has_echo()?, "the terminal hides what is typed after Ctrl+C");
+        let shown = read(&dir.join(shown))?;
+        let (hidden, again) = (shown.rfind("\u{1b}[?25l"), shown.rfind("\u{1b}[?25h"));
+        ensure!(hidden < again, "the cursor stays hidden: {shown:?}");
+        ensure!(!images.folder("asked").exists(), "an image was made");
+    }
+    let mut terminal = ask("asked.4")?;
+    for (question, keys) in [
+        ("Kind:", "\r"),
+        ("password", "lab\r"),
+        ("Again", "lab\r"),
+        ("Type:", "\r"),
+        ("Size", "7 apples\r"),
+        ("no size", &"\u{8}".repeat(8)),
+        ("Size", "700M\r"),
+        ("SSH key", "\r"),
+        ("More packages", "\r"),
+        ("Release", "\r"),
+        ("SELinux?", "\r"),
+        ("Leave out", "y"),
+        ("Make it?", "\r"),
+    ] {
+        terminal.answer(question, keys)?;
+    }
+    let (code, text) = terminal.finish()?;
+    ensure!(code == Some(0), "ended with {code:?}: {text}");
+    for line in ["livenet `asked`", "password     set", "size         700", "optimised    true"] {
+        ensure!(text.contains(line), "the recap has no `{line}`: {text}");
+    }
+    ensure!(images.folder("asked").join("squashfs.img").is_file(), "no image was made: {text}");
+    images.ours(&["image", "remove", "asked"])
+}
+
+/// Kernels of a .deb and of a .rpm are taken in, and an image goes over to them and back.
+fn packaged_kernels(images: &Images, dir: &Path, first: &str) -> Result<()> {
+    let driver = Path::new("/lib/modules").join(first).join("kernel/drivers/net/dummy.ko");
+    let kernels = rpms::kernels(&dir.join("kernels"), &driver)?;
+    for (package, version) in &kernels {
+        images.ours(&["kernel", "add", path(package)?])?;
+        images.ours(&["image", "set-kernel", "el9", version])?;
+        let config = read(&images.folder("el9").join("config.yaml"))?;
+        ensure!(config.contains(&format!("kernel_version: {version}\n")), "{config}");
+        let module = format!("usr/lib/modules/{version}/kernel/drivers/net/dummy.ko");
+        let of_split = module.trim_start_matches("usr/");
+        ensure!(
+            images.has("el9", &module)? || images.has("el9", of_split)?,
+            "the image has no modules of {version}"
+        );
+        let modules = images.lab.join("kernels").join(version).join("modules");
+        ensure!(modules.join("modules.dep").is_file(), "{version} has no index of its modules");
+        let out = images.call(&["kernel", "remove", version])?;
+        let text = String::from_utf8_lossy(&out.stderr);
+        ensure!(text.contains("in use by el9"), "a kernel in use: {text}");
+    }
+    for (_, version) in kernels.iter().rev() {
+        images.ours(&["image", "rollback", "el9"])?;
+        images.ours(&["kernel", "remove", version])?;
+    }
+    let config = read(&images.folder("el9").join("config.yaml"))?;
+    ensure!(config.contains(&format!("kernel_version: {first}\n")), "{config}");
+    Ok(())
 }
 
 /// A container image as an OCI layout of skopeo's, which checks what we read.
