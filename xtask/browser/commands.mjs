@@ -79,8 +79,24 @@ await watch({ origins: [plain, base], certificate, shots }, async ({ open, judge
   await page.getByRole("button", { name: "Unassign" }).press("Enter");
   await page.waitForFunction(() => /\d/.test(document.querySelector(".actions > [role=status]:last-child").textContent));
 
+  // Back to a version of an image, and its files published anew under another title.
+  page.on("dialog", (dialog) => dialog.accept());
+  await page.click("[data-page=images]");
+  await page.waitForSelector(".versions li");
+  check((await page.locator(".versions li span").allTextContents()).join("; ") === "version 2, 2026-05-12, The lab's own; version 1, 2026-05-11, The lab's own", `the versions are ${await page.locator(".versions").textContent()}`);
+  await judge(page, "the versions of an image");
+  await page.getByRole("button", { name: "Go back to version 2 of lab" }).press("Enter");
+  await page.waitForFunction(() => document.querySelector(".actions [role=status]").textContent === "lab is back: version 2.");
+  await page.waitForFunction(() => /^version 3/.test(document.querySelector(".versions li span").textContent));
+  await page.getByLabel("Title of lab in the menu").fill("The lab's <b>best</b>");
+  await page.getByRole("button", { name: "Publish" }).press("Enter");
+  await page.waitForFunction(() => document.querySelector(".actions [role=status]").textContent === "lab is published: version 4.");
+  await page.waitForFunction(() => /boot version 4, .*The lab's <b>best<\/b>/.test(document.querySelector(".actions p").textContent));
+  await page.screenshot({ path: `${shots}/picture-images.png` });
+
   await page.locator("#login").press("Enter");
   await page.waitForFunction(() => document.getElementById("login").textContent === "Log in");
+  await page.click("[data-page=fleet]");
   check(!(await page.getByRole("button", { name: "Assign", exact: true }).isVisible()), "who has logged out still has commands");
   return "login, commands and keys over TLS";
 });

@@ -26,6 +26,9 @@ await watch({ origins: [base], shots }, async ({ open, judge, check }) => {
   await page.click("[data-page=swarm]");
   // Whether a node gave depends on how far apart they started; the server always did.
   await page.waitForSelector(".givers li");
+  // But each has said from whom it has its image.
+  await page.waitForFunction((count) => new Set([...document.querySelectorAll(".gifts .name > :last-child")].map((to) => to.textContent)).size === count, count);
+  await judge(page, "who gave to whom");
   await page.screenshot({ path: `${shots}/room-swarm.png` });
   return `${count} machines seen from their first request to ${steps.at(-1)}`;
 });

@@ -107,7 +107,26 @@ fn lab(dir: &Path, named: usize, more: &str) -> Result<u16> {
     }
     let image =
         "dispname: Debian 12 for the lab\nmethod: kexec\nkernel: vmlinuz\ninitrd: initrd.img\n";
+    // Built three times, as far as its files say: two versions can be gone back to.
+    let live = "dispname: The lab's own\nmethod: livenet\nrootfs: squashfs.img\n";
+    let data = |version: u32| {
+        format!(
+            "image_data:\n  name: lab\n  image_class: LivenetImage\n  dispname: The lab's own\n  \
+             version: {version}\n  creation_date: 2026-05-{:02}\n",
+            version + 10
+        )
+    };
+    let versions = [1, 2, 3].map(data);
     let files = [
+        ("oss/lab/config.yaml", live),
+        ("oss/lab/squashfs.img", "the third root"),
+        ("oss/lab/image_data.yml", versions[2].as_str()),
+        ("state/images/lab/versions/2/config.yaml", live),
+        ("state/images/lab/versions/2/squashfs.img", "the second root"),
+        ("state/images/lab/versions/2/image_data.yml", versions[1].as_str()),
+        ("state/images/lab/versions/1/config.yaml", live),
+        ("state/images/lab/versions/1/squashfs.img", "the first root"),
+        ("state/images/lab/versions/1/image_data.yml", versions[0].as_str()),
         ("Boottorrent.yaml", settings.as_str()),
         ("nodes.yaml", nodes.as_str()),
         ("oss/debian/config.yaml", image),
@@ -230,8 +249,21 @@ fn text_of(index: usize, sequence: u64) -> String {
         if sequence == 1 {
             report.insert("machine".to_owned(), machine);
         }
+        if sequence.is_multiple_of(5) {
+            report.insert("sources".to_owned(), sources(index, done).into());
+        }
     }
     report.to_string()
+}
+
+/// From whom a node has what it has, as full as an agent sends it.
+fn sources(index: usize, done: u64) -> Vec<Value> {
+    let source = |step: u64| {
+        let from = index as u64 + step * 7;
+        let address = format!("10.0.{}.{}", from >> 8 & 0xff, from & 0xff);
+        json!({"address": address, "bytes": done / (step + 2)})
+    };
+    (0..16).map(source).collect()
 }
 
 /// A connection that asks one thing after the other.

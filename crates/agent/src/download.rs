@@ -5,7 +5,7 @@
 //! files from there. Peers come first; web seeds, the server among them, are asked by the engine
 //! itself as soon as no peer has anything.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use boot::manifest::Discovery;
+use boot::report::{SOURCES_MAX, Source};
 use boot::stage::Progress;
 use boot::{Failure, Image, ImageName, ImagePath, Stage};
 use torrent::metainfo::Metainfo;
@@ -39,6 +40,10 @@ const PORT: u16 = 6881;
 
 /// How often the person and the server are told.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many of these pass between two words on who gives: it is for people who watch, and a thousand nodes
+/// say it.
+const TELLS_PER_SOURCES: u32 = 5;
 
 /// An image of which every byte has been verified by the infohash in the lab's manifest. Only a
 /// download that is complete makes one, and loaders take nothing else.
@@ -207,6 +212,7 @@ pub(crate) struct Download {
     total: u64,
     stats: Stats,
     heard: String,
+    sources: Vec<(IpAddr, u64)>,
     /// The person knows that no peer answers.
     http_said: bool,
     /// This node is a peer for as long as this is there.
@@ -255,6 +261,7 @@ impl Download {
         let mut session = session(&node.inbox.sender(), discovery, None, number)?;
         session.add(prepared, vec![]);
         let (image, stats, heard) = (image.clone(), Stats::default(), String::new());
+        let sources = vec![];
         let http_said = false;
         let _session = session;
         Ok(Self {
@@ -267,6 +274,7 @@ impl Download {
             total,
             stats,
             heard,
+            sources,
             http_said,
             _session,
         })
@@ -304,6 +312,7 @@ impl Download {
         let started = Instant::now();
         let mut watch = Watch::new(Duration::ZERO);
         let mut tell_at = Instant::now() + TELL_INTERVAL;
+        let mut tells: u32 = 0;
         loop {
             match node.next(tell_at) {
                 Some(Event::Session(number, event)) if number == self.number => {
@@ -318,6 +327,10 @@ impl Download {
             if tell_at <= Instant::now() {
                 tell_at = Instant::now() + TELL_INTERVAL;
                 self.show(node, is_there);
+                tells += 1;
+                if tells.is_multiple_of(TELLS_PER_SOURCES) {
+                    self.tell_sources(node);
+                }
                 node.report(self.stage());
             }
             if let Some(verdict) = watch.verdict(started.elapsed()) {
@@ -328,8 +341,15 @@ impl Download {
         let name = self.image.name.clone();
         let facts = [("image", name.as_str()), ("len", len.as_str()), ("seconds", &seconds)];
         node.console.end_page();
+        self.tell_sources(node);
         node.enter(Stage::Verified { image: name.clone() }, &facts);
         Ok(true)
+    }
+
+    fn tell_sources(&self, node: &Node) {
+        let most = self.sources.iter().take(SOURCES_MAX);
+        let sources = most.map(|&(address, bytes)| Source { address, bytes });
+        node.reporter().came_from(sources.collect());
     }
 
     fn show(&self, node: &Node, is_there: bool) {
@@ -430,6 +450,7 @@ impl Download {
             SessionEvent::LsdFailed(error) => {
                 self.hear(node, format!("no peers by multicast: {}", chain(&error)));
             }
+            SessionEvent::Sources(sources) => self.sources = sources,
             SessionEvent::NotSaved(error) => tracing::info!(error = %chain(&error), "not saved"),
         }
         Ok(false)

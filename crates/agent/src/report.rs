@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot::report::{Answer, Hardware, Machine};
+use boot::report::{Answer, Hardware, Machine, Source};
 use boot::{Mac, Report, Stage};
 
 use crate::events::{Answered, Event};
@@ -63,6 +63,9 @@ struct Queue {
     hardware: Option<Hardware>,
     /// The hardware has not been told.
     hardware_is_news: bool,
+    sources: Vec<Source>,
+    /// The sources have not been told.
+    sources_are_news: bool,
     failed_before: bool,
     /// This program is about to end: nothing is put off any more.
     hurry: bool,
@@ -97,6 +100,7 @@ impl Queue {
             stage,
             machine,
             hardware: self.hardware.clone().filter(|_| self.hardware_is_news),
+            sources: if self.sources_are_news { self.sources.clone() } else { vec![] },
             log: vec![],
         };
         Some((to, report))
@@ -115,6 +119,9 @@ impl Queue {
         }
         if report.hardware == self.hardware {
             self.hardware_is_news = false;
+        }
+        if report.sources == self.sources {
+            self.sources_are_news = false;
         }
         std::mem::take(&mut self.failed_before)
     }
@@ -155,6 +162,8 @@ impl Reporter {
             machine_is_news: true,
             hardware: None,
             hardware_is_news: false,
+            sources: vec![],
+            sources_are_news: false,
             failed_before: false,
             hurry: false,
         };
@@ -180,6 +189,13 @@ impl Reporter {
         let hardware = Some(hardware);
         queue.hardware_is_news |= queue.hardware != hardware;
         queue.hardware = hardware;
+    }
+
+    /// Says who gave how much of the image, with the next report.
+    pub(crate) fn came_from(&self, sources: Vec<Source>) {
+        let mut queue = self.shared.queue();
+        queue.sources_are_news |= queue.sources != sources;
+        queue.sources = sources;
     }
 
     /// Tells where this node is.
@@ -335,6 +351,8 @@ mod tests {
             machine_is_news: true,
             hardware: None,
             hardware_is_news: false,
+            sources: vec![],
+            sources_are_news: false,
             failed_before: false,
             hurry: false,
         }

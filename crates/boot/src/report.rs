@@ -1,6 +1,8 @@
 //! What an agent tells the server: where it is. `POST /api/v1/reports`, one JSON object; the answer
 //! is an [`Answer`]. A node boots as well when nobody listens.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::node::{Arch, Firmware, Mac};
@@ -34,6 +36,10 @@ pub struct Report {
     /// What it is made of. Sent once it is known, and when something of it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+    /// Who gave it how much of the image that it downloads or has downloaded, most first, [`SOURCES_MAX`]
+    /// at most. Sent now and then while it downloads, and once it is whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
     /// The latest lines of the agent's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
@@ -72,6 +78,19 @@ pub struct Machine {
     pub agent: String,
     /// The running kernel's release.
     pub kernel: String,
+}
+
+/// The most sources of a report: most of a download comes from fewer, and 50 bytes each go to the server
+/// from every node.
+pub const SOURCES_MAX: usize = 16;
+
+/// A peer that gave something: a node, or the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The peer's, as this node sees it.
+    pub address: IpAddr,
+    /// Bytes of the image.
+    pub bytes: u64,
 }
 
 /// The most disks, and the most cards, that a report lists: what a server for storage has beyond that
@@ -143,12 +162,13 @@ mod tests {
     const LISTED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":1,"uptime_ms":2100,"stage":"agent","machine":{"arch":"x86_64","firmware":"bios","uuid":null,"memory_bytes":1073741824,"processors":2,"interface":null,"driver":null,"address":null,"agent":"0.1.0","kernel":"6.1.0-40-amd64"},"hardware":{"processor":"Abacus 3000","disks":[{"name":"nvme0n1","len_bytes":512110190592,"model":"Drum"}],"cards":[{"name":"eth0","mac":"52:54:00:12:34:56","driver":"igc","mbit_per_s":2500}]}}"#;
     const FAILED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":9,"uptime_ms":9000,"stage":"failed","failure":"BT21","reason":"nobody answered on eth0 within 20 s","retry_in_s":4,"log":["a","b"]}"#;
 
+    const GIVEN: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":10,"uptime_ms":9500,"stage":"verified","image":"debian","sources":[{"address":"10.0.0.1","bytes":70},{"address":"fe80::1","bytes":30}]}"#;
     const BOOTED: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":11,"uptime_ms":9900,"stage":"booted","image":"debian"}"#;
     const SEEDING: &str = r#"{"node":"52:54:00:12:34:56","boot":7,"sequence":12,"uptime_ms":9999,"stage":"booted","image":"debian","seeding":{"uploaded_bytes":7,"peers":3}}"#;
 
     #[test]
     fn reports_keep_their_form() {
-        for golden in [FIRST, LISTED, FAILED, BOOTED, SEEDING] {
+        for golden in [FIRST, LISTED, FAILED, GIVEN, BOOTED, SEEDING] {
             let report: Report = serde_json::from_str(golden).unwrap();
             assert_eq!(serde_json::to_string(&report).unwrap(), golden);
         }

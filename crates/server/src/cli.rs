@@ -163,3 +163,6 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod documentation;

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &ApiArgs) -> Result<()> {
         "/v1/nodes?stage=failed",
         &node,
         "/v1/swarm",
+        "/v1/images",
         "/v1/server",
         "/v1/log",
     ];

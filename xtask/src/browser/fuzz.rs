@@ -18,8 +18,8 @@ const EXAMPLES: &str = "25";
 /// Nodes that are there to be asked for.
 const NODES: usize = 40;
 
-/// Which nodes are commanded: made-up sets would all be refused before anything is done.
-const COMMANDED: &str = "[parameters]\nnode = \"c0003,c00[05-08]\"\n";
+/// Which nodes and which image are commanded: made-up ones would all be refused before anything is done.
+const COMMANDED: &str = "[parameters]\nnode = \"c0003,c00[05-08]\"\nimage = \"lab\"\n";
 
 /// Nothing may be answered by 500, and every answer must be as the document says. The stream of events
 /// has no end to wait for.
@@ -40,7 +40,7 @@ pub(super) fn run() -> Result<()> {
     // nothing.
     std::fs::write(lab.join("schemathesis.toml"), COMMANDED).context("schemathesis.toml")?;
     let mut commands = fuzzer();
-    commands.args(["--include-path-regex", "^/v1/nodes/.+/", "--header"]);
+    commands.args(["--include-path-regex", "^/v1/(nodes|images)/.+/", "--header"]);
     commands.arg(format!("Authorization: Bearer {}", crowd_token(&lab)?));
     commands.args(["--exclude-checks", "ignored_auth,positive_data_acceptance"]);
     succeed(&mut commands, "schemathesis with the token")?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use boot::report::{Card, Disk, Hardware, LOG_LEN_MAX, Machine, PARTS_MAX};
+use boot::report::{Card, Disk, Hardware, LOG_LEN_MAX, Machine, PARTS_MAX, SOURCES_MAX, Source};
 use boot::{Arch, Failure, Firmware, ImageName, Mac, Report, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,9 @@ pub(crate) struct Node {
     /// What it is made of. Not in lists, which would be twice as long with it.
     #[serde(default)]
     pub(crate) hardware: Hardware,
+    /// Who gave it what it has of its image, in this boot, most first.
+    #[serde(default)]
+    pub(crate) sources: Vec<Source>,
     /// The agent's number for this boot.
     #[serde(default)]
     boot: Option<u64>,
@@ -236,6 +239,7 @@ impl Node {
             past: VecDeque::new(),
             boot: None,
             hardware: Hardware::default(),
+            sources: vec![],
             boot_before: None,
             sequence: 0,
             reported: UnixMs(0),
@@ -394,6 +398,9 @@ impl Node {
         if let Some(hardware) = &report.hardware {
             self.hardware = checked(hardware);
         }
+        if !report.sources.is_empty() {
+            self.sources = report.sources.iter().take(SOURCES_MAX).cloned().collect();
+        }
         self.keep_log(&report.log);
         if let Stage::Downloading(progress) = &report.stage {
             self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
@@ -487,6 +494,7 @@ impl Node {
         self.whole = None;
         self.log.clear();
         self.steps.clear();
+        self.sources.clear();
         let summary = &mut self.summary;
         summary.stage = None;
         summary.firmware = None;

@@ -46,6 +46,7 @@ fn report(boot: u64, sequence: u64, stage: Stage) -> Event {
         stage,
         machine: None,
         hardware: None,
+        sources: vec![],
         log: vec![],
     };
     Event::Reported { address: Some(ADDRESS), report: Box::new(report) }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
@@ -12,6 +13,7 @@ use crate::services::seeding::SeedCounts;
 #[cfg(test)]
 use crate::services::status::NodeCounts;
 use crate::services::status::Status;
+use crate::services::versions::OfImages;
 
 /// A question that is answered at once.
 pub(crate) type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -32,9 +34,11 @@ pub(crate) struct About {
     pub(crate) seeding: Ask<Vec<SeedCounts>>,
     /// The leases on the disk, those that have ended among them. May wait for the disk.
     pub(crate) leases: Ask<anyhow::Result<Vec<dhcp::Lease>>>,
+    /// The versions of the images on offer. May wait for the disk.
+    pub(crate) versions: Ask<Arc<OfImages>>,
     /// The lab, which has the token.
     pub(crate) lab: PathBuf,
-    /// Has something done with nodes, for who is allowed to.
+    /// Has something done with nodes or images, for who is allowed to.
     pub(crate) perform: Perform,
 }
 
@@ -66,6 +70,7 @@ impl About {
             status: Box::new(status),
             seeding: Box::new(Vec::new),
             leases: Box::new(|| Ok(vec![])),
+            versions: Box::new(Arc::default),
             lab: PathBuf::from("/nonexistent"),
             perform: Box::new(|deed| {
                 Box::pin(async move { Ok(Done { text: format!("{deed:?}"), ..Done::default() }) })

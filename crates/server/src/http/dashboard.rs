@@ -44,6 +44,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "/dashboard/actions.js", SCRIPT, "actions.js";
     "/dashboard/fleet.js", SCRIPT, "fleet.js";
     "/dashboard/node.js", SCRIPT, "node.js";
+    "/dashboard/images.js", SCRIPT, "images.js";
     "/dashboard/pages.js", SCRIPT, "pages.js";
     "/dashboard/chart.js", SCRIPT, "chart.js";
 };

@@ -99,6 +99,7 @@ mod tests {
             stage: boot::Stage::Menu,
             machine: None,
             hardware: None,
+            sources: vec![],
             log: vec![],
         };
         assert_eq!(orders.answer(&report(7), begin), None);

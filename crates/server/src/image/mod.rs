@@ -11,6 +11,7 @@ mod nodes;
 
 mod exports;
 mod in_use;
+mod owner;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -86,6 +87,11 @@ pub(crate) fn run(command: &ImageCommand, dir: &Path) -> anyhow::Result<ExitCode
         }
         .map(|()| ExitCode::SUCCESS)
     });
+    // Also if it failed: what it had done by then is whole.
+    let settled = lab_dir(dir).and_then(|lab| {
+        owner::settle(&lab).with_context(|| format!("giving {} to its owner", lab.display()))
+    });
+    let result = result.and_then(|code| settled.map(|()| code));
     if let (Err(error), OutputFormat::Json) = (&result, output) {
         progress::print(&json!({"event": "error", "message": format!("{error:#}")}).to_string());
     }

@@ -1,6 +1,8 @@
 //! What can be done from afar: by a command through the lab's socket, or over HTTP by who is logged in.
 //! What is decided for nodes is written into nodes.yaml and in force when this has returned.
 
+mod images;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Answer;
 use super::sockets::chain;
+use super::versions::Versions;
 use crate::fleet::{SharedFleet, Standing, Summary, UnixMs};
 use crate::http::{NextBoot, NextBoots, Orders};
 use crate::lab::Lab;
@@ -22,7 +25,7 @@ use crate::node::power::{self, Action};
 use crate::node::wake;
 use crate::quantity;
 
-/// Something to be done with nodes.
+/// Something to be done with nodes, or with an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(crate) enum Deed {
@@ -42,6 +45,10 @@ pub(crate) enum Deed {
     Ignore { nodes: Vec<Mac> },
     /// One that nodes.yaml does not name gets a name there.
     Accept { node: Mac, name: Option<String>, image: Option<ImageName> },
+    /// Nodes boot a version of an image that was kept, by default the one before.
+    Rollback { image: ImageName, to: Option<u32> },
+    /// The files of an image as another version, with another title or command line if they are given.
+    Publish { image: ImageName, title: Option<String>, cmdline: Option<String> },
 }
 
 /// What was done.
@@ -54,6 +61,9 @@ pub(crate) struct Done {
     /// What was told of those with which it was done, if that was asked for.
     #[serde(default)]
     pub(crate) told: Vec<Told>,
+    /// Of an image: the version that nodes boot now.
+    #[serde(default)]
+    pub(crate) version: Option<u32>,
     /// In a sentence.
     pub(crate) text: String,
 }
@@ -102,6 +112,8 @@ pub(crate) struct Refused {
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// There is nothing of this name.
+    Missing(String),
     /// As things are it cannot be done.
     Conflict(String),
     /// Something is in the way on this server.
@@ -110,7 +122,7 @@ pub(crate) enum Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Conflict(text) | Self::Failed(text)) = self;
+        let (Self::Missing(text) | Self::Conflict(text) | Self::Failed(text)) = self;
         f.write_str(text)
     }
 }
@@ -129,6 +141,9 @@ struct Inner {
     next: NextBoots,
     orders: Orders,
     reload: Reload,
+    versions: Versions,
+    /// Held by who changes an image.
+    images: tokio::sync::Mutex<()>,
 }
 
 /// After how long without a report nothing of ours runs on a node any more: six times what an agent
@@ -143,7 +158,14 @@ impl Deeds {
         orders: Orders,
         reload: Reload,
     ) -> Self {
-        Self(Arc::new(Inner { settings, fleet, next, orders, reload }))
+        let versions = Versions::new(settings.dir.clone());
+        let images = tokio::sync::Mutex::default();
+        Self(Arc::new(Inner { settings, fleet, next, orders, reload, versions, images }))
+    }
+
+    /// Which versions of images there are.
+    pub(crate) fn versions(&self) -> Versions {
+        self.0.versions.clone()
     }
 
     /// Does it.
@@ -171,6 +193,8 @@ impl Deeds {
             Deed::Reboot { nodes } => self.reboot(nodes).await,
             Deed::Accept { node, name, image } => self.accept(node, name, image).await,
             Deed::Ignore { nodes } => self.ignore(nodes).await,
+            Deed::Rollback { image, to } => self.roll_back(image, to).await,
+            Deed::Publish { image, title, cmdline } => self.publish(image, title, cmdline).await,
         }
     }
 

@@ -20,6 +20,7 @@ mod facts;
 pub(crate) mod log;
 mod notify;
 pub(crate) mod status;
+pub(crate) mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -435,12 +435,16 @@ fn serve_dhcp(
 /// What the web server may ask.
 fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, deeds: Deeds) -> About {
     let (facts, dir) = (facts.clone(), settings.dir.clone());
+    let (offered, versions) = (facts.clone(), deeds.versions());
     About {
         started: facts.started(),
         address: settings.address.into(),
         status: Box::new(move || facts.status()),
         seeding: Box::new(seeding.counts()),
         leases: Box::new(move || Leases::open(&dir)?.load()),
+        versions: Box::new(move || {
+            versions.of(|| offered.status().images.into_iter().map(|image| image.name).collect())
+        }),
         lab: settings.dir.clone(),
         perform: Box::new(move |deed| {
             let deeds = deeds.clone();

@@ -203,6 +203,9 @@ fn on_event(torrents: &mut BTreeMap<TorrentKey, Torrent>, key: TorrentKey, event
         SessionEvent::LsdFailed(error) => {
             tracing::warn!(target: "SWARM", "no local service discovery: {error}");
         }
-        SessionEvent::WebSeed { .. } | SessionEvent::NotSaved(_) | SessionEvent::Completed => {}
+        SessionEvent::WebSeed { .. }
+        | SessionEvent::NotSaved(_)
+        | SessionEvent::Sources(_)
+        | SessionEvent::Completed => {}
     }
 }

@@ -174,7 +174,10 @@ pub(crate) fn warn(console: &Console, event: &SessionEvent) {
         SessionEvent::LsdFailed(error) => {
             format!("peers on the local network are not looked for: {}", chain(error))
         }
-        SessionEvent::Completed | SessionEvent::Failed(_) | SessionEvent::Progress(_) => return,
+        SessionEvent::Completed
+        | SessionEvent::Failed(_)
+        | SessionEvent::Progress(_)
+        | SessionEvent::Sources(_) => return,
     };
     console.warn(&text);
 }

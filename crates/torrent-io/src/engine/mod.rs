@@ -20,7 +20,7 @@ mod sockopt;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -93,6 +93,9 @@ pub enum TorrentEvent {
     },
     /// The figures, each half second.
     Progress(Progress),
+    /// Who gave how much ([`Swarm::sources`](torrent::swarm::Swarm::sources)): before what it is about is
+    /// told as completed, and with the figures, unless nobody gave anything.
+    Sources(Vec<(IpAddr, u64)>),
 }
 
 /// What is wrong with a web seed.

@@ -68,7 +68,12 @@ impl Reactor {
                 self.end_web_seed(at, web_seed, WebSeedTrouble::Corrupt);
             }
             Output::UnitDone { .. } => {}
-            Output::Completed => self.tell(at, TorrentEvent::Completed),
+            Output::Completed => {
+                if let Some(torrent) = &mut self.torrents[at] {
+                    torrent.tell_sources();
+                }
+                self.tell(at, TorrentEvent::Completed);
+            }
         }
     }
 

@@ -367,6 +367,7 @@ impl Reactor {
             }
             let progress = Progress { stats: torrent.swarm.stats(), have };
             (torrent.events)(TorrentEvent::Progress(progress));
+            torrent.tell_sources();
         }
     }
 

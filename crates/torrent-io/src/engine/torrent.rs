@@ -263,6 +263,14 @@ impl Torrent {
         }
     }
 
+    /// Tells who gave how much, if anybody did.
+    pub(super) fn tell_sources(&mut self) {
+        let sources = self.swarm.sources();
+        if !sources.is_empty() {
+            (self.events)(TorrentEvent::Sources(sources));
+        }
+    }
+
     /// The good blocks of a failed unit stay, and so do their hashes.
     fn keep_good_leaves(&mut self, unit: UnitIndex, got: &[Hash], corrupt: &[u32]) {
         let leaves = (0u32..).zip(got).map(|(at, leaf)| (!corrupt.contains(&at)).then_some(*leaf));

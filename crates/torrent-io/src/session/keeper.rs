@@ -177,6 +177,7 @@ impl Keeper {
             TorrentEvent::WebSeed { url, trouble } => {
                 (self.events)(key, SessionEvent::WebSeed { url, trouble });
             }
+            TorrentEvent::Sources(sources) => (self.events)(key, SessionEvent::Sources(sources)),
             TorrentEvent::Progress(progress) => {
                 torrent.note(&progress.stats);
                 torrent.have = progress.have;

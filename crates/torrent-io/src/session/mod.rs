@@ -12,7 +12,7 @@ mod notes;
 mod prepare;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub enum SessionEvent {
     Failed(StorageError),
     /// The figures, each half second.
     Progress(Stats),
+    /// Bytes by the address of the peer that gave them, most first. Comes with the figures and before
+    /// `Completed`, unless nobody gave anything.
+    Sources(Vec<(IpAddr, u64)>),
     /// A peer sent corrupt data, or broke the protocol, and will not be connected again.
     Banned(SocketAddr),
     /// A web seed failed.

@@ -266,6 +266,7 @@ impl Swarm {
             }
         }
         self.forget_unsent(&peer);
+        self.sources.add(peer.addr.ip().to_canonical(), peer.brought);
         self.units_lost(peer.serial, |_| false);
         self.hash_source_lost(key);
         if let Some(known) = self.addrs.known.get_mut(&peer.addr)

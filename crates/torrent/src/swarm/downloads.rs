@@ -64,9 +64,11 @@ impl Swarm {
             self.wasted += u64::from(block.len);
             return;
         }
-        let Some(serial) = self.peer(key).map(|peer| peer.serial) else {
+        let Some(peer) = self.peer_mut(key) else {
             return;
         };
+        peer.brought += u64::from(block.len);
+        let serial = peer.serial;
         self.brought_at = Some(now);
         let Some(partial) = self.picker.partial_mut(unit) else {
             return;

@@ -33,6 +33,7 @@ mod web;
 
 mod peer;
 mod rate;
+mod sources;
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use io::{
 };
 pub use peer::REQUEST_QUEUE_MAX;
 pub use pex::{PEX_ADDRS_MAX, PexState};
+pub use sources::SOURCES_MAX;
 pub use web::WEB_SEEDS_MAX;
 
 use crate::bitfield::Bitfield;
@@ -60,6 +62,7 @@ use peer::Peer;
 use picker::Picker;
 use rate::Rate;
 use reveal::Reveal;
+use sources::Sources;
 use trust::Trust;
 
 /// The longest that a lazy message waits for company.
@@ -142,6 +145,7 @@ pub struct Swarm {
     serials: u32,
     /// Serial numbers and addresses of peers that are or were connected, newest last.
     former: VecDeque<(u32, SocketAddr)>,
+    sources: Sources,
 
     /// Requests outstanding at all peers, reveals left out.
     windowed: u32,
@@ -195,6 +199,7 @@ impl Swarm {
             places: vec![],
             serials: 0,
             former: VecDeque::new(),
+            sources: Sources::default(),
             windowed: 0,
             round_trip_min: Duration::MAX,
             download_rate: Rate::default(),

@@ -67,6 +67,9 @@ pub(super) struct Peer {
     /// Stalls in a row: at one it may hold a single request, at two it is given up.
     pub(super) strikes: u8,
 
+    /// Bytes of blocks that it sent and that were wanted.
+    pub(super) brought: u64,
+
     /// Its requests, oldest first.
     pub(super) queue: VecDeque<Block>,
     /// Bytes handed to its socket that have not left for the network.
@@ -142,6 +145,7 @@ impl Peer {
             told_at: now,
             current: None,
             strikes: 0,
+            brought: 0,
             queue: VecDeque::new(),
             unsent: 0,
             unsent_since: now,

@@ -24,18 +24,31 @@ pub(super) fn finding(settings: &Settings) -> Finding {
     match look(settings) {
         Ok(Some(Found::Server(server))) => judge_server(mode, settings.dhcp.force, &server),
         Ok(Some(Found::Lab(text))) => Finding::bad(TOPIC, text),
-        Ok(Some(Found::Nobody)) => match mode {
-            DhcpMode::Proxy | DhcpMode::Off => Finding::bad(
-                TOPIC,
-                "no DHCP server answers, and this one does not lease (dhcp.mode): nodes would get \
-                 no address",
-            ),
-            DhcpMode::Auto | DhcpMode::Server => {
-                Finding::good(TOPIC, "no other DHCP server answers: this one will lease")
-            }
-        },
+        Ok(Some(Found::Nobody)) => {
+            let dhcp = &settings.dhcp;
+            judge_nobody(mode, !dhcp.ranges.is_empty() || !dhcp.reservations.is_empty())
+        }
         Ok(None) => Finding::new(TOPIC, State::Unknown, "the search for servers came to no end"),
         Err(error) => Finding::new(TOPIC, State::Unknown, format!("{error:#}")),
+    }
+}
+
+/// There is no other server, and this one `has_addresses` or not.
+fn judge_nobody(mode: DhcpMode, has_addresses: bool) -> Finding {
+    match (mode, has_addresses) {
+        (DhcpMode::Proxy | DhcpMode::Off, _) => Finding::bad(
+            TOPIC,
+            "no DHCP server answers, and this one does not lease (dhcp.mode): nodes would get no \
+             address",
+        ),
+        (DhcpMode::Auto | DhcpMode::Server, false) => Finding::bad(
+            TOPIC,
+            "no other DHCP server answers, and this one has no addresses to lease: give it some with \
+             dhcp.ranges in Boottorrent.yaml",
+        ),
+        (DhcpMode::Auto | DhcpMode::Server, true) => {
+            Finding::good(TOPIC, "no other DHCP server answers: this one will lease")
+        }
     }
 }
 
@@ -110,6 +123,15 @@ fn look(settings: &Settings) -> anyhow::Result<Option<Found>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_without_any_server_needs_one_that_has_addresses() {
+        let state = |mode, has_addresses| judge_nobody(mode, has_addresses).state;
+        assert_eq!(state(DhcpMode::Auto, true), State::Good);
+        assert_eq!(state(DhcpMode::Auto, false), State::Bad);
+        assert_eq!(state(DhcpMode::Server, false), State::Bad);
+        assert_eq!(state(DhcpMode::Proxy, true), State::Bad);
+    }
 
     #[test]
     fn another_server_is_bad_only_for_one_that_leases() {

@@ -2,8 +2,9 @@
 
 import { h, setAttribute, setText } from "./dom.js";
 import { fleet } from "./fleet.js";
+import { images } from "./images.js";
 import { node } from "./node.js";
-import { images, log, swarm } from "./pages.js";
+import { log, swarm } from "./pages.js";
 import { loadSession, logIn, logOut, session, subscribeSession } from "./session.js";
 import { listen, state, subscribe } from "./state.js";
 import { duration, plural } from "./words.js";

@@ -149,14 +149,20 @@ function summary() {
   return { element, draw };
 }
 
+/** How long a download may be without a rate: peers are to be found, and the first pieces to come. */
+const BEGINS_MS = 10000;
+
 /** When the last image that is on its way will be whole, as its rate is now. */
 function expected(nodes) {
   const loading = nodes.filter((node) => node.progress);
   if (!loading.length) return "No download is under way";
-  const seconds = loading.map(({ progress }) => (progress.total_bytes - progress.verified_bytes) / progress.rate_bytes_per_s);
-  const longest = Math.max(...seconds);
-  if (Number.isFinite(longest)) return `All have their image in about ${duration(longest * 1000)}`;
-  return `${plural(seconds.filter((time) => !Number.isFinite(time)).length, "download")} at a standstill`;
+  const left = ({ progress }) => progress.total_bytes - progress.verified_bytes;
+  const flows = (node) => !left(node) || node.progress.rate_bytes_per_s > 0;
+  const still = loading.filter((node) => !flows(node) && Date.now() - node.since_unix_ms > BEGINS_MS);
+  if (still.length) return `${plural(still.length, "download")} at a standstill`;
+  const seconds = loading.filter(flows).map((node) => (left(node) ? left(node) / node.progress.rate_bytes_per_s : 0));
+  if (!seconds.length) return `${plural(loading.length, "download")} just begun`;
+  return `All have their image in about ${duration(Math.max(...seconds) * 1000)}`;
 }
 
 /** Failures by their code: one cure for all who have it. */

@@ -1,4 +1,4 @@
-// Swarm, images and log.
+// Swarm and log.
 
 import { h, keyed, s, setAttribute, setText, setVariable } from "./dom.js";
 import { state, subscribe } from "./state.js";
@@ -38,7 +38,7 @@ function bands() {
   return { element, draw };
 }
 
-/** Rows of those who give: who gave least of a thousand is nothing to look at. */
+/** Rows of those who give, and of what they gave to whom: what is least of a thousand is nothing to look at. */
 const GIVERS_MAX = 100;
 
 export function swarm(main) {
@@ -47,11 +47,15 @@ export function swarm(main) {
   const flow = bands();
   const list = h("ol", { class: "givers" });
   const none = h("p", { class: "empty" }, "Nobody has given anything yet.");
+  const gifts = h("ol", { class: "givers gifts" });
+  const unsaid = h("p", { class: "empty" }, "No node has said yet from whom it has its image.");
   main.replaceChildren(h("h1", { class: "hidden" }, "Swarm"), h("div", { class: "flow" },
     h("section", { class: "panel share", "aria-label": "Who gave how much" }, h("h2", {}, "Given by nodes, not by the server"), share, flow.element,
       h("dl", { class: "facts" }, h("dt", {}, "Nodes gave"), nodes, h("dt", {}, "Server gave"), server, h("dt", {}, "Server now"), now, h("dt", {}, "Server over HTTP"), web),
-      h("p", { class: "quiet" }, "Each node says what others had from it in its present boot; the server counts since it started. HTTP carries phase 1, and images only to nodes that no peer answers.")),
-    h("section", { class: "panel" }, h("div", { class: "section" }, h("h2", {}, "Who gives")), none, list)));
+      h("p", { class: "quiet" }, "Nodes say what they gave, and from whom they have the image of their present boot; the server counts since it started. HTTP carries phase 1, and images only to nodes that no peer answers.")),
+    h("div", { class: "stack" },
+      h("section", { class: "panel" }, h("div", { class: "section" }, h("h2", {}, "Who gives")), none, list),
+      h("section", { class: "panel" }, h("div", { class: "section" }, h("h2", {}, "Who gives to whom")), unsaid, gifts))));
 
   function draw() {
     const known = state.swarm;
@@ -74,37 +78,29 @@ export function swarm(main) {
       const progress = row.verified_bytes !== null && row.verified_bytes !== undefined;
       setText(item.children[3], row.isServer ? "" : progress ? `takes, ${percent({ progress: row })}` : (row.stage ?? ""));
     });
+    unsaid.hidden = known.gifts.length > 0;
+    drawGifts(gifts, known.gifts.slice(0, GIVERS_MAX));
   }
   draw();
   return subscribe(draw);
 }
 
-export function images(main) {
-  const rows = h("tbody");
-  const none = h("p", { class: "empty" }, "No image is published.");
-  const heads = ["Image", "Name", "Version", "Size", "Nodes", "Server gave", "Peers", "Torrent"];
-  const right = new Set(["Size", "Nodes", "Server gave", "Peers"]);
-  main.replaceChildren(h("h1", { class: "hidden" }, "Images"), h("section", { class: "panel table", tabindex: 0, role: "region", "aria-label": "Images" },
-    h("table", {}, h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col", class: right.has(text) ? "num" : null }, text)))), rows), none));
-  function draw() {
-    none.hidden = state.images.length > 0;
-    const make = (image) => h("tr", {}, h("td", {}, h("b"), h("span", { class: "quiet" })), h("td", { class: "mono" }), h("td", {}, h("span", { class: "mono" }), h("span", { class: "quiet" })), ...[0, 0, 0, 0].map(() => h("td", { class: "num" })), h("td", {}, h("a", { href: image.torrent, download: "" }, `${image.name}.torrent`)));
-    keyed(rows, state.images, (image) => image.name, make, (item, image) => {
-      const cells = item.children;
-      setText(cells[0].firstChild, image.title);
-      setText(cells[0].lastChild, image.is_default ? "  default" : "");
-      setText(cells[1], image.name);
-      setText(cells[2].firstChild, image.infohash.slice(0, 12));
-      setAttribute(cells[2].firstChild, "title", image.infohash);
-      setText(cells[2].lastChild, image.retired_count ? "  older one still given" : "");
-      setText(cells[3], bytes(image.len_bytes));
-      setText(cells[4], String(image.node_count));
-      setText(cells[5], bytes(image.uploaded_bytes));
-      setText(cells[6], String(image.peer_count));
-    });
-  }
-  draw();
-  return subscribe(draw);
+/** From whom to whom, and how much; a stranger is told by its address. */
+function drawGifts(list, gifts) {
+  const most = Math.max(1, ...gifts.map((gift) => gift.bytes));
+  const name = (mac) => state.nodes.get(mac)?.name ?? mac;
+  const node = (mac) => h("a", { href: `#/node/${mac}` });
+  const make = (gift) => h("li", { class: gift.is_from_server ? "server" : null }, h("span", { class: "name" }, gift.from ? node(gift.from) : h("span"), " → ", node(gift.to)),
+    h("span", { class: "bar", "aria-hidden": "true" }, h("i")), h("span", { class: "num" }), h("span", { class: "quiet" }));
+  keyed(list, gifts, (gift) => `${gift.from_address} ${gift.to}`, make, (item, gift) => {
+    const [from, to] = item.children[0].children;
+    setText(from, gift.is_from_server ? "this server" : gift.from ? name(gift.from) : gift.from_address);
+    setText(to, name(gift.to));
+    setVariable(item.children[1].firstChild, "--p", (gift.bytes / most).toFixed(4));
+    setText(item.children[2], bytes(gift.bytes));
+    const all = state.nodes.get(gift.to)?.progress?.total_bytes;
+    setText(item.children[3], all ? `${Math.round((gift.bytes / all) * 100)} % of its image` : "");
+  });
 }
 
 const looked = { text: "", isFailures: false };

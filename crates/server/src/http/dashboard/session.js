@@ -49,6 +49,12 @@ export async function act(nodes, action, body) {
   return `${said.join(". ")}.`;
 }
 
+/** Has `action` done with an image; returns what was done, in a sentence. */
+export async function actOnImage(image, action, body) {
+  const done = await send("POST", `/v1/images/${encodeURIComponent(image)}/${action}`, body, { "x-csrf-token": session.csrf ?? "" });
+  return `${done.text}.`;
+}
+
 /** Asks for password or token. */
 export function logIn() {
   const secret = h("input", { type: "password", id: "secret", autocomplete: "current-password", maxlength: 1024, required: true });

@@ -76,6 +76,9 @@ async function slow() {
   changed();
 }
 
+/** What has just been changed is not to be waited for. */
+export const refresh = () => slow().catch(failed);
+
 const on = {
   hello: () => {
     state.isLive = true;

@@ -275,16 +275,25 @@ fn parse_image(image: &str) -> Result<ImageName, Problem> {
     image.parse().map_err(|error| Problem::bad(format!("image: {error}")))
 }
 
-async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<Body>, Problem> {
-    let done = (site.0.about.perform)(deed).await;
-    let Done { nodes, refused, told, text } = done.map_err(|refusal| match refusal {
+/// Has it done, and says in the log for whom.
+///
+/// # Errors
+/// If it is refused.
+pub(super) async fn done(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Done, Problem> {
+    let done = (site.0.about.perform)(deed).await.map_err(|refusal| match refusal {
+        Refusal::Missing(text) => Problem::missing(text),
         Refusal::Conflict(text) => Problem::new(StatusCode::CONFLICT, text),
         Refusal::Failed(text) => {
             tracing::error!(target: "HTTP", "{text}");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
     })?;
-    tracing::info!(target: "HTTP", "{} has it done: {text}", allowed.0);
+    tracing::info!(target: "HTTP", "{} has it done: {}", allowed.0, done.text);
+    Ok(done)
+}
+
+async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<Body>, Problem> {
+    let Done { nodes, refused, told, text, .. } = done(site, allowed, deed).await?;
     let refused = refused
         .into_iter()
         .map(|refused| RefusedView { node: refused.node.to_string(), reason: refused.reason });

@@ -1,4 +1,4 @@
-//! What the server is and offers: `/v1/server`, `/v1/images`, `/v1/manifest`, `/v1/leases`.
+//! What the server is and offers: `/v1/server`, `/v1/manifest`, `/v1/leases`.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -49,34 +49,6 @@ struct StageView {
     count: usize,
 }
 
-/// The images on offer.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ImagesView {
-    images: Vec<ImageView>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct ImageView {
-    name: String,
-    title: String,
-    len_bytes: u64,
-    /// Of its torrent: another version has another.
-    infohash: String,
-    /// What a node boots when nobody chooses.
-    is_default: bool,
-    /// Where its torrent is.
-    torrent: String,
-    /// Nodes that boot it or have booted it.
-    node_count: usize,
-    /// What the server's own peer has sent of it since it started.
-    uploaded_bytes: u64,
-    upload_rate_bytes_per_s: u64,
-    /// Peers that are connected to the server's own.
-    peer_count: usize,
-    /// Older versions that somebody still downloads.
-    retired_count: usize,
-}
-
 /// Addresses in use.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LeasesView {
@@ -122,48 +94,6 @@ pub(super) async fn server(State(site): State<Site>) -> Response<Body> {
         refused_node_count: status.nodes.refused_count,
         stages: stages.map(|s| StageView { stage: s.stage, count: s.count }).collect(),
     })
-}
-
-/// The images on offer.
-#[utoipa::path(
-    get, path = "/v1/images", tag = "images",
-    responses(
-        (status = 200, body = ImagesView),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub(super) async fn images(State(site): State<Site>) -> Response<Body> {
-    let status = (site.0.about.status)();
-    let seeds = (site.0.about.seeding)();
-    let mut images: Vec<ImageView> = status
-        .images
-        .into_iter()
-        .map(|image| {
-            let all = || seeds.iter().filter(|seed| seed.image == image.name);
-            let current = || all().filter(|seed| !seed.is_retired);
-            ImageView {
-                torrent: format!("/torrents/{}.torrent", image.name),
-                node_count: 0,
-                uploaded_bytes: all().map(|seed| seed.uploaded_bytes).sum(),
-                upload_rate_bytes_per_s: all().map(|seed| seed.upload_rate_bytes_per_s).sum(),
-                peer_count: current().map(|seed| seed.peer_count).sum(),
-                retired_count: all().filter(|seed| seed.is_retired).count(),
-                name: image.name.to_string(),
-                title: image.title,
-                len_bytes: image.len_bytes,
-                infohash: image.infohash,
-                is_default: image.is_default,
-            }
-        })
-        .collect();
-    for node in site.0.fleet.lock().nodes() {
-        let of = node.summary.image();
-        let image = of.and_then(|of| images.iter_mut().find(|image| image.name == of.as_str()));
-        if let Some(image) = image {
-            image.node_count += 1;
-        }
-    }
-    reply::json(&ImagesView { images })
 }
 
 /// The manifest in force, exactly the bytes that are signed.

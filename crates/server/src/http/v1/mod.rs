@@ -5,6 +5,7 @@
 //! The older `/api/v1` (`http/api.rs`) is what agents speak, and stays as it is.
 
 mod actions;
+mod images;
 mod lab;
 mod nodes;
 mod problem;
@@ -40,7 +41,7 @@ use super::login::{COOKIE_NAME, CSRF_HEADER};
         lab::server,
         nodes::nodes,
         nodes::node,
-        lab::images,
+        images::images,
         lab::manifest,
         lab::leases,
         traffic::swarm,
@@ -57,6 +58,8 @@ use super::login::{COOKIE_NAME, CSRF_HEADER};
         actions::accept,
         actions::ignore,
         actions::power,
+        images::rollback,
+        images::publish,
     ),
     modifiers(&Secrets)
 )]
@@ -96,7 +99,9 @@ pub(super) fn routes() -> Router<Site> {
         .route("/nodes/{node}/ignore", post(actions::ignore))
         .route("/nodes/{node}/power", post(actions::power))
         .route("/session", get(session::look).post(session::open).delete(session::close))
-        .route("/images", get(lab::images))
+        .route("/images", get(images::images))
+        .route("/images/{image}/rollback", post(images::rollback))
+        .route("/images/{image}/publish", post(images::publish))
         .route("/manifest", get(lab::manifest))
         .route("/leases", get(lab::leases))
         .route("/swarm", get(traffic::swarm))

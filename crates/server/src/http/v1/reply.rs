@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
@@ -67,7 +68,9 @@ pub(super) async fn body_or_none<T: DeserializeOwned>(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     let wrong = |error| Problem::bad(format!("the body is not what it should be: {error}"));
-    serde_json::from_slice(&bytes).map(Some).map_err(wrong)
+    // An object, that is: serde would take a list of its values as well.
+    let object = serde_json::from_slice::<Map<String, Value>>(&bytes).map_err(wrong)?;
+    serde_json::from_value(Value::Object(object)).map(Some).map_err(wrong)
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {

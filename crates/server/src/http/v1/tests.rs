@@ -43,6 +43,7 @@ fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
         stage,
         machine: None,
         hardware: None,
+        sources: vec![],
         log: vec![],
     };
     Event::Reported { address: Some([10, 0, 0, last].into()), report: Box::new(report) }
@@ -153,6 +154,28 @@ async fn every_address_answers_while_there_is_nothing() {
     for path in ["server", "nodes", "images", "leases", "swarm", "throughput", "log"] {
         assert_eq!(ask(&site, &format!("/v1/{path}"), None).await.0, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn who_gave_to_whom_is_told_by_those_who_took() {
+    let site = fleet_of(3);
+    let mut whole = report(2, 2, boot::Stage::Verified { image: "debian".parse().unwrap() });
+    let source = |last, bytes| boot::report::Source { address: [10, 0, 0, last].into(), bytes };
+    if let Event::Reported { report, .. } = &mut whole {
+        // The server, a node, and somebody who is neither.
+        report.sources = vec![source(1, 70), source(0, 20), source(99, 10)];
+    }
+    site.0.fleet.tell(&whole);
+    let (_, _, swarm) = ask(&site, "/v1/swarm", None).await;
+    let gift = |at: usize, key: &str| swarm["gifts"][at][key].clone();
+    assert_eq!(swarm["gifts"].as_array().unwrap().len(), 3);
+    assert_eq!((gift(0, "is_from_server"), gift(0, "bytes")), (true.into(), 70.into()));
+    assert_eq!(gift(1, "from"), "52:54:00:00:00:00");
+    assert_eq!(gift(1, "to"), "52:54:00:00:00:02");
+    assert_eq!((gift(2, "from"), gift(2, "from_address")), (Value::Null, "10.0.0.99".into()));
+    // It was silent on what it gave itself.
+    assert_eq!(swarm["nodes"][0]["uploaded_bytes"], 20);
+    assert_eq!(swarm["nodes_uploaded_bytes"], 20);
 }
 
 #[tokio::test(start_paused = true)]

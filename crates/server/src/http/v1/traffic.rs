@@ -3,7 +3,9 @@
 // What utoipa makes of `params(…)` names the type by its path.
 #![allow(unused_qualifications)]
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,14 +14,15 @@ use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
-use boot::Stage;
+use boot::report::Source;
+use boot::{Mac, Stage};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use super::reply;
-use crate::fleet::{LOG_MAX, LogLine};
+use crate::fleet::{Fleet, LOG_MAX, LogLine};
 use crate::http::Site;
 use crate::http::feed::{self, SAMPLES_MAX, Sample};
 
@@ -32,8 +35,11 @@ const LINES_DEFAULT: usize = 200;
 /// Nodes of the swarm in an answer, those that gave most first.
 const GIVERS_MAX: usize = 1_000;
 
+/// Gifts in an answer: all of a room of twenty; of a thousand nodes each has sixteen, which nobody reads.
+const GIFTS_MAX: usize = 500;
+
 /// Who gives to whom, as far as it is known: the server's own peer counts what it sends, and each node
-/// says how much others had from it. Who had it from whom is not said.
+/// says how much others had from it, and how much it had from whom.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SwarmView {
     /// What the server's own peer has sent since it started.
@@ -47,6 +53,22 @@ pub(super) struct SwarmView {
     server_share: Option<f64>,
     /// Those that gave or take, who gave most first; 1,000 at most.
     nodes: Vec<SwarmNodeView>,
+    /// Who gave to whom, most first; 500 at most. What a node has had by HTTP is not among them.
+    gifts: Vec<GiftView>,
+}
+
+/// What somebody gave to a node, of the image that this has downloaded last in its present boot.
+#[derive(Debug, Serialize, ToSchema)]
+struct GiftView {
+    /// The Ethernet address of the node that gave; null if it was no node that is known.
+    from: Option<String>,
+    /// Whether this server gave.
+    is_from_server: bool,
+    /// The IP address of who gave.
+    from_address: String,
+    /// The Ethernet address of the node that took.
+    to: String,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -136,14 +158,19 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
     let seeds = (site.0.about.seeding)();
     let mut nodes = vec![];
     let mut given: u64 = 0;
-    for node in site.0.fleet.lock().nodes().map(|node| &node.summary) {
-        given = given.saturating_add(node.uploads);
+    let fleet = site.0.fleet.lock();
+    let (gifts, taken_from) = gifts(&fleet, site.0.about.address);
+    for node in fleet.nodes().map(|node| &node.summary) {
+        // Between its last report of a download and the first under its system it says nothing of what it
+        // gives; those who take do.
+        let uploads = node.uploads.max(taken_from.get(&node.mac).copied().unwrap_or(0));
+        given = given.saturating_add(uploads);
         let (progress, seed_peers) = match &node.stage {
             Some(Stage::Downloading(progress)) => (Some(progress), 0),
             Some(Stage::Booted { seeding: Some(seeding), .. }) => (None, seeding.peers),
             _ => (None, 0),
         };
-        if node.uploads == 0 && progress.is_none() {
+        if uploads == 0 && progress.is_none() {
             continue;
         }
         nodes.push(SwarmNodeView {
@@ -151,7 +178,7 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
             name: node.name.clone(),
             image: node.image().map(ToString::to_string),
             stage: node.stage.as_ref().map(Stage::name),
-            uploaded_bytes: node.uploads,
+            uploaded_bytes: uploads,
             verified_bytes: progress.map(|progress| progress.verified_bytes),
             total_bytes: progress.map(|progress| progress.total_bytes),
             rate_bytes_per_s: progress.map_or(0, |progress| progress.rate_bytes_per_s),
@@ -159,6 +186,7 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
             is_by_http: progress.is_some_and(|progress| progress.http),
         });
     }
+    drop(fleet);
     nodes.sort_by_key(|node| std::cmp::Reverse(node.uploaded_bytes));
     nodes.truncate(GIVERS_MAX);
     let server: u64 = seeds.iter().map(|seed| seed.uploaded_bytes).sum();
@@ -170,7 +198,38 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
         nodes_uploaded_bytes: given,
         server_share: (all > 0).then(|| server as f64 / all as f64),
         nodes,
+        gifts,
     })
+}
+
+/// The largest gifts, and the sum of all that each node has given.
+fn gifts(fleet: &Fleet, server: IpAddr) -> (Vec<GiftView>, BTreeMap<Mac, u64>) {
+    let by_address: BTreeMap<IpAddr, Mac> = fleet
+        .nodes()
+        .filter_map(|node| Some((IpAddr::from(node.summary.address?), node.summary.mac)))
+        .collect();
+    let (mut all, mut sums) = (vec![], BTreeMap::new());
+    for node in fleet.nodes() {
+        for source in &node.sources {
+            let is_node = source.address != server;
+            let from = by_address.get(&source.address).copied().filter(|_| is_node);
+            if let Some(from) = from {
+                let sum: &mut u64 = sums.entry(from).or_default();
+                *sum = sum.saturating_add(source.bytes);
+            }
+            all.push((source, from, node.summary.mac));
+        }
+    }
+    all.sort_by_key(|(source, ..)| std::cmp::Reverse(source.bytes));
+    all.truncate(GIFTS_MAX);
+    let view = |(source, from, to): (&Source, Option<Mac>, Mac)| GiftView {
+        from: from.map(|mac| mac.to_string()),
+        is_from_server: source.address == server,
+        from_address: source.address.to_string(),
+        to: to.to_string(),
+        bytes: source.bytes,
+    };
+    (all.into_iter().map(view).collect(), sums)
 }
 
 /// How fast bytes flowed, second by second, for an hour at most.

@@ -61,6 +61,7 @@ fn report(node: Mac, boot: u64, stage: Stage) -> Event {
         stage,
         machine: None,
         hardware: None,
+        sources: vec![],
         log: vec![],
     };
     Event::Reported { address: None, report: Box::new(report) }
@@ -162,4 +163,83 @@ async fn only_a_node_whose_agent_is_heard_can_be_told_to_start_anew() {
     // A kernel of the image's own has taken its place.
     test.fleet.tell(&report(STRANGER, 8, Stage::Loading { image: "debian".parse().unwrap() }));
     assert!(matches!(reboot(vec![STRANGER]).await, Err(Refusal::Conflict(_))));
+}
+
+impl Test {
+    /// `debian` was built twice: nodes boot the second version.
+    fn with_versions() -> Self {
+        let test = Self::new();
+        let second = "state/images/debian/versions";
+        let data = |version: u32| {
+            format!(
+                "image_data:\n  name: debian\n  image_class: LivenetImage\n  version: {version}\n"
+            )
+        };
+        let config = "dispname: Debian one\nmethod: livenet\nrootfs: squashfs.img\n";
+        test.lab.put(&format!("{second}/1/config.yaml"), config);
+        test.lab.put(&format!("{second}/1/squashfs.img"), "a root");
+        test.lab.put(&format!("{second}/1/image_data.yml"), &data(1));
+        test.lab.put("oss/debian/squashfs.img", "another root");
+        test.lab.put("oss/debian/image_data.yml", &data(2));
+        test
+    }
+
+    fn versions(&self) -> (Option<u32>, Vec<u32>) {
+        let debian: ImageName = "debian".parse().unwrap();
+        let all = self.deeds.versions().of(|| vec![debian.clone()]);
+        let of = &all[&debian];
+        let kept = of.kept.iter().map(|version| version.number);
+        (of.current.as_ref().map(|version| version.number), kept.collect())
+    }
+}
+
+fn rollback(to: Option<u32>) -> Deed {
+    Deed::Rollback { image: "debian".parse().unwrap(), to }
+}
+
+#[tokio::test]
+async fn an_image_goes_back_to_a_kept_version_and_forth() {
+    let test = Test::with_versions();
+    assert_eq!(test.versions(), (Some(2), vec![1]));
+    let done = test.perform(rollback(None)).await.unwrap();
+    assert_eq!((done.version, done.text.as_str()), (Some(1), "debian is back: version 1"));
+    assert_eq!(test.versions(), (Some(1), vec![2]));
+    let none = test.perform(rollback(Some(7))).await.unwrap_err();
+    assert!(matches!(&none, Refusal::Conflict(text) if text.contains("kept: 2")), "{none}");
+    assert_eq!(test.perform(rollback(Some(2))).await.unwrap().version, Some(2));
+    assert_eq!(test.reload_count.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn an_image_is_published_anew_with_another_title() {
+    let test = Test::with_versions();
+    let title = Some("Debian for all".to_owned());
+    let deed = Deed::Publish { image: "debian".parse().unwrap(), title, cmdline: None };
+    let done = test.perform(deed).await.unwrap();
+    assert_eq!((done.version, test.versions()), (Some(3), (Some(3), vec![1, 2])));
+    let config = fs::read_to_string(test.lab.path("oss/debian/config.yaml")).unwrap();
+    assert!(config.contains("dispname: \"Debian for all\""), "{config}");
+}
+
+#[tokio::test]
+async fn what_is_no_built_image_is_refused_in_words() {
+    let test = Test::new();
+    let by_hand = test.perform(rollback(None)).await.unwrap_err();
+    assert!(matches!(&by_hand, Refusal::Conflict(text) if text.contains("by hand")), "{by_hand}");
+    let deed = Deed::Rollback { image: "other".parse().unwrap(), to: None };
+    assert!(matches!(test.perform(deed).await.unwrap_err(), Refusal::Missing(_)));
+    assert_eq!(test.versions(), (None, vec![]));
+}
+
+#[tokio::test]
+async fn a_version_with_which_the_lab_would_be_wrong_is_taken_back() {
+    let mut test = Test::with_versions();
+    let wrong: Reload = Box::new(|| Box::pin(async { Answer::Error("two titles".to_owned()) }));
+    let settings = Settings::for_tests(test.lab.dir());
+    let (next, orders) = (test.next.clone(), Orders::default());
+    test.deeds = Deeds::new(settings, test.fleet.clone(), next, orders, wrong);
+    let refusal = test.perform(rollback(None)).await.unwrap_err();
+    let expect = "it stays at version 2: two titles";
+    assert!(matches!(&refusal, Refusal::Conflict(text) if text == expect), "{refusal}");
+    assert_eq!(test.versions(), (Some(2), vec![1]));
 }

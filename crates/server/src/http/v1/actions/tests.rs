@@ -101,6 +101,11 @@ async fn nobody_commands_without_token_or_session() {
         assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
         assert_eq!(test.ask("GET", &path, &[], "").await.status, 405, "{action}");
     }
+    for action in ["rollback", "publish"] {
+        let path = format!("/v1/images/debian/{action}");
+        assert_eq!(test.ask("POST", &path, &[JSON], "{}").await.status, 401, "{action}");
+        assert_eq!(test.ask("GET", &path, &[], "").await.status, 405, "{action}");
+    }
     let made_up = ("cookie", "boottorrent-session=0123456789abcdef");
     assert_eq!(test.ask("POST", WAKE, &[made_up], "").await.status, 401);
 }
@@ -205,6 +210,20 @@ async fn what_is_wrong_with_an_action_is_a_problem() {
     check(&node("power"), json, r#"{"action": "cycle"}"#, 200).await;
     check(&node("power"), json, r#"{"action": "explode"}"#, 400).await;
     check(&node("power"), json, "", 400).await;
+    let image = |action: &str| format!("/v1/images/debian/{action}");
+    check(&image("rollback"), "", "", 200).await;
+    check(&image("rollback"), json, r#"{"to": 3}"#, 200).await;
+    check(&image("rollback"), json, r#"{"to": null}"#, 200).await;
+    check(&image("rollback"), json, r#"{"to": -1}"#, 400).await;
+    check(&image("rollback"), json, r#"{"colour": 1}"#, 400).await;
+    check("/v1/images/..%2Fetc/rollback", "", "", 400).await;
+    check(&image("publish"), "", "", 200).await;
+    check(&image("publish"), json, "[null, null]", 400).await;
+    check(&image("publish"), json, r#"{"title": "<b>", "cmdline": "quiet"}"#, 200).await;
+    check(&image("publish"), json, r#"{"title": ""}"#, 400).await;
+    check(&image("publish"), json, r#"{"title": "a\nb: c"}"#, 400).await;
+    check(&image("publish"), json, r#"{"cmdline": "a\u0000"}"#, 400).await;
+    check(&image("publish"), json, r#"{"cmdline": "quiet ; reboot"}"#, 400).await;
     check("/v1/nodes/c001/wake", "", "", 404).await;
     check("/v1/nodes/c%5B1-/wake", "", "", 400).await;
     check("/v1/nodes/52:54:00:00:00:02/wake", "", "", 404).await;
