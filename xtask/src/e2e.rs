@@ -33,10 +33,13 @@ use testos::TestOs;
 pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::IP,
     setup::QEMU,
+    setup::QEMU_IMG,
     setup::IPXE,
     setup::IPXE_QEMU,
     setup::OVMF,
     setup::KERNEL,
+    setup::LOADKEYS,
+    setup::KEYMAPS,
     setup::BUSYBOX,
     setup::CPIO,
     setup::DNSMASQ,

@@ -43,6 +43,9 @@ pub(crate) const DNF: Tool = tool("dnf", "dnf");
 /// The kernel of phase 1 and of test systems; a machine in a container has none.
 pub(crate) const KERNEL: Tool =
     tool("/var/lib/dpkg/info/linux-image-amd64.list", "linux-image-amd64");
+/// Layouts of keyboards, and what reads them.
+pub(crate) const LOADKEYS: Tool = tool("loadkeys", "kbd");
+pub(crate) const KEYMAPS: Tool = tool("/var/lib/dpkg/info/console-data.list", "console-data");
 pub(crate) const MKTORRENT: Tool = tool("mktorrent", "mktorrent");
 pub(crate) const MMDEBSTRAP: Tool = tool("mmdebstrap", "mmdebstrap");
 pub(crate) const NGINX: Tool = tool("nginx", "nginx-light");
@@ -60,6 +63,8 @@ pub(crate) const GANESHA_VFS: Tool =
     tool("/usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so", "nfs-ganesha-vfs");
 pub(crate) const PXELINUX: Tool = tool("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
 pub(crate) const QEMU: Tool = tool("qemu-system-x86_64", "qemu-system-x86");
+/// Makes guests' disks, and belongs into the extension that runs them.
+pub(crate) const QEMU_IMG: Tool = tool("qemu-img", "qemu-utils");
 pub(crate) const RSYNC: Tool = tool("rsync", "rsync");
 pub(crate) const RPMBUILD: Tool = tool("rpmbuild", "rpm");
 pub(crate) const SKOPEO: Tool = tool("skopeo", "skopeo");
@@ -119,6 +124,8 @@ const ALL: &[Tool] = &[
     IPXE,
     IPXE_QEMU,
     KERNEL,
+    LOADKEYS,
+    KEYMAPS,
     MMDEBSTRAP,
     NSENTER,
     NSPAWN,
@@ -130,6 +137,7 @@ const ALL: &[Tool] = &[
     OVMF,
     PXELINUX,
     QEMU,
+    QEMU_IMG,
     SYSLINUX,
     TMUX,
     ZSTD,

@@ -286,15 +286,20 @@ impl Run {
         choice: &Choice,
     ) -> Result<Booted, Failed> {
         let image = &choice.image;
-        let Loader::Qemu { args, display, after } = &image.loader else {
+        let Loader::Qemu { args, display, after, kept_on } = &image.loader else {
             return Err(Failed::new(Failure::LoaderUnknown, "this is no virtual machine"));
         };
+        let is_real = node.options.then == Then::Load;
+        if let Some(label) = kept_on.as_ref().filter(|_| is_real) {
+            // Nothing is fetched in vain.
+            guest::disk::find(&node.options.root, label)?;
+        }
         let extension = guest::extension::find(manifest, QEMU_EXTENSION)?;
         let fetched = self.fetch_both(node, manifest, extension, choice)?;
         let Some((tools, fetched)) = fetched else { return Ok(Booted::Cancelled) };
-        let is_real = node.options.then == Then::Load;
         let guest = Guest {
             image: image.name.clone(),
+            version: boot::hex::encode(&image.infohash),
             folder: fetched.verified.folder().to_owned(),
             root: match is_real {
                 true => guest::extension::open(&tools.verified)?,
@@ -303,10 +308,13 @@ impl Run {
             args: words::split(args)?,
             display: *display,
             after: *after,
+            kept_on: kept_on.clone(),
             torrents: vec![fetched.verified.seed(), tools.verified.seed()],
             terms: Terms {
                 discovery: manifest.discovery.clone(),
-                upload_limit_bytes_per_s: manifest.booted_upload_limit_bytes_per_s,
+                upload_limit_bytes_per_s: Some(
+                    manifest.booted_upload_limit_bytes_per_s.unwrap_or(guest::UPLOAD_LIMIT),
+                ),
                 uploaded_bytes: tools.download.uploaded() + fetched.download.uploaded(),
             },
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! failures {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $what:literal, $cure:literal;)*) => {
         /// Why a node could not boot. On the wire and on screens it is its code, such as `BT31`;
-        /// the tens are the stage: 1 link, 2 lease, 3 manifest, 4 image, 5 loader.
+        /// the tens are the stage: 1 link, 2 lease, 3 manifest, 4 image, 5 and 6 loader.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Failure {
             $(#[doc = $what] #[serde(rename = $code)] $variant,)*
@@ -93,6 +93,8 @@ failures! {
         "make it on the server: `boottorrent extension build NAME`, for a virtual machine `qemu`";
     GuestMemory = "BT59", "there is not enough memory for the virtual machine",
         "ask for less with `-m` in the image's `args`, or use a node with more memory";
+    GuestDisk = "BT60", "what the virtual machine writes cannot be kept on this node",
+        "the screen has the reason: `writes` in the image's config.yaml names the label of an ext4 file system on a disk of the node (`mkfs.ext4 -L LABEL`)";
     Internal = "BT99", "the agent itself failed",
         "report it with a photograph of the screen";
 }

@@ -129,6 +129,61 @@ impl fmt::Display for ImagePath {
     }
 }
 
+/// The most bytes of a label: an ext4 has room for so many (`s_volume_name`).
+pub const DISK_LABEL_LEN_MAX: usize = 16;
+
+/// What a file system on a disk of a node is called, such as `guests`: letters, digits and `-` `_` `.`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DiskLabel(String);
+
+/// A text that cannot be a label.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` cannot be the label of a file system: use letters, digits and - _ ., \
+     {DISK_LABEL_LEN_MAX} at most"
+)]
+pub struct DiskLabelError(String);
+
+impl DiskLabel {
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DiskLabel {
+    type Err = DiskLabelError;
+
+    fn from_str(text: &str) -> Result<Self, DiskLabelError> {
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        match (1..=DISK_LABEL_LEN_MAX).contains(&text.len()) && text.chars().all(good) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(DiskLabelError(text.chars().take(NAME_LEN_MAX).collect())),
+        }
+    }
+}
+
+impl TryFrom<String> for DiskLabel {
+    type Error = DiskLabelError;
+
+    fn try_from(text: String) -> Result<Self, DiskLabelError> {
+        text.parse()
+    }
+}
+
+impl From<DiskLabel> for String {
+    fn from(label: DiskLabel) -> Self {
+        label.0
+    }
+}
+
+impl fmt::Display for DiskLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The last step on the node: how an image, once it is whole and verified, is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
@@ -155,6 +210,9 @@ pub enum Loader {
         /// What follows when it ends.
         #[serde(default, skip_serializing_if = "After::is_menu")]
         after: After,
+        /// The file system of the node where what the guest writes stays; in memory if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept_on: Option<DiskLabel>,
     },
     /// No system, but programs with their libraries that loaders of other images need: a node fetches
     /// and mounts it when the first of these is booted.
@@ -402,7 +460,10 @@ mod tests {
             assert_eq!(serde_json::from_str::<Loader>(text).unwrap(), loader);
             assert_eq!(serde_json::to_string(&loader).unwrap(), text);
         };
-        let guest = |display, after| Loader::Qemu { args: "-fda a".to_owned(), display, after };
+        let guest = |display, after| {
+            let (args, kept_on) = ("-fda a".to_owned(), None);
+            Loader::Qemu { args, display, after, kept_on }
+        };
         let qemu = r#"{"method":"bin-qemu-x86_64","args":"-fda a""#;
         check(&format!("{qemu}}}"), guest(Display::Screen, After::Menu));
         let vnc = Display::Vnc { listen: "10.0.0.5:5901".parse().unwrap() };
@@ -412,12 +473,29 @@ mod tests {
             ),
             guest(vnc, After::Reboot),
         );
+        let kept_on = Some("guests".parse().unwrap());
+        let (args, (display, after)) = ("-fda a".to_owned(), Default::default());
+        let keeping = Loader::Qemu { args, display, after, kept_on };
+        check(&format!(r#"{qemu},"kept_on":"guests"}}"#), keeping);
         let newer = format!(r#"{qemu},"display":{{"on":"goggles"}},"after":"dance"}}"#);
         let expect = guest(Display::Unknown, After::Unknown);
         assert_eq!(serde_json::from_str::<Loader>(&newer).unwrap(), expect);
         let rootfs = "extension.squashfs".parse().unwrap();
         let extension = r#"{"method":"extension","rootfs":"extension.squashfs"}"#;
         check(extension, Loader::Extension { rootfs });
+    }
+
+    #[test]
+    fn a_label_is_what_an_ext4_can_have() {
+        let check =
+            |text: &str, fits| assert_eq!(text.parse::<DiskLabel>().is_ok(), fits, "{text}");
+        check("guests", true);
+        check("Lab-2_a.1", true);
+        check("0123456789abcdef", true);
+        check("0123456789abcdefg", false);
+        check("", false);
+        check("a b", false);
+        check("a/b", false);
     }
 
     #[test]

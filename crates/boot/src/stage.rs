@@ -68,6 +68,9 @@ pub struct Seeding {
     pub uploaded_bytes: u64,
     /// Connected peers, the server among them.
     pub peers: u32,
+    /// The most that it sends; none if there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes_per_s: Option<u64>,
     /// It has stopped for now, since the system has little memory left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,

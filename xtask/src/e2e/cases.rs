@@ -136,7 +136,7 @@ pub(super) const ALL: &[Case] = &[
         name: "menu",
         also: &["usecase-2"],
         machines: 1,
-        what: "keys on the serial line choose the other image, cancel its download, choose it again",
+        what: "keys on the serial line choose the other image, cancel, choose again; the keyboard is German",
         run: menu::run,
     },
     Case {
@@ -150,7 +150,7 @@ pub(super) const ALL: &[Case] = &[
         name: "guest",
         also: &["usecase-3", "usecase-4"],
         machines: 2,
-        what: "a virtual machine runs where the lab says and where somebody chooses, and its node seeds",
+        what: "virtual machines run from all media, assigned and chosen, keep what they shall; nodes seed",
         run: guest::run,
     },
     Case {

@@ -1,7 +1,7 @@
 //! A node as a virtual machine: memory, a network card, a serial port and nothing else. QEMU without
 //! hardware virtualisation, so that it runs wherever CI runs.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,6 +24,10 @@ const IPXE_KERNEL: &str = "/usr/lib/ipxe/ipxe.lkrn";
 
 /// How often the console is looked at while somebody waits for a line.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What QEMU's monitor says when it waits for a command, and how long it may think about one.
+const PROMPT: &[u8] = b"(qemu)";
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What asks the network for something to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,9 +195,33 @@ impl<'a> Machine<'a> {
         socket.write_all(keys.as_bytes()).context("typing")
     }
 
-    /// The socket of its serial port; a short path, as those of sockets have to be.
+    /// Presses a key of its own keyboard, by the name that QEMU has for it: that of what is printed on it
+    /// in the United States.
+    pub(crate) fn press(&self, key: &str) -> Result<()> {
+        let path = self.socket("monitor");
+        let failed = || format!("pressing {key} by {}", path.display());
+        let mut socket = UnixStream::connect(&path).with_context(failed)?;
+        socket.set_read_timeout(Some(MONITOR_TIMEOUT)).with_context(failed)?;
+        writeln!(socket, "sendkey {key}").with_context(failed)?;
+        // It asks for a command when it is there, and for the next when it has done the first.
+        let mut said = vec![];
+        while said.windows(PROMPT.len()).filter(|part| part == &PROMPT).count() < 2 {
+            let mut part = [0; 256];
+            let len = socket.read(&mut part).with_context(failed)?;
+            ensure!(len > 0, "{}: it has hung up", failed());
+            said.extend_from_slice(&part[..len]);
+        }
+        Ok(())
+    }
+
+    /// The socket of its serial port.
     fn keyboard(&self) -> PathBuf {
-        self.lab.slot_dir(Slot::SERVER).join(format!("{}.serial", self.spec.name()))
+        self.socket("serial")
+    }
+
+    /// A short path, as those of sockets have to be.
+    fn socket(&self, kind: &str) -> PathBuf {
+        self.lab.slot_dir(Slot::SERVER).join(format!("{}.{kind}", self.spec.name()))
     }
 
     /// Waits until its console shows a text; the time since it was switched on.
@@ -252,6 +280,11 @@ impl<'a> Machine<'a> {
                 console.display()
             ),
             "-serial=chardev:serial0".to_owned(),
+            format!(
+                "-chardev=socket,id=monitor0,path={},server=on,wait=off",
+                self.socket("monitor").display()
+            ),
+            "-mon=chardev=monitor0".to_owned(),
             format!("-netdev=tap,id=net0,ifname={},script=no,downscript=no", spec.tap()),
             format!("-device={card},netdev=net0,mac={},bootindex=1{rom}", spec.mac()),
             // edk2's network stack wants random numbers.

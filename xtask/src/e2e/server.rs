@@ -17,6 +17,9 @@ pub(crate) const HTTP_PORT: u16 = 8_080;
 /// One with a key of its own packs phase 1 first, with what machines of other cases leave of the processors.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// What the phase 1 of all labs has beside the usual: for the disk of the node in `guest`.
+const PHASE1_MODULE: &str = "ext4";
+
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What a case sets; the rest is as the program has it when nothing is said.
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) menu_timeout_s: u64,
     /// `ipxe` or `pxelinux`.
     pub(crate) loader: &'static str,
+    /// The layout of keyboards; the screen is a console then, too.
+    pub(crate) keyboard: Option<&'static str>,
 }
 
 impl Default for Config {
@@ -45,6 +50,7 @@ impl Default for Config {
             seed_time_s: 2,
             menu_timeout_s: 0,
             loader: "ipxe",
+            keyboard: None,
         }
     }
 }
@@ -54,13 +60,17 @@ impl Config {
     fn yaml(&self, slot: Slot) -> String {
         let trackers =
             self.external_tracker.map_or(String::new(), |url| format!("  trackers: {url}\n"));
+        let consoles = match self.keyboard {
+            None => "  cmdline: console=ttyS0,115200\n".to_owned(),
+            Some(layout) => format!("console:\n  serial: ttyS0\n  keyboard: {layout}\n"),
+        };
         format!(
             "version: 1\n\
              server:\n  interface: eth0\n  address: {}\n\
              boot:\n  default: {}\n  timeout: {}\n  seed_time: {}\n\
              dhcp:\n  mode: {}\n  ranges: 10.77.200.1-10.77.200.250\n\
              swarm:\n  tracker: {}\n{trackers}\
-             phase1:\n  loader: {}\n  cmdline: console=ttyS0,115200\n",
+             phase1:\n  loader: {}\n  modules: [{PHASE1_MODULE}]\n{consoles}",
             slot.address(),
             self.image,
             self.menu_timeout_s,
@@ -254,7 +264,8 @@ pub(crate) fn prepare_phase1(dir: &Path) -> Result<()> {
         super::fresh(dir)?;
         ours(&[OsStr::new("init"), dir.as_os_str()])?;
     }
-    ours(&[OsStr::new("-C"), dir.as_os_str(), OsStr::new("phase1"), OsStr::new("build")])
+    let build = ["phase1", "build", "--module", PHASE1_MODULE].map(OsStr::new);
+    ours(&[&[OsStr::new("-C"), dir.as_os_str()], &build[..]].concat())
 }
 
 /// Runs our program here; what it says goes to standard error.

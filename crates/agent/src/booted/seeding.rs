@@ -130,6 +130,7 @@ impl Seeding {
             stage::Seeding {
                 uploaded_bytes: self.terms.uploaded_bytes + sent,
                 peers: u32::try_from(peers).unwrap_or(u32::MAX),
+                limit_bytes_per_s: self.terms.upload_limit_bytes_per_s,
                 paused: self.paused,
             }
         })

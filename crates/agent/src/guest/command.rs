@@ -41,7 +41,7 @@ pub(super) struct Left {
     pub(super) kvm: bool,
 }
 
-/// All arguments of QEMU. `args` are the image's.
+/// All arguments of QEMU. `args` are the image's; what the guest writes stays if `keeps`.
 ///
 /// # Errors
 /// If there is not enough memory.
@@ -49,12 +49,13 @@ pub(super) fn arguments(
     args: &[String],
     display: Display,
     left: Left,
+    keeps: bool,
 ) -> Result<Vec<String>, GuestFailure> {
     let has = |options: &[&str]| options.iter().any(|option| has(args, option));
     let mut all: Vec<String> = vec![];
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     // What the guest writes goes into files without a name, in a folder in memory.
-    if !has(&["snapshot"]) {
+    if !keeps && !has(&["snapshot"]) {
         add(&["-snapshot"]);
     }
     if !has(ACCELERATORS) {
@@ -158,8 +159,9 @@ mod tests {
 
     #[track_caller]
     fn check(args: &str, display: Display, left: (u64, u32, bool), expect: &str) {
-        let left = Left { memory: left.0 * MIB, processors: left.1, kvm: left.2 };
-        let found = arguments(&words(args), display, left).unwrap();
+        let (memory, processors, kvm) = (left.0 * MIB, left.1, left.2);
+        let left = Left { memory, processors, kvm };
+        let found = arguments(&words(args), display, left, false).unwrap();
         assert_eq!(found.join(" "), expect);
     }
 
@@ -205,6 +207,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_guest_keeps_is_written_at_once() {
+        let left = Left { memory: 560 * MIB, processors: 1, kvm: false };
+        let all = |keeps| arguments(&words("-m 64"), Display::Serial, left, keeps).unwrap();
+        let has_snapshot = |keeps| all(keeps).iter().any(|arg| arg == "-snapshot");
+        assert!(has_snapshot(false) && !has_snapshot(true));
+    }
+
+    #[test]
     fn memory_is_read_as_qemu_reads_it() {
         let check = |args: &str, expect| assert_eq!(asked(&words(args)), expect, "{args}");
         check("-m 512", Some(512 * MIB));
@@ -220,7 +230,8 @@ mod tests {
     #[test]
     fn a_guest_that_does_not_fit_is_not_started() {
         let left = |mib| Left { memory: mib * MIB, processors: 1, kvm: false };
-        let fits = |args: &str, mib| arguments(&words(args), Display::Serial, left(mib)).is_ok();
+        let fits =
+            |args: &str, mib| arguments(&words(args), Display::Serial, left(mib), false).is_ok();
         assert!(fits("-m 512", 672) && !fits("-m 512", 671));
         assert!(fits("-fda a", 224) && !fits("-fda a", 223));
         assert_eq!(need(&words("-m 512")), 672 * MIB);

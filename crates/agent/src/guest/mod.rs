@@ -2,16 +2,19 @@
 //! ([`extension`]), runs on the image's files ([`command`]), and the node goes on seeding under it.
 //!
 //! The agent stays the first process. What the guest writes goes to files without names in memory, and
-//! is gone with it; the image's own files stay as they were verified.
+//! is gone with it, or stays on a disk of the node ([`disk`]); the image's own files stay as they were
+//! verified.
 
 mod command;
+pub(crate) mod disk;
 pub(crate) mod extension;
+mod overlay;
 mod process;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use boot::image::{After, Display};
+use boot::image::{After, DiskLabel, Display};
 use boot::{Failure, ImageName, Stage};
 use torrent::metainfo::Metainfo;
 
@@ -28,6 +31,12 @@ use crate::{modules, shell};
 
 /// How often it is looked whether the guest has ended, and around.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Bytes per second that a node sends while a guest runs, if the lab does not say: a quarter of a gigabit
+/// link, so that what the guest itself sends and receives has the rest. It is an eighth of a processor at
+/// most, as both ends of a transfer take 2.2 to 3.8 s of one for a GiB (docs/performance.md). Four such
+/// nodes send as much as a server at wire speed.
+pub(crate) const UPLOAD_LIMIT: u64 = 32 << 20;
 
 /// How many numbers events of its sessions may take: one goes with each time that seeding resumes.
 const NUMBERS: u32 = 1 << 16;
@@ -55,6 +64,14 @@ pub(crate) enum GuestFailure {
         /// Bytes that there are.
         left: u64,
     },
+    /// What it writes cannot stay.
+    #[error("what the guest writes is to stay on the file system `{label}`: {what}")]
+    Disk {
+        /// Where it is to stay.
+        label: DiskLabel,
+        /// What is wrong with that.
+        what: String,
+    },
     /// QEMU cannot be started.
     #[error("QEMU cannot be started: {0}")]
     Start(#[source] std::io::Error),
@@ -75,6 +92,7 @@ impl Fails for GuestFailure {
         match self {
             Self::NoExtension { .. } => Failure::NoExtension,
             Self::Memory { .. } => Failure::GuestMemory,
+            Self::Disk { .. } => Failure::GuestDisk,
             Self::Start(_) | Self::Ended { .. } => Failure::LoaderFailed,
         }
     }
@@ -83,6 +101,8 @@ impl Fails for GuestFailure {
 /// A guest that can be started.
 pub(crate) struct Guest {
     pub(crate) image: ImageName,
+    /// Which of its versions: its infohash.
+    pub(crate) version: String,
     /// The image's files.
     pub(crate) folder: PathBuf,
     /// The root of the extension.
@@ -91,6 +111,8 @@ pub(crate) struct Guest {
     pub(crate) args: Vec<String>,
     pub(crate) display: Display,
     pub(crate) after: After,
+    /// Where what it writes stays.
+    pub(crate) kept_on: Option<DiskLabel>,
     /// What is seeded meanwhile, the image first.
     pub(crate) torrents: Vec<(Metainfo, std::sync::Arc<torrent_io::storage::Storage>)>,
     pub(crate) terms: Terms,
@@ -109,7 +131,31 @@ impl Guest {
         let available = node.available_memory().unwrap_or(u64::MAX / 2);
         let memory = available.saturating_sub(HEADROOM);
         let left = Left { memory, processors: node.machine.processors, kvm };
-        command::arguments(&self.args, self.display, left)
+        command::arguments(&self.own().0, self.display, left, self.kept_on.is_some())
+    }
+
+    /// The image's arguments, and the disks in them of which is kept what the guest writes.
+    fn own(&self) -> (Vec<String>, Vec<overlay::Disk>) {
+        match self.kept_on {
+            Some(_) => {
+                overlay::replace(&self.args, &disk::folder(self.image.as_str(), &self.version))
+            }
+            None => (self.args.clone(), vec![]),
+        }
+    }
+
+    /// Makes ready what is kept of it, if anything is.
+    fn keep(&self, node: &Node) -> Result<Option<disk::Kept>, GuestFailure> {
+        let Some(label) = &self.kept_on else { return Ok(None) };
+        let kept = disk::prepare(self, label, &self.own().1)?;
+        node.console.say(&format!("What the guest writes stays in {}.", kept.place));
+        if kept.others > 0 {
+            node.console.say(&format!(
+                "Other versions of {} have left something there ({}), which this one does not see.",
+                self.image, kept.others
+            ));
+        }
+        Ok(Some(kept))
     }
 
     /// Runs it to its end, and seeds meanwhile.
@@ -118,6 +164,7 @@ impl Guest {
     /// If it cannot be started, or ends with an error.
     pub(crate) fn run(mut self, node: &mut Node) -> Result<After, Failed> {
         let kvm = has_kvm();
+        let kept = self.keep(node)?;
         let args = self.arguments(node, kvm)?;
         if !kvm {
             node.console.say(
@@ -141,6 +188,7 @@ impl Guest {
         let ended = attend(node, &image, &mut process, &mut seeding);
         seeding.suspend();
         drop(process);
+        drop(kept);
         ended?;
         node.console.say(&format!("The guest {image} has ended."));
         node.leave();
@@ -193,10 +241,15 @@ fn attend(
 /// Whether guests can run on the processor itself.
 fn has_kvm() -> bool {
     // One of them is for another processor, and says so.
-    for name in ["kvm_intel", "kvm_amd"] {
-        if let Err(error) = modules::load(std::path::Path::new("/"), name) {
+    load(&["kvm_intel", "kvm_amd"]);
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// Modules that phase 1 may have.
+fn load(names: &[&str]) {
+    for name in names {
+        if let Err(error) = modules::load(Path::new("/"), name) {
             tracing::info!(module = name, %error, "not loaded");
         }
     }
-    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,19 +75,11 @@ impl Process {
             keyboard::give_last_used(&mut command);
         }
         command.stderr(Stdio::piped());
-        let root = std::ffi::CString::new(guest.root.as_os_str().as_encoded_bytes());
-        let folder = std::ffi::CString::new(guest.folder.as_os_str().as_encoded_bytes());
-        let (Ok(root), Ok(folder)) = (root, folder) else {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        };
-        // SAFETY: system calls that are allowed between fork and exec, on strings that live as long as
-        // the command.
+        enter(&mut command, &guest.root, &guest.folder).map_err(failed)?;
+        // SAFETY: a system call that is allowed between fork and exec.
         unsafe {
-            command.pre_exec(move || {
+            command.pre_exec(|| {
                 libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
-                if libc::chroot(root.as_ptr()) != 0 || libc::chdir(folder.as_ptr()) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
                 Ok(())
             });
         }
@@ -121,6 +114,26 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Has the program run in the extension's root, in the image's folder.
+///
+/// # Errors
+/// If these have names that no path can have.
+pub(super) fn enter(command: &mut Command, root: &Path, folder: &Path) -> io::Result<()> {
+    let root = std::ffi::CString::new(root.as_os_str().as_encoded_bytes())?;
+    let folder = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes())?;
+    // SAFETY: system calls that are allowed between fork and exec, on strings that live as long as the
+    // command.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::chroot(root.as_ptr()) != 0 || libc::chdir(folder.as_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    Ok(())
 }
 
 /// Keeps the last lines.

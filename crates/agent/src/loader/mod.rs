@@ -310,6 +310,7 @@ mod tests {
             args: args.to_owned(),
             display: Display::Screen,
             after: After::Menu,
+            kept_on: None,
         };
         check(guest("-fda vmlinuz -m 512"), "", Ok(672 << 20));
         check(guest("-fda 'vmlinuz"), "", Err(Failure::LoaderFailed));

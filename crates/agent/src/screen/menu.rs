@@ -115,6 +115,9 @@ fn describe(
 ) -> Vec<(String, ratatui_core::style::Style)> {
     let how = match &image.loader {
         Loader::Kexec { kernel, .. } => format!("starts its kernel {kernel}"),
+        Loader::Qemu { kept_on: Some(label), .. } => {
+            format!("runs as a virtual machine; what it writes stays on {label}")
+        }
         Loader::Qemu { .. } => "runs as a virtual machine".to_owned(),
         Loader::Exec { bin, .. } => format!("runs its program {bin}"),
         Loader::Livenet { .. } => "runs from memory".to_owned(),

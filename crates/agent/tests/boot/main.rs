@@ -176,6 +176,17 @@ fn a_loader_without_its_files_is_refused_before_the_download() {
 }
 
 #[test]
+fn a_method_that_nobody_knows_yet_is_refused_before_the_download() {
+    let mut lab = Lab::new();
+    lab.add_image("debian", FILES, Loader::Unknown);
+    lab.publish();
+    let mut agent = Started::new(&lab, &[]);
+    agent.wait_for("BOOTTORRENT failed code=BT51");
+    agent.wait_for("`debian` is to be loaded in a way that this agent does not know");
+    assert!(!lab.server.requests().iter().any(|path| path.starts_with("/images/")));
+}
+
+#[test]
 fn a_person_chooses_by_name() {
     let mut lab = lab();
     let files = &[("hello", 9), ("other", 1)];
@@ -343,6 +354,25 @@ fn a_guest_comes_with_the_extension_that_runs_it() {
 }
 
 #[test]
+fn a_guest_that_keeps_what_it_writes_writes_beside_its_image() {
+    let mut lab = Lab::new();
+    let Loader::Qemu { args, display, after, .. } = guest("-hda disk.img -m 32") else { return };
+    let kept_on = Some("guests".parse().unwrap());
+    let loader = Loader::Qemu { args, display, after, kept_on };
+    lab.add_image("debian", &[("disk.img", 300_001)], loader);
+    let rootfs = "extension.squashfs".parse().unwrap();
+    let files = &[("extension.squashfs", 200_001)];
+    lab.add_image("qemu", files, Loader::Extension { rootfs });
+    lab.publish();
+    let mut agent = Started::new(&lab, &["--available-memory", "314572800"]);
+    assert!(agent.ends_well());
+    let said = std::fs::read_to_string(lab.saved().join("guest")).unwrap();
+    assert!(said.starts_with("QEMU: -accel tcg -smp "), "{said}");
+    let drive = "-drive file=/run/boottorrent/kept/boottorrent/debian/";
+    assert!(said.contains(drive) && said.contains("/disk.img.qcow2,format=qcow2,if=ide"), "{said}");
+}
+
+#[test]
 fn a_guest_that_does_not_fit_is_not_fetched() {
     let mut lab = Lab::new();
     lab.add_image("debian", &[("disk.img", 300_001)], guest("-hda disk.img -m 512"));
@@ -359,6 +389,6 @@ fn exec() -> Loader {
 }
 
 fn guest(args: &str) -> Loader {
-    let (display, after) = Default::default();
-    Loader::Qemu { args: args.to_owned(), display, after }
+    let (display, after, kept_on) = Default::default();
+    Loader::Qemu { args: args.to_owned(), display, after, kept_on }
 }

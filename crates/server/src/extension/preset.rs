@@ -23,6 +23,8 @@ impl Parts {
 
 /// QEMU and what Debian has as modules of it: the emulation of processors, screens of text, cards.
 const QEMU_PROGRAMS: &[&str] = &["/usr/bin/qemu-system-x86_64"];
+/// Only where what guests write is to stay.
+const QEMU_IMG: &str = "/usr/bin/qemu-img";
 const QEMU_MODULES: &[&str] = &[
     "accel-tcg-x86_64",
     "ui-curses",
@@ -92,7 +94,8 @@ pub(super) fn find(name: &str) -> anyhow::Result<Option<Parts>> {
             path.display()
         );
     }
-    programs.extend(modules.iter().filter(is_there).cloned());
+    let img = PathBuf::from(QEMU_IMG);
+    programs.extend(modules.iter().chain([&img]).filter(is_there).cloned());
     let data = data.iter().filter(is_there).cloned().collect();
     Ok(Some(Parts { programs, data, left_out: QEMU_LEFT_OUT }))
 }

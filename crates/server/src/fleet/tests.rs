@@ -127,7 +127,12 @@ fn a_boot_is_followed_from_power_on_to_its_system() {
 fn a_node_that_seeds_under_its_system_says_so() {
     let seeding = |uploaded_bytes, paused| Stage::Booted {
         image: Some("debian".parse().unwrap()),
-        seeding: Some(boot::stage::Seeding { uploaded_bytes, peers: 2, paused }),
+        seeding: Some(boot::stage::Seeding {
+            uploaded_bytes,
+            peers: 2,
+            limit_bytes_per_s: None,
+            paused,
+        }),
     };
     let events = [report(7, 4, loading()), asked(Asker::System), report(7, 5, seeding(70, false))];
     let mut fleet = check(&events, &["loading", "booted", "booted"]);

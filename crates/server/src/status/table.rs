@@ -166,8 +166,11 @@ fn progress(node: &Summary) -> String {
         Some(Stage::Booted { image: Some(image), seeding: Some(seeding) }) => {
             let sent = quantity::bytes(seeding.uploaded_bytes);
             let peers = quantity::count(seeding.peers as usize, "peer");
+            let limit = seeding.limit_bytes_per_s.map_or_else(String::new, |limit| {
+                format!(", {} at most", quantity::rate(limit as f64))
+            });
             let paused = if seeding.paused { ", little memory left" } else { "" };
-            format!("{image}: {sent} sent, {peers}{paused}")
+            format!("{image}: {sent} sent, {peers}{limit}{paused}")
         }
         Some(Stage::Failed { failure, reason, retry_in_s }) => {
             let reason = if reason.is_empty() { failure.what() } else { reason };

@@ -1,4 +1,4 @@
-//! Somebody sits at a node, by its serial line.
+//! Somebody sits at a node, by its serial line and by its keyboard.
 
 use anyhow::{Result, ensure};
 
@@ -20,12 +20,15 @@ const SLOW: &str = "20mbit";
 /// Up and Enter, as a VT100 sends them.
 const CHOOSE_OTHER: &str = "\x1b[A\r";
 
+/// Of an image, beside the list.
+const DETAIL: &str = "starts its kernel vmlinuz";
+
 const ESCAPE: &str = "\x1b";
 
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
     // Nobody waits so long: if the default is booted, no key was read.
-    let config = Config { menu_timeout_s: 3_600, ..Config::default() };
+    let config = Config { menu_timeout_s: 3_600, keyboard: Some("de-latin1"), ..Config::default() };
     let mut server = serve(&lab, stage, &config, &[(IMAGE, 0), (OTHER, BALLAST_LEN)])?;
     let machine = start(&lab, stage, Spec::new(1, Firmware::Ipxe).rate(SLOW.parse()?))?;
     let wait_count = |text: &str, count: usize| {
@@ -41,6 +44,12 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         (server.run(&["node", "screen", &mac])?, server.run(&["node", "log", &mac])?);
     ensure!(screen.contains("Any key stops the clock."), "the screen is another:\n{screen}");
     ensure!(log.contains("BOOTTORRENT stage=menu"), "the log says nothing of the menu:\n{log}");
+    // Where the United States have Y a German keyboard has Z.
+    machine.press("y")?;
+    machine.wait_for("Find: z_", BOOT_TIMEOUT)?;
+    let described = machine.console()?.text().matches(DETAIL).count();
+    machine.press("esc")?;
+    wait_count(DETAIL, described + 1)?;
     machine.type_keys(CHOOSE_OTHER)?;
     let downloading = format!("BOOTTORRENT stage=downloading image={OTHER}");
     wait_count(&downloading, 1)?;

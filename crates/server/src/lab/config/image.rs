@@ -7,7 +7,9 @@ use boot::{ImageName, ImagePath, KernelVersion, Loader, PasswordHash};
 
 use super::keys;
 use super::reader::Reader;
-use super::value::{AfterGuest, Cmdline, Found, GuestDisplay, NfsOptions, NfsRoot, nearest};
+use super::value::{
+    AfterGuest, Cmdline, Found, GuestDisplay, GuestWrites, NfsOptions, NfsRoot, nearest,
+};
 use crate::lab::problem::Problems;
 use crate::lab::yaml::Node;
 
@@ -44,6 +46,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("args", &["bin-qemu-x86_64"]),
     ("display", &["bin-qemu-x86_64"]),
     ("after", &["bin-qemu-x86_64"]),
+    ("writes", &["bin-qemu-x86_64"]),
 ];
 
 /// Reads the file; nothing if it cannot be used.
@@ -142,6 +145,12 @@ fn exec(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Optio
     Some(loader)
 }
 
+/// The file system on which guests' writes stay.
+const KEEPING_MODULE: &str = "ext4";
+
+/// What has a guest's disks forget everything.
+const SNAPSHOT: [&str; 2] = ["-snapshot", "--snapshot"];
+
 fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
     idle(reader, "bin-qemu-x86_64");
     if !reader.has("args") {
@@ -150,8 +159,15 @@ fn qemu(reader: &mut Reader<'_, '_>) -> Option<Loader> {
     }
     let args = arguments(reader, "args");
     let (display, after) = (optional(reader, "display"), optional(reader, "after"));
+    let writes = optional(reader, "writes");
     let (GuestDisplay(display), AfterGuest(after)) = (display?, after?);
-    Some(Loader::Qemu { args: args?, display, after })
+    let (args, GuestWrites(kept_on)) = (args?, writes?);
+    if kept_on.is_some() && args.split_whitespace().any(|arg| SNAPSHOT.contains(&arg)) {
+        let message = "writes: they cannot stay, as `args` have -snapshot: remove one of the two";
+        reader.error(reader.line("writes"), message);
+        return None;
+    }
+    Some(Loader::Qemu { args, display, after, kept_on })
 }
 
 fn extension(reader: &mut Reader<'_, '_>, files: &mut Vec<Found<ImagePath>>) -> Option<Loader> {
@@ -245,6 +261,21 @@ pub(super) fn check_extensions(images: &[ImageConfig], problems: &mut Problems) 
         let message = format!(
             "method bin-qemu-x86_64 needs the extension `{QEMU_EXTENSION}`: make it with \
              `boottorrent extension build {QEMU_EXTENSION}`"
+        );
+        problems.warn(&super::image_file(image.name.as_str()), None, message);
+    }
+}
+
+/// What keeps the writes of guests takes a driver that phase 1 has only if it is told so.
+pub(super) fn check_drivers(images: &[ImageConfig], modules: &[String], problems: &mut Problems) {
+    if modules.iter().any(|module| module == KEEPING_MODULE) {
+        return;
+    }
+    let keeps =
+        |image: &&ImageConfig| matches!(image.loader, Loader::Qemu { kept_on: Some(_), .. });
+    for image in images.iter().filter(keeps) {
+        let message = format!(
+            "writes: a node needs the driver {KEEPING_MODULE} for that: add it to phase1.modules"
         );
         problems.warn(&super::image_file(image.name.as_str()), None, message);
     }

@@ -198,8 +198,9 @@ pub(crate) const SERVER: &[Key] = &[
     key(
         "swarm.booted_upload_limit",
         "bytes per second",
-        Optional("no limit"),
-        "The most that a node sends while the system of its image (`livenet`) runs.",
+        Optional("no limit; `32MiB/s` under a guest"),
+        "The most that a node sends while the system of its image (`livenet`) runs, or a guest \
+         (`bin-qemu-x86_64`).",
     ),
     key(
         "phase1.kernel",
@@ -463,8 +464,17 @@ pub(crate) const IMAGE: &[Key] = &[
         "text",
         Optional("required by `bin-qemu-x86_64`"),
         "The arguments of qemu-system-x86_64, run in the folder, such as `-cdrom disc.iso`. What they do \
-         not say of accelerator, memory, processors and display is added; what the guest writes stays \
-         in memory. Needs the extension `qemu`: `boottorrent extension build qemu`.",
+         not say of accelerator, memory, processors and display is added. Needs the extension `qemu`: \
+         `boottorrent extension build qemu`.",
+    ),
+    key(
+        "writes",
+        "`memory` or `disk LABEL`",
+        Optional("`bin-qemu-x86_64`: `memory`"),
+        "Where what the guest writes to disks of the image goes: into memory, gone with the guest; or into a \
+         file on the node's own disk, where it stays, as long as the image is the same: on the ext4 file \
+         system with that label, which nobody makes but you (`mkfs.ext4 -L LABEL`). Needs \
+         `phase1.modules: [ext4]`.",
     ),
     key(
         "display",

@@ -98,6 +98,7 @@ pub(crate) fn check(dir: &Path, texts: &Texts, problems: &mut Problems) -> Confi
     if !has_wrong_ranges {
         Draft::check_leases(&settings, lease_line, problems);
     }
+    image::check_drivers(&images, &settings.phase1.modules, problems);
     Configuration { settings, images }
 }
 

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use boot::Loader;
-use boot::image::{After, Display};
+use boot::image::{After, DiskLabel, Display};
 use boot::manifest::Shell;
 
 use super::keys::{Key, Presence};
@@ -503,8 +503,9 @@ fn guest(text: &str, problems: &[(&str, &str)]) -> Option<Loader> {
 #[test]
 fn a_guest_needs_the_extension_and_is_seen_where_the_lab_says() {
     let text = "dispname: D\nmethod: bin-qemu-x86_64\nargs: -fda odin.img\n";
-    let loader =
-        |display, after| Some(Loader::Qemu { args: "-fda odin.img".to_owned(), display, after });
+    let loader = |display, after| {
+        Some(Loader::Qemu { args: "-fda odin.img".to_owned(), display, after, kept_on: None })
+    };
     let found = image(text, &[(0, "warning: method bin-qemu-x86_64 needs the extension `qemu`")]);
     assert_eq!(found, loader(Display::Screen, After::Menu));
     let check = |keys: &str, display, after| {
@@ -523,6 +524,38 @@ fn a_guest_needs_the_extension_and_is_seen_where_the_lab_says() {
     ] {
         guest(&format!("{text}{keys}"), &[("oss/debian/config.yaml:4", part)]);
     }
+}
+
+#[test]
+fn what_a_guest_writes_stays_where_the_lab_says() {
+    let text = "dispname: D\nmethod: bin-qemu-x86_64\nargs: -hda a.img\n";
+    let check = |writes: &str, expect: Option<&str>| {
+        let lacks_driver = match expect {
+            Some(_) => {
+                vec![("oss/debian/config.yaml", "warning: writes: a node needs the driver ext4")]
+            }
+            None => vec![],
+        };
+        match guest(&format!("{text}{writes}"), &lacks_driver) {
+            Some(Loader::Qemu { kept_on, .. }) => {
+                assert_eq!(kept_on.as_ref().map(DiskLabel::as_str), expect, "{writes}");
+            }
+            found => panic!("{writes}: {found:?}"),
+        }
+    };
+    check("", None);
+    check("writes: memory\n", None);
+    check("writes: disk guests\n", Some("guests"));
+    for (writes, part) in [
+        ("writes: disk\n", "write memory, or disk and a label"),
+        ("writes: disk a/b\n", "cannot be the label of a file system"),
+        ("writes: disk abcdefghijklmnopq\n", "16 at most"),
+    ] {
+        guest(&format!("{text}{writes}"), &[("oss/debian/config.yaml:4", part)]);
+    }
+    let both =
+        "dispname: D\nmethod: bin-qemu-x86_64\nargs: -hda a -snapshot\nwrites: disk guests\n";
+    guest(both, &[("oss/debian/config.yaml:4", "remove one of the two")]);
 }
 
 #[test]

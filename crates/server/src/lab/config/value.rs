@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use boot::image::{After, CMDLINE_LEN_MAX, Display, NODE_PLACEHOLDER};
+use boot::image::{After, CMDLINE_LEN_MAX, DiskLabel, Display, NODE_PLACEHOLDER};
 use boot::{Arch, ImageName, ImagePath, KernelVersion, Mac, PasswordHash, nodeset};
 use dhcp::Subnet;
 
@@ -506,6 +506,19 @@ from_text!(GuestDisplay, "a display", |text| match text.split_once([' ', ':']) {
         }
     }
     _ => Err(format!("`{text}` is no display: write screen, serial, or vnc and an address")),
+});
+
+/// Where what a guest writes goes: a file system of its node, or memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GuestWrites(pub(crate) Option<DiskLabel>);
+
+from_text!(GuestWrites, "a place", |text| match text.split_once(' ') {
+    None if text == "memory" => Ok(Self(None)),
+    Some(("disk", label)) => match label.trim().parse() {
+        Ok(label) => Ok(Self(Some(label))),
+        Err(error) => Err(error.to_string()),
+    },
+    _ => Err(format!("`{text}` is no place for writes: write memory, or disk and a label")),
 });
 
 /// What follows when a guest has ended.
