@@ -33,6 +33,7 @@ use testos::TestOs;
 pub(crate) const TOOLS: &[setup::Tool] = &[
     setup::IP,
     setup::QEMU,
+    setup::EXT4,
     setup::QEMU_IMG,
     setup::IPXE,
     setup::IPXE_QEMU,

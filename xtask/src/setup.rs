@@ -33,6 +33,8 @@ pub(crate) const CXX: Tool = tool("c++", "g++");
 pub(crate) const CURL: Tool = tool("curl", "curl");
 pub(crate) const DNSMASQ: Tool = tool("dnsmasq", "dnsmasq-base");
 pub(crate) const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
+/// The disk of a node on which a guest's writes stay.
+pub(crate) const EXT4: Tool = tool("mkfs.ext4", "e2fsprogs");
 pub(crate) const GIT: Tool = tool("git", "git");
 pub(crate) const GZIP: Tool = tool("gzip", "gzip");
 pub(crate) const IPXE: Tool = tool("/usr/lib/ipxe/undionly.kpxe", "ipxe");
@@ -120,6 +122,7 @@ const ALL: &[Tool] = &[
     CPIO,
     DNSMASQ,
     DPKG_DEB,
+    EXT4,
     GZIP,
     IPXE,
     IPXE_QEMU,
