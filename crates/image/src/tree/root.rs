@@ -46,6 +46,11 @@ impl Root {
     /// Where what is at a path of the tree really is, links followed within the tree; nothing if it is not
     /// there.
     pub fn real(&self, path: &str) -> Option<PathBuf> {
+        // Out of this machine's own root nothing leads, and the service, which looks for kernels there, may not
+        // call `openat2`: systemd's RestrictSUIDSGID= takes it away.
+        if self.path == Path::new("/") {
+            return fs::canonicalize(self.path.join(path)).ok();
+        }
         let found = self.at(path, OFlags::PATH, 0).ok()?;
         fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
     }
@@ -154,6 +159,8 @@ mod tests {
         assert_eq!(root.text("etc/shadow").unwrap(), None);
         assert_eq!(root.real("etc/shadow"), None);
         assert_eq!(root.real("up"), fs::canonicalize(tree.join("etc")).ok());
+        let machine = Root::open(Path::new("/")).unwrap();
+        assert_eq!(machine.real("proc/self/exe"), std::env::current_exe().ok());
         assert!(root.write("etc/shadow", "x", 0o600).is_err());
         root.write("up/hosts", "inside", 0o644).unwrap();
         assert_eq!(fs::read_to_string(outside).unwrap(), "of this machine");
