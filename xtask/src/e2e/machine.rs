@@ -2,6 +2,7 @@
 //! hardware virtualisation, so that it runs wherever CI runs.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,6 +29,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What QEMU's monitor says when it waits for a command, and how long it may think about one.
 const PROMPT: &[u8] = b"(qemu)";
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a machine may print nothing while it does not take a key that was typed.
+const TYPING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What asks the network for something to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +196,13 @@ impl<'a> Machine<'a> {
         let path = self.keyboard();
         let mut socket = UnixStream::connect(&path)
             .with_context(|| format!("connecting to {}", path.display()))?;
-        socket.write_all(keys.as_bytes()).context("typing")
+        socket.write_all(keys.as_bytes()).context("typing")?;
+        // What the serial port has no room for yet, QEMU drops when the line is cut: it hangs up by itself once
+        // it has read all. Until then it says here, too, what the machine prints.
+        socket.shutdown(Shutdown::Write).context("typing")?;
+        socket.set_read_timeout(Some(TYPING_TIMEOUT)).context("typing")?;
+        std::io::copy(&mut socket, &mut std::io::sink()).context("the machine takes no keys")?;
+        Ok(())
     }
 
     /// Presses a key of its own keyboard, by the name that QEMU has for it: that of what is printed on it
