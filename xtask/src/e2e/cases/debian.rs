@@ -20,7 +20,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(400);
 pub(super) const MEMORY_MIB: u32 = 1_024;
 
 /// Slow enough that the server is gone before the second node has it all.
-const SLOW: &str = "20mbit";
+const SLOW: &str = "8mbit";
 
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let live = Live::build()?;

@@ -14,7 +14,7 @@ use crate::lab::{Lab, Slot};
 const BALLAST_LEN: u64 = 48 << 20;
 
 /// Slow enough that the server is gone before the second node has it all.
-const SLOW: &str = "20mbit";
+const SLOW: &str = "8mbit";
 
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
