@@ -6,7 +6,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::guard::Guard;
 use crate::release_binary;
 
 /// Threads that speak for nodes: fewer than the connections that one address may have.
@@ -34,7 +35,7 @@ const IMAGE_LEN: u64 = 1_200_000_000;
 
 /// A running server, which ends when this is dropped.
 pub(crate) struct Server {
-    child: Child,
+    process: Guard,
     pub(crate) port: u16,
 }
 
@@ -46,7 +47,7 @@ impl Server {
         let init = Command::new(&program).arg("init").arg(dir).output().context("boottorrent")?;
         ensure!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
         let port = lab(dir, named, settings)?;
-        let mut child = Command::new(&program)
+        let process = Command::new(&program)
             .arg("-C")
             .arg(dir)
             .args(["start", "-o", "json", "--phase1"])
@@ -55,41 +56,33 @@ impl Server {
             .stderr(Stdio::inherit())
             .spawn()
             .context("starting boottorrent")?;
+        let mut process = Guard(process);
         let until = Instant::now() + START_TIMEOUT;
         while Connection::new(port).and_then(|mut asking| asking.get("/readyz")).is_err() {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = process.0.try_wait()? {
                 bail!("boottorrent ended: {status}; see {}", dir.join("server.log").display());
             }
             ensure!(Instant::now() < until, "boottorrent is not ready after {START_TIMEOUT:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(Self { child, port })
+        Ok(Self { process, port })
     }
 
     /// The most memory that it had in RAM, in bytes (`VmHWM` of proc(5)).
     pub(crate) fn memory_peak(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.process.0.id());
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         Ok(kib.with_context(|| format!("{path} has no VmHWM"))? << 10)
     }
-}
 
-impl Server {
     /// Bytes that it has read so far, from files and sockets (`rchar` of proc(5)).
     pub(crate) fn read_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/io", self.child.id());
+        let path = format!("/proc/{}/io", self.process.0.id());
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let count = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
         count.with_context(|| format!("{path} has no rchar"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -11,6 +11,7 @@ mod demo;
 mod dist;
 mod e2e;
 mod fuzz;
+mod guard;
 mod interop;
 mod interrupt;
 mod lab;

@@ -20,7 +20,7 @@ mod survival;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::machine::{Machine, Spec};
 use super::server::{Config, Server};
@@ -194,6 +194,36 @@ fn serve<'a>(
 /// Switches a machine on.
 fn start<'a>(lab: &'a Lab, stage: &Stage<'_>, spec: Spec) -> Result<Machine<'a>> {
     Machine::start(lab, spec.capture(stage.capture), &stage.dir)
+}
+
+/// Slow enough that the server is gone before a node has all of its image.
+const SLOW: &str = "8mbit";
+
+/// Switches a node on that begins to download its image, and stops the server once another, whose system runs,
+/// gives it some: the rest can only come from there.
+fn downloads_from<'a>(
+    giver: &Machine<'_>,
+    taker: Spec,
+    lab: &'a Lab,
+    stage: &Stage<'_>,
+    server: &mut Server<'_>,
+) -> Result<Machine<'a>> {
+    server.wait_node(&giver.mac(), "booted, seeding", SERVER_TIMEOUT, |node| {
+        node["stage"] == "booted" && node["seeding"]["uploaded_bytes"].is_u64()
+    })?;
+    let taker = start(lab, stage, taker.rate(SLOW.parse()?))?;
+    wait_agent(&taker, "downloading")?;
+    server.wait_node(&giver.mac(), "it sends", BOOT_TIMEOUT, |node| {
+        node["seeding"]["uploaded_bytes"].as_u64().is_some_and(|bytes| bytes > 0)
+    })?;
+    ensure!(
+        !taker.console()?.has("BOOTTORRENT stage=verified"),
+        "the slow node was done before the server could be stopped"
+    );
+    server.keep_status(&stage.dir)?;
+    server.stop()?;
+    taker.set_rate("1gbit".parse()?)?;
+    Ok(taker)
 }
 
 /// Waits until an image's system is up.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{IMAGE, SERVER_TIMEOUT, start, wait_agent};
+use super::{IMAGE, downloads_from, start};
 use crate::e2e::Stage;
 use crate::e2e::live::Live;
 use crate::e2e::machine::{Firmware, Machine, Spec};
@@ -18,9 +18,6 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(400);
 
 /// The image is 75 MB and its system is in memory, too.
 pub(super) const MEMORY_MIB: u32 = 1_024;
-
-/// Slow enough that the server is gone before the second node has it all.
-const SLOW: &str = "8mbit";
 
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let live = Live::build()?;
@@ -42,22 +39,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         "the node did not load the kernel of its image, {kernel}:\n{}",
         server.log_tail()
     );
-    server.wait_node(&first.mac(), "booted, seeding", SERVER_TIMEOUT, |node| {
-        node["stage"] == "booted" && node["seeding"]["uploaded_bytes"].is_u64()
-    })?;
-    let second = start(&lab, stage, spec(2).rate(SLOW.parse()?))?;
-    wait_agent(&second, "downloading")?;
-    // It still does minutes later, when systemd has long ended what it does not know.
-    server.wait_node(&first.mac(), "it sends", TIMEOUT, |node| {
-        node["seeding"]["uploaded_bytes"].as_u64().is_some_and(|bytes| bytes > 0)
-    })?;
-    ensure!(
-        !second.console()?.has("BOOTTORRENT stage=verified"),
-        "the slow node was done before the server could be stopped"
-    );
-    server.keep_status(&stage.dir)?;
-    server.stop()?;
-    second.set_rate("1gbit".parse()?)?;
+    // It still sends minutes later, when systemd has long ended what it does not know.
+    let second = downloads_from(&first, spec(2), &lab, stage, &mut server)?;
     wait_login(&second)
 }
 

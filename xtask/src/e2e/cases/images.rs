@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::e2e::live::Live;
-use crate::e2e::terminal::Terminal;
+use crate::e2e::terminal::{Ended, Terminal};
 use crate::e2e::{Stage, rpms, testos};
+use crate::guard::Guard;
 use crate::release_binary;
 
 /// A build of these takes seconds; machines that do other things too take longer.
@@ -86,12 +87,12 @@ fn questions(images: &Images, dir: &Path, kernel: &str) -> Result<()> {
     ] {
         let mut terminal = ask(shown)?;
         for (question, keys) in answers {
-            terminal.answer(question, keys)?;
+            answer(&mut terminal, question, keys)?;
         }
-        let (code, text) = terminal.finish()?;
+        let Ended { code, text, has_echo } = terminal.finish()?;
         ensure!(code == Some(130), "Ctrl+C ended it with {code:?}: {text}");
-        ensure!(text.contains("interrupted: nothing was made"), "{text}");
-        ensure!(terminal.has_echo()?, "the terminal hides what is typed after Ctrl+C");
+        ensure!(text.contains("interrupted: nothing was made"), "Ctrl+C was not answered: {text}");
+        ensure!(has_echo, "the terminal hides what is typed after Ctrl+C");
         let shown = read(&dir.join(shown))?;
         let (hidden, again) = (shown.rfind("\u{1b}[?25l"), shown.rfind("\u{1b}[?25h"));
         ensure!(hidden < again, "the cursor stays hidden: {shown:?}");
@@ -113,15 +114,23 @@ fn questions(images: &Images, dir: &Path, kernel: &str) -> Result<()> {
         ("Leave out", "y"),
         ("Make it?", "\r"),
     ] {
-        terminal.answer(question, keys)?;
+        answer(&mut terminal, question, keys)?;
     }
-    let (code, text) = terminal.finish()?;
+    let Ended { code, text, .. } = terminal.finish()?;
     ensure!(code == Some(0), "ended with {code:?}: {text}");
     for line in ["livenet `asked`", "password     set", "size         700", "optimised    true"] {
         ensure!(text.contains(line), "the recap has no `{line}`: {text}");
     }
     ensure!(images.folder("asked").join("squashfs.img").is_file(), "no image was made: {text}");
     images.ours(&["image", "remove", "asked"])
+}
+
+/// A password is typed when it is hidden.
+fn answer(terminal: &mut Terminal, question: &str, keys: &str) -> Result<()> {
+    match question {
+        "password" | "Again" => terminal.answer_hidden(question, keys),
+        _ => terminal.answer(question, keys),
+    }
 }
 
 /// Kernels of a .deb and of a .rpm are taken in, and an image goes over to them and back.
@@ -286,17 +295,6 @@ fn kernels(images: &Images, version: &str) -> Result<()> {
     ensure!(text.contains("in use by live"), "a kernel in use: {text}");
     images.ours(&["image", "remove", "live"])?;
     images.ours(&["kernel", "remove", version])
-}
-
-/// Ends a process that a failed case would leave.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // It has ended by itself when all went well.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Images {

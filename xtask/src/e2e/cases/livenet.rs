@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{BOOT_TIMEOUT, IMAGE, SERVER_TIMEOUT, start, wait_agent, wait_ready};
+use super::{IMAGE, downloads_from, start, wait_ready};
 use crate::e2e::Stage;
 use crate::e2e::machine::{Firmware, Machine, Spec};
 use crate::e2e::server::{Config, Server};
 use crate::lab::{Lab, Slot};
 
 const BALLAST_LEN: u64 = 48 << 20;
-
-/// Slow enough that the server is gone before the second node has it all.
-const SLOW: &str = "8mbit";
 
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let lab = Lab::new(0, None, &stage.dir)?;
@@ -30,21 +27,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let first = start(&lab, stage, Spec::new(1, Firmware::Ipxe))?;
     wait_ready(&first, IMAGE)?;
     looks_like_a_boot(&first)?;
-    server.wait_node(&first.mac(), "booted, seeding", SERVER_TIMEOUT, |node| {
-        node["stage"] == "booted" && node["seeding"]["uploaded_bytes"].is_u64()
-    })?;
-    let second = start(&lab, stage, Spec::new(2, Firmware::Ipxe).rate(SLOW.parse()?))?;
-    wait_agent(&second, "downloading")?;
-    server.wait_node(&first.mac(), "it sends", BOOT_TIMEOUT, |node| {
-        node["seeding"]["uploaded_bytes"].as_u64().is_some_and(|bytes| bytes > 0)
-    })?;
-    ensure!(
-        !second.console()?.has("BOOTTORRENT stage=verified"),
-        "the slow node was done before the server could be stopped"
-    );
-    server.keep_status(&stage.dir)?;
-    server.stop()?;
-    second.set_rate("1gbit".parse()?)?;
+    let second = Spec::new(2, Firmware::Ipxe);
+    let second = downloads_from(&first, second, &lab, stage, &mut server)?;
     second.wait_for("BOOTTORRENT stage=verified", Duration::from_secs(90))?;
     wait_ready(&second, IMAGE)
 }
