@@ -1,11 +1,11 @@
 //! The command line: what can be said, and who does it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::client::TargetArgs;
 use crate::commands::check::{self, CheckArgs};
 use crate::commands::completions::{self, CompletionsArgs};
 use crate::commands::dashboard::{self, DashboardCommand};
@@ -35,9 +35,8 @@ use crate::why::{self, WhyArgs};
 #[derive(Debug, Parser)]
 #[command(name = "boottorrent", version)]
 pub(crate) struct Cli {
-    /// The lab: the directory with Boottorrent.yaml.
-    #[arg(short = 'C', global = true, value_name = "DIR", default_value = ".")]
-    lab: PathBuf,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -126,41 +125,35 @@ pub(crate) enum OutputFormat {
 impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let lab = self.lab.as_path();
+        let target = self.target.target()?;
         match self.command {
-            Command::Init(args) => init::run(&args, &self.lab),
-            Command::Check(args) => check::run(&args, &self.lab),
-            Command::Doctor(args) => doctor::run(&args, &self.lab),
-            Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Password(args) => password::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Version(args) => {
-                version::run(&args);
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::Start(args) => start::run(&args, lab),
-            Command::Stop(args) => stop::run(&args, lab).map(|()| ExitCode::SUCCESS),
-            Command::Reload(args) => stop::reload(&args, lab).map(|()| ExitCode::SUCCESS),
-            Command::Status(args) => status::run(&args, lab).map(|()| ExitCode::SUCCESS),
-            Command::Node(command) => node::run(&command, lab).map(|()| ExitCode::SUCCESS),
-            Command::Dashboard(command) => {
-                dashboard::run(&command, lab).map(|()| ExitCode::SUCCESS)
-            }
-            Command::Rehearse(args) => rehearse::run(&args, lab),
-            Command::Seed(args) => seed::run(&args, lab),
-            Command::Image(command) => image::run(&command, lab),
-            Command::Extension(command) => {
-                extension::run(&command, lab).map(|()| ExitCode::SUCCESS)
-            }
-            Command::Kernel(command) => kernel::run(&command, lab),
-            Command::Why(args) => why::run(&args, lab).map(|()| ExitCode::SUCCESS),
-            Command::Phase1(command) => phase1::run(&command, &self.lab),
-            Command::Torrent(command) => torrent::run(&command),
-            Command::Lan(command) => lan::run(&command, lab),
-            Command::Tracker(args) => tracker::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Dhcp(args) => dhcp::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Tftp(args) => tftp::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Init(args) => return init::run(&args, target.lab()?),
+            Command::Check(args) => return check::run(&args, target.lab()?),
+            Command::Doctor(args) => return doctor::run(&args, target.lab()?),
+            Command::Start(args) => return start::run(&args, target.lab()?),
+            Command::Rehearse(args) => return rehearse::run(&args, target.lab()?),
+            Command::Seed(args) => return seed::run(&args, target.lab()?),
+            Command::Image(command) => return image::run(&command, &target),
+            Command::Kernel(command) => return kernel::run(&command, target.lab()?),
+            Command::Phase1(command) => return phase1::run(&command, target.lab()?),
+            Command::Torrent(command) => return torrent::run(&command),
+            Command::Lan(command) => return lan::run(&command, target.lab()?),
+            Command::Stop(args) => stop::run(&args, target.lab()?)?,
+            Command::Reload(args) => stop::reload(&args, &target)?,
+            Command::Status(args) => status::run(&args, &target)?,
+            Command::Node(command) => node::run(&command, &target)?,
+            Command::Why(args) => why::run(&args, &target)?,
+            Command::Dashboard(command) => dashboard::run(&command, target.lab()?)?,
+            Command::Extension(command) => extension::run(&command, target.lab()?)?,
+            Command::Tracker(args) => tracker::run(&args)?,
+            Command::Dhcp(args) => dhcp::run(&args)?,
+            Command::Tftp(args) => tftp::run(&args)?,
+            Command::Password(args) => password::run(&args)?,
+            Command::Completions(args) => completions::run(&args)?,
+            Command::Man(args) => man::run(&args)?,
+            Command::Version(args) => version::run(&args),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

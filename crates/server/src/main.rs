@@ -1,6 +1,7 @@
 //! `boottorrent`: the program on the boot server.
 
 mod cli;
+mod client;
 mod commands;
 
 mod extension;

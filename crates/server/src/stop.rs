@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::OutputFormat;
+use crate::client::{Client, ClientError, Target};
 use crate::progress::print;
-use crate::services::control::{self, ControlError, Request};
 use crate::services::lock::{Holder, Lock};
 
 /// How long a server may take to end: it says goodbye to trackers for a second at most.
@@ -19,6 +19,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the lock is looked at meanwhile.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What has a server read its configuration again.
+pub(crate) const RELOAD: &str = "/v1/server/reload";
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
@@ -37,12 +40,14 @@ pub(crate) struct ReloadArgs {
 /// Ends the server of the lab in `lab`, and waits until it has ended.
 pub(crate) fn run(args: &StopArgs, lab: &Path) -> anyhow::Result<()> {
     let holder = Lock::holder(lab)?;
-    match control::ask(lab, &Request::Stop) {
+    match Client::of_lab(lab.to_owned()).post::<Value>("/v1/server/stop", None) {
         // It has nothing to say goodbye to yet. The lock is held, so the process is the server.
-        Err(ControlError::Starting { pid: Some(pid) }) => {
+        Err(ClientError::Starting { pid: Some(pid) }) => {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no such process")?;
             kill_process(pid, Signal::TERM).context("cannot end the server that is starting")?;
         }
+        // It may be gone before its answer has arrived.
+        Err(ClientError::Http { .. }) => {}
         answer => drop(answer?),
     }
     let begin = Instant::now();
@@ -67,9 +72,9 @@ pub(crate) fn run(args: &StopArgs, lab: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets the server of the lab in `lab` read its configuration again.
-pub(crate) fn reload(args: &ReloadArgs, lab: &Path) -> anyhow::Result<()> {
-    let changes = control::ask(lab, &Request::Reload)?;
+/// Lets a server read its configuration again.
+pub(crate) fn reload(args: &ReloadArgs, target: &Target) -> anyhow::Result<()> {
+    let changes: Value = target.client().post(RELOAD, None)?;
     match args.output {
         OutputFormat::Text => {
             print(&format!("reloaded: {}", changes["text"].as_str().unwrap_or_default()));

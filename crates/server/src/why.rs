@@ -1,16 +1,14 @@
 //! `boottorrent why NODE`: the timeline of its last boot, and why it waits or failed, in plain words.
 
-use std::path::Path;
-
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::OutputFormat;
+use crate::client::Target;
 use crate::fleet::{self, Node, Step, UnixMs, Why};
+use crate::node;
 use crate::progress::print;
 use crate::quantity;
-use crate::services::control::{self, Request};
 use crate::status::since;
 
 /// Cells of the longest bar: it fits on a terminal of 80 beside the words.
@@ -25,11 +23,9 @@ pub(crate) struct WhyArgs {
     output: OutputFormat,
 }
 
-/// Asks the server of the lab in `lab`.
-pub(crate) fn run(args: &WhyArgs, lab: &Path) -> anyhow::Result<()> {
-    let answer = control::ask(lab, &Request::Node { which: args.node.clone() })?;
-    let node: Node = serde_json::from_value(answer)
-        .context("the running server is of another version: restart it after an update")?;
+/// Asks a server.
+pub(crate) fn run(args: &WhyArgs, target: &Target) -> anyhow::Result<()> {
+    let node = node::ask(&target.client(), &args.node)?;
     let now = UnixMs::now();
     match args.output {
         OutputFormat::Text => print(page(&node, now).trim_end()),

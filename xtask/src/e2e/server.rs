@@ -201,6 +201,16 @@ impl<'a> Server<'a> {
         self.lab.run(self.slot, &[&[program.as_str(), "-C", &dir][..], args].concat())
     }
 
+    /// Runs a command as from a machine that has nothing of the lab but its token.
+    pub(crate) fn run_elsewhere(&self, args: &[&str]) -> Result<String> {
+        self.run(&["dashboard", "token"])?;
+        let (program, token) = (release_binary()?, self.dir.join("state/token"));
+        let (program, token) = (program.display().to_string(), token.display().to_string());
+        let server = format!("http://{}:{HTTP_PORT}", self.slot.address());
+        let target = ["--server", &server, "--token-file", &token];
+        self.lab.run(self.slot, &[&[program.as_str()], &target[..], args].concat())
+    }
+
     /// `boottorrent status`.
     pub(crate) fn status(&self) -> Result<Value> {
         serde_json::from_str(&self.run(&["status", "-o", "json"])?).context("status is not JSON")

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::fleet::UnixMs;
+use crate::services::changes::Changes;
 use crate::services::deeds::{Deed, Done, Refusal};
 use crate::services::seeding::SeedCounts;
 #[cfg(test)]
@@ -21,6 +22,9 @@ pub(crate) type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 /// What has something done.
 pub(crate) type Perform =
     Box<dyn Fn(Deed) -> BoxFuture<'static, Result<Done, Refusal>> + Send + Sync>;
+
+/// What has the main loop of the server do something.
+pub(crate) type Tell<T> = Arc<dyn Fn() -> BoxFuture<'static, Result<T, String>> + Send + Sync>;
 
 /// Whom to ask.
 pub(crate) struct About {
@@ -40,6 +44,10 @@ pub(crate) struct About {
     pub(crate) lab: PathBuf,
     /// Has something done with nodes or images, for who is allowed to.
     pub(crate) perform: Perform,
+    /// Has the configuration read again.
+    pub(crate) reload: Tell<Changes>,
+    /// Ends the server.
+    pub(crate) stop: Tell<()>,
 }
 
 impl fmt::Debug for About {
@@ -75,6 +83,8 @@ impl About {
             perform: Box::new(|deed| {
                 Box::pin(async move { Ok(Done { text: format!("{deed:?}"), ..Done::default() }) })
             }),
+            reload: Arc::new(|| Box::pin(async { Ok(Changes::default()) })),
+            stop: Arc::new(|| Box::pin(async { Ok(()) })),
         }
     }
 }

@@ -33,10 +33,13 @@ pub(super) fn guarded(site: &Site) -> Router<Site> {
 
 async fn guard(
     State(site): State<Site>,
-    Extension(Source(peer)): Extension<Source>,
+    Extension(source): Extension<Source>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
+    let Source::Peer(peer) = source else {
+        return next.run(request).await;
+    };
     let (live, own) = (site.live(), site.0.about.address);
     if !may_look(live.dashboard.access, own, peer) {
         let text = "only this server itself may look at this: see dashboard.access in \

@@ -15,17 +15,20 @@ use std::sync::atomic::Ordering;
 
 use super::serve::Source;
 use super::{Site, refuse};
-use crate::fleet::{Event, Summary, UnixMs};
+use crate::fleet::{self, Event, Summary, UnixMs};
 
 /// How long a report may take to arrive: it fits into a dozen packets.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Characters that are repeated of a name that is not known.
+const NAME_LEN_MAX: usize = 100;
 
 pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/nodes", get(nodes))
-        .route("/api/v1/nodes/{mac}", get(node))
-        .route("/api/v1/nodes/{mac}/booted", post(booted))
+        .route("/api/v1/nodes/{node}", get(node))
+        .route("/api/v1/nodes/{node}/booted", post(booted))
         .route("/api/v1/reports", post(reports))
 }
 
@@ -56,15 +59,15 @@ async fn nodes(State(site): State<Site>) -> Response<Body> {
     json(&Nodes { nodes })
 }
 
-async fn node(State(site): State<Site>, Path(mac): Path<String>) -> Response<Body> {
-    let mac: Mac = match mac.parse() {
-        Ok(mac) => mac,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("{error}")),
-    };
-    let node = site.0.fleet.lock().node(mac).cloned();
+async fn node(State(site): State<Site>, Path(which): Path<String>) -> Response<Body> {
+    let node = site.0.fleet.lock().find(&which).cloned();
     match node {
         Some(node) => json(&node),
-        None => refuse(StatusCode::NOT_FOUND, &format!("no node {mac} has been seen")),
+        None => {
+            let shown = fleet::printable(&which, NAME_LEN_MAX);
+            let text = format!("no node `{shown}` is known: `boottorrent node list` shows all");
+            refuse(StatusCode::NOT_FOUND, &text)
+        }
     }
 }
 

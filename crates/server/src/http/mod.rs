@@ -39,7 +39,7 @@ use axum::routing::get;
 use boot::{ImageName, ImagePath};
 use serde::Serialize;
 
-pub(crate) use about::About;
+pub(crate) use about::{About, Tell};
 pub(crate) use boots::{Boots, named};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
@@ -47,8 +47,9 @@ pub(crate) use next_boots::{NextBoot, NextBoots};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use orders::Orders;
 pub(crate) use script::{ScriptSettings, render as render_script};
-pub(crate) use serve::{Door, serve};
+pub(crate) use serve::{Door, serve, serve_owner};
 pub(crate) use tls::Tls;
+pub(crate) use v1::DoneView;
 pub(crate) use versions::FAREWELL;
 
 use crate::fleet::{Event, Fetched, Service, SharedFleet, Summary};
@@ -192,9 +193,9 @@ impl Site {
 impl Source {
     /// Nodes are known by their IPv4 address.
     fn v4(self) -> Option<Ipv4Addr> {
-        match self.0 {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
+        match self {
+            Self::Peer(IpAddr::V4(address)) => Some(address),
+            Self::Peer(IpAddr::V6(_)) | Self::Owner => None,
         }
     }
 }
@@ -202,7 +203,7 @@ impl Source {
 /// Counts, and writes the log.
 async fn watch(
     State(site): State<Site>,
-    Extension(Source(peer)): Extension<Source>,
+    Extension(source): Extension<Source>,
     request: Request,
     next: axum::middleware::Next,
 ) -> Response<Body> {
@@ -227,9 +228,9 @@ async fn watch(
         "/readyz",
     ];
     if frequent.iter().any(|begin| path.starts_with(begin)) || is_refused {
-        tracing::debug!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
+        tracing::debug!(target: "HTTP", "{source} {method} {path} {}", status.as_u16());
     } else {
-        tracing::info!(target: "HTTP", "{peer} {method} {path} {}", status.as_u16());
+        tracing::info!(target: "HTTP", "{source} {method} {path} {}", status.as_u16());
     }
     answer
 }

@@ -3,13 +3,16 @@
 //! **Slow and hostile peers.** Connections are limited in number ([`CONNECTIONS_MAX`]; the kernel
 //! queues the rest), in number from one address ([`PER_ADDRESS_MAX`]), in the time that a request
 //! may take to arrive ([`HEADER_TIMEOUT`]) and its size ([`HEADER_LEN_MAX`]), and in the time in which
-//! no byte moves either way ([`STALL_TIMEOUT`]). How long an answer takes in all is not limited: an
-//! image over a slow link takes as long as it takes.
+//! no byte moves either way ([`STALL_TIMEOUT`]), unless it is this server that takes its time with an
+//! answer, as a command that switches many nodes on does. How long an answer takes in all is not limited:
+//! an image over a slow link takes as long as it takes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,7 +21,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
@@ -63,8 +66,22 @@ pub(crate) enum Door {
 pub(super) struct Encrypted;
 
 /// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source(pub(crate) IpAddr);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The network, or this machine's loopback.
+    Peer(IpAddr),
+    /// The socket in the lab, which only the lab's owner and root can open.
+    Owner,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(address) => address.fmt(f),
+            Self::Owner => f.write_str("the lab's owner"),
+        }
+    }
+}
 
 /// Serves `router` for ever.
 pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router) {
@@ -85,7 +102,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router) {
                 let (door, router) = (door.clone(), router.clone());
                 tokio::spawn(async move {
                     match door {
-                        Door::Plain => serve_connection(stream, source, router).await,
+                        Door::Plain => serve_peer(stream, source, router).await,
                         Door::Tls(tls) => serve_encrypted(stream, &tls, source, router).await,
                     }
                     drop((place, seat));
@@ -98,28 +115,46 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router) {
 
 async fn serve_encrypted(stream: TcpStream, tls: &Tls, source: IpAddr, router: Router) {
     match tls.greet(stream).await {
-        Ok(stream) => serve_connection(stream, source, router.layer(Extension(Encrypted))).await,
+        Ok(stream) => serve_peer(stream, source, router.layer(Extension(Encrypted))).await,
         Err(error) => tracing::debug!(target: "HTTP", peer = %source, %error, "no handshake"),
     }
+}
+
+/// Answers the requests of a peer, as long as bytes move.
+async fn serve_peer(stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr, router: Router) {
+    let answering = Answering::default();
+    let stream = Moving::new(stream, answering.clone());
+    serve_connection(stream, Source::Peer(peer), answering, router).await;
+}
+
+/// Answers the requests of the lab's owner, who may wait as long as it takes.
+pub(crate) async fn serve_owner(stream: UnixStream, router: Router) {
+    serve_connection(stream, Source::Owner, Answering::default(), router).await;
 }
 
 /// Answers the requests of one connection. How it went is the peer's affair.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    source: IpAddr,
+    source: Source,
+    answering: Answering,
     router: Router,
 ) {
     let service =
         hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Source(source));
-            router.clone().oneshot(request)
+            request.extensions_mut().insert(source);
+            let (router, turn) = (router.clone(), answering.begin());
+            async move {
+                let answer = router.oneshot(request).await;
+                drop(turn);
+                answer
+            }
         });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_LEN_MAX)
         .max_headers(HEADER_FIELDS_MAX)
-        .serve_connection(TokioIo::new(Moving::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let _ = connection.await;
 }
 
@@ -157,15 +192,42 @@ impl Drop for Seat {
     }
 }
 
-/// A connection that fails when nothing has moved for [`STALL_TIMEOUT`].
+/// How many requests of a connection wait for their answer to begin.
+#[derive(Clone, Debug, Default)]
+struct Answering(Arc<AtomicUsize>);
+
+/// One of them.
+struct Turn(Answering);
+
+impl Answering {
+    fn begin(&self) -> Turn {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Turn(self.clone())
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that fails when nothing has moved for [`STALL_TIMEOUT`] and it is not this server that is
+/// waited for.
 struct Moving<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
+    answering: Answering,
 }
 
 impl<S> Moving<S> {
-    fn new(stream: S) -> Self {
-        Self { stream, deadline: Box::pin(tokio::time::sleep(STALL_TIMEOUT)) }
+    fn new(stream: S, answering: Answering) -> Self {
+        let deadline = Box::pin(tokio::time::sleep(STALL_TIMEOUT));
+        Self { stream, deadline, answering }
     }
 
     /// Passes on what the stream says, unless that has been "wait" for too long.
@@ -178,7 +240,13 @@ impl<S> Moving<S> {
             self.deadline.as_mut().reset(Instant::now() + STALL_TIMEOUT);
             return polled;
         }
-        self.deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        while self.deadline.as_mut().poll(context).is_ready() {
+            if !self.answering.is_under_way() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.deadline.as_mut().reset(Instant::now() + STALL_TIMEOUT);
+        }
+        Poll::Pending
     }
 }
 
@@ -233,15 +301,22 @@ mod tests {
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
+    /// How long `/slow` takes.
+    const LONG: Duration = Duration::from_secs(600);
+
     fn router() -> Router {
-        Router::new().route("/", get(|| async { "x".repeat(1 << 20) }))
+        let slow = || async {
+            tokio::time::sleep(LONG).await;
+            "done"
+        };
+        Router::new().route("/", get(|| async { "x".repeat(1 << 20) })).route("/slow", get(slow))
     }
 
     /// Sends `bytes`, reads the answer if `reads`, and returns how long the connection lived.
     async fn exchange(bytes: &[u8], reads: bool) -> (usize, Duration) {
         let (mut peer, server) = tokio::io::duplex(64 * 1024);
         let begin = Instant::now();
-        let serving = tokio::spawn(serve_connection(server, PEER, router()));
+        let serving = tokio::spawn(serve_peer(server, PEER, router()));
         peer.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         if reads {
@@ -265,6 +340,13 @@ mod tests {
         let (len, lived) = exchange(&request.repeat(2), true).await;
         assert!(len > 2 << 20);
         assert!(lived >= HEADER_TIMEOUT && lived <= STALL_TIMEOUT, "{lived:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_this_server_is_not_given_up() {
+        let request = b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let (len, lived) = exchange(request, true).await;
+        assert!(len > 0 && lived >= LONG, "{len} {lived:?}");
     }
 
     #[tokio::test(start_paused = true)]

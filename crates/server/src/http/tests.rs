@@ -63,7 +63,7 @@ impl Test {
     }
 
     async fn ask(&self, method: Method, path: &str, body: &str) -> (u16, HeaderMap, String) {
-        let source = Source([10, 0, 0, 50].into());
+        let source = Source::Peer([10, 0, 0, 50].into());
         let request = Request::builder()
             .method(method)
             .uri(path)

@@ -99,53 +99,29 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio_rustls::TlsConnector;
-    use tokio_rustls::rustls::pki_types::ServerName;
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+    use crate::client::{Base, Client, Trust};
     use crate::http::serve::{Door, serve};
-
-    /// Made by `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
-    /// -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1`.
-    fn settings() -> TlsSettings {
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls"));
-        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
-        TlsSettings { port: 8443, certificate, key }
-    }
-
-    async fn connect(to: std::net::SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(settings().certificate).unwrap()).unwrap();
-        let provider = Arc::new(crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(to).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-    }
 
     #[tokio::test]
     async fn what_is_asked_under_tls_is_answered_under_it_and_nothing_else_is() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(|| async { "hello" }));
-        let tls = Tls::load(&settings()).unwrap();
+        let router = Router::new().route("/", get(|| async { "\"hello\"" }));
+        let settings = TlsSettings::for_tests();
+        let tls = Tls::load(&settings).unwrap();
         let serving = tokio::spawn(serve(listener, Door::Tls(tls.clone()), router));
-        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let base: Base = format!("https://localhost:{}", to.port()).parse().unwrap();
+        let client = Client::remote(base, None, Trust::File(settings.certificate.clone()));
         for _ in 0..2 {
-            let mut stream = connect(to).await;
-            stream.write_all(request).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.ends_with("hello"), "{answer}");
-            tls.reload(&settings()).unwrap();
+            let client = client.clone();
+            let asked = tokio::task::spawn_blocking(move || client.get::<String>("/"));
+            assert_eq!(asked.await.unwrap().unwrap(), "hello");
+            tls.reload(&settings).unwrap();
         }
         let mut plain = TcpStream::connect(to).await.unwrap();
-        plain.write_all(request).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = vec![];
         let _ = plain.read_to_end(&mut answer).await;
         assert!(!String::from_utf8_lossy(&answer).contains("hello"));
@@ -154,12 +130,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named_and_changes_nothing() {
-        let tls = Tls::load(&settings()).unwrap();
+        let tls = Tls::load(&TlsSettings::for_tests()).unwrap();
         let check = |settings: TlsSettings, expect: &str| {
             let error = tls.reload(&settings).unwrap_err().to_string();
             assert!(error.contains(expect), "{error}");
         };
-        let TlsSettings { port, certificate, key } = settings();
+        let TlsSettings { port, certificate, key } = TlsSettings::for_tests();
         let wrong = TlsSettings { port, certificate: key.clone(), key: key.clone() };
         check(wrong, "key.pem has no certificate");
         let wrong =

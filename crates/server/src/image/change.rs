@@ -8,10 +8,12 @@ use image::build;
 use image::catalogue::Catalogue;
 use image::edit;
 use image::size::ImageSize;
-use serde_json::json;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use super::{Task, exports, in_use, with_work};
 use crate::cli::OutputFormat;
+use crate::client::Client;
 use crate::progress;
 
 #[derive(Debug, Args)]
@@ -183,6 +185,30 @@ pub(crate) fn publish(args: &PublishArgs, catalogue: &Catalogue) -> anyhow::Resu
 pub(crate) fn rollback(args: &RollbackArgs, catalogue: &Catalogue) -> anyhow::Result<()> {
     let version = catalogue.rollback(&args.name, args.to)?;
     told(args.output, &args.name, version, "back");
+    Ok(())
+}
+
+/// Has a server elsewhere publish.
+pub(super) fn publish_by(client: &Client, args: &PublishArgs) -> anyhow::Result<()> {
+    let body = json!({"title": args.title, "cmdline": args.cmdline});
+    exchange(client, &args.name, "publish", &body, args.output)
+}
+
+/// Has a server elsewhere go back.
+pub(super) fn rollback_by(client: &Client, args: &RollbackArgs) -> anyhow::Result<()> {
+    exchange(client, &args.name, "rollback", &json!({"to": args.to}), args.output)
+}
+
+fn exchange(
+    client: &Client,
+    image: &str,
+    what: &str,
+    body: &Value,
+    output: OutputFormat,
+) -> anyhow::Result<()> {
+    let image = utf8_percent_encode(image, NON_ALPHANUMERIC);
+    let done: Value = client.post(&format!("/v1/images/{image}/{what}"), Some(body))?;
+    progress::tell(output, done["text"].as_str().unwrap_or_default(), &done);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::client::Target;
 use crate::lab;
 use crate::status;
 
@@ -16,7 +17,7 @@ pub(super) fn nodes(dir: &Path, name: &str) -> Vec<String> {
         users.extend(assigned.map(|node| format!("{} is assigned to it", node.name)));
     }
     // Without a server nobody knows what runs, and nobody needs what is removed from it.
-    if let Ok(report) = status::ask(dir) {
+    if let Ok(report) = status::ask(&Target::Lab(dir.to_owned())) {
         for node in report.nodes {
             if node.image().is_some_and(|image| image.as_str() == name) {
                 let who = node.name.clone().unwrap_or_else(|| node.mac.to_string());

@@ -23,6 +23,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::cli::OutputFormat;
+use crate::client::Target;
 use crate::progress;
 
 pub(crate) use work::{Task, with_work};
@@ -61,8 +62,17 @@ pub(crate) enum ImageCommand {
     Nodes(nodes::NodesCommand),
 }
 
-/// Does what was asked for, with the images of the lab in `dir`.
-pub(crate) fn run(command: &ImageCommand, dir: &Path) -> anyhow::Result<ExitCode> {
+/// Does what was asked for, with the images of a lab.
+pub(crate) fn run(command: &ImageCommand, target: &Target) -> anyhow::Result<ExitCode> {
+    let dir = match (target, command) {
+        (Target::Server(client), ImageCommand::Rollback(args)) => {
+            return change::rollback_by(client, args).map(|()| ExitCode::SUCCESS);
+        }
+        (Target::Server(client), ImageCommand::Publish(args)) => {
+            return change::publish_by(client, args).map(|()| ExitCode::SUCCESS);
+        }
+        (target, _) => target.lab()?,
+    };
     let output = command.output();
     let result = catalogue(dir).and_then(|catalogue| {
         for name in clean(&catalogue)? {

@@ -235,6 +235,18 @@ pub(crate) struct TlsSettings {
     pub(crate) key: PathBuf,
 }
 
+#[cfg(test)]
+impl TlsSettings {
+    /// Of `localhost` and 127.0.0.1. Made by `openssl req -x509 -newkey ec -pkeyopt
+    /// ec_paramgen_curve:prime256v1 -nodes -days 36500 -addext basicConstraints=critical,CA:FALSE -addext
+    /// subjectAltName=DNS:localhost,IP:127.0.0.1`.
+    pub(crate) fn for_tests() -> Self {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls"));
+        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        Self { port: 8443, certificate, key }
+    }
+}
+
 /// From where the dashboard, the API and the metrics can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {

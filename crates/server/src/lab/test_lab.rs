@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use crate::client::Target;
+
 /// A lab with the image `debian`.
 pub(crate) struct TestLab(TempDir);
 
@@ -44,5 +46,10 @@ impl TestLab {
 
     pub(crate) fn dir(&self) -> &Path {
         self.0.path()
+    }
+
+    /// What a command is told that is run in it.
+    pub(crate) fn target(&self) -> Target {
+        Target::Lab(self.dir().to_owned())
     }
 }

@@ -9,15 +9,16 @@ use clap::Args;
 use serde_json::json;
 
 use super::assign::reload;
+use super::{perform, tell};
 use crate::cli::OutputFormat;
-use crate::fleet::{Node, Standing, UnixMs};
+use crate::client::{Client, Target};
+use crate::fleet::{Standing, UnixMs};
 use crate::lab::Lab;
 use crate::lab::config::is_label;
 use crate::lab::edit;
 use crate::lab::nodes_file::NodesFile;
 use crate::progress::print;
 use crate::quantity;
-use crate::services::control::{self, Request};
 use crate::services::deeds::{Seen, default_name};
 use crate::status::{self, Table};
 
@@ -56,8 +57,8 @@ pub(crate) struct IgnoreArgs {
 }
 
 /// Those that the running server has seen, those that wait first.
-pub(super) fn pending(args: &PendingArgs, dir: &Path) -> anyhow::Result<()> {
-    let mut nodes = status::ask(dir)?.nodes;
+pub(super) fn pending(args: &PendingArgs, target: &Target) -> anyhow::Result<()> {
+    let mut nodes = status::ask(target)?.nodes;
     nodes.retain(|node| match node.standing {
         Standing::Pending | Standing::Waiting => true,
         Standing::Ignored => args.all,
@@ -89,7 +90,15 @@ pub(super) fn pending(args: &PendingArgs, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Ignores; no server has to run, and one that does reads it at once.
-pub(super) fn ignore(args: &IgnoreArgs, dir: &Path) -> anyhow::Result<()> {
+pub(super) fn ignore(args: &IgnoreArgs, target: &Target) -> anyhow::Result<()> {
+    let dir = match target {
+        Target::Lab(dir) => dir.as_path(),
+        Target::Server(client) => {
+            let macs: Vec<String> = args.macs.iter().map(Mac::to_string).collect();
+            tell(&perform(client, &macs.join(","), "ignore", None)?, args.output);
+            return Ok(());
+        }
+    };
     let settings = Lab::open(dir)?.settings;
     if let Some(node) = settings.nodes.iter().find(|node| args.macs.contains(&node.mac)) {
         let (mac, name) = (node.mac, &node.name);
@@ -114,7 +123,16 @@ pub(super) fn ignore(args: &IgnoreArgs, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Accepts; no server has to run, and one that does reads it at once.
-pub(super) fn accept(args: &AcceptArgs, dir: &Path) -> anyhow::Result<()> {
+pub(super) fn accept(args: &AcceptArgs, target: &Target) -> anyhow::Result<()> {
+    let dir = match target {
+        Target::Lab(dir) => dir.as_path(),
+        Target::Server(client) => {
+            let body = json!({"name": args.name, "image": args.image});
+            let mac = args.mac.to_string();
+            tell(&perform(client, &mac, "accept", Some(&body))?, args.output);
+            return Ok(());
+        }
+    };
     let name = args.name.clone().unwrap_or_else(|| default_name(args.mac));
     ensure!(is_label(&name), "`{name}` cannot name a node: use letters, digits and -, 63 at most");
     let settings = Lab::open(dir)?.settings;
@@ -142,9 +160,7 @@ pub(super) fn accept(args: &AcceptArgs, dir: &Path) -> anyhow::Result<()> {
 
 /// What a running server has seen of it; without one nothing is known.
 fn seen(mac: Mac, dir: &Path) -> Seen {
-    let which = mac.to_string();
-    let node = control::ask(dir, &Request::Node { which }).ok();
-    let node = node.and_then(|node| serde_json::from_value::<Node>(node).ok());
+    let node = super::ask(&Client::of_lab(dir.to_owned()), &mac.to_string()).ok();
     node.map(|node| Seen::of(&node.summary)).unwrap_or_default()
 }
 
@@ -159,7 +175,7 @@ mod tests {
         lab.put("nodes.yaml", "nodes:\n  c001: {mac: 52:54:00:00:00:01}\n");
         let ignore = |macs: &[&str]| {
             let macs = macs.iter().map(|mac| mac.parse().unwrap()).collect();
-            ignore(&IgnoreArgs { macs, output: OutputFormat::Json }, lab.dir())
+            ignore(&IgnoreArgs { macs, output: OutputFormat::Json }, &lab.target())
         };
         ignore(&["525400000007", "525400000008"]).unwrap();
         ignore(&["525400000007"]).unwrap();
@@ -174,7 +190,7 @@ mod tests {
         let lab = TestLab::new();
         let accept = |mac: &str, name: Option<&str>| {
             let (mac, name, image) = (mac.parse().unwrap(), name.map(str::to_owned), None);
-            accept(&AcceptArgs { mac, name, image, output: OutputFormat::Json }, lab.dir())
+            accept(&AcceptArgs { mac, name, image, output: OutputFormat::Json }, &lab.target())
         };
         accept("525400000001", Some("c001")).unwrap();
         accept("525400000002", None).unwrap();

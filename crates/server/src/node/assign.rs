@@ -9,18 +9,19 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use boot::{ImageName, nodeset};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::{perform, tell};
 use crate::cli::OutputFormat;
+use crate::client::{Client, ClientError, Target};
 use crate::dhcp;
-use crate::http::NextBoot;
 use crate::lab::Lab;
 use crate::lab::config::NODES_FILE;
 use crate::lab::edit::{Change, difference, edit};
 use crate::lab::nodes_file::NodesFile;
 use crate::lab::settings::{NodeSettings, Settings};
 use crate::progress::print;
-use crate::services::control::{self, ControlError, Request};
+use crate::stop::RELOAD;
 
 /// For a network that takes its time (dracut.cmdline(7)).
 const DHCP_WORDS: &str =
@@ -88,7 +89,11 @@ pub(crate) enum NetworkWords {
 }
 
 /// Assigns.
-pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
+pub(super) fn assign(args: &AssignArgs, target: &Target) -> anyhow::Result<()> {
+    let dir = match target {
+        Target::Lab(dir) => dir.as_path(),
+        Target::Server(client) => return assign_by(client, args),
+    };
     let lab = Lab::open(dir)?;
     let nodes = find(&args.nodes, &lab.settings)?;
     if let Some(image) = &args.image
@@ -131,8 +136,39 @@ pub(super) fn assign(args: &AssignArgs, dir: &Path) -> anyhow::Result<()> {
     write(dir, file, &after, &nodes, &format!("boot {what}"), &args.how)
 }
 
+/// Has a server elsewhere assign.
+fn assign_by(client: &Client, args: &AssignArgs) -> anyhow::Result<()> {
+    ensure!(
+        !args.classic && args.network.is_none(),
+        "--classic and --network are for who is at the lab's folder: leave --server away"
+    );
+    let boots = args.image.as_ref().map_or("their disks", ImageName::as_str);
+    if !args.next_boot_only {
+        agree(&args.how, &format!("of the server so that {} boot {boots}", args.nodes))?;
+    }
+    let body = json!({
+        "image": args.image,
+        "disk": args.disk,
+        "next_boot_only": args.next_boot_only,
+        "cmdline": args.cmdline,
+    });
+    tell(&perform(client, &args.nodes, "assign", Some(&body))?, args.how.output);
+    Ok(())
+}
+
 /// Takes an assignment back: nodes get their group's image, or the menu.
-pub(super) fn unassign(args: &UnassignArgs, dir: &Path) -> anyhow::Result<()> {
+pub(super) fn unassign(args: &UnassignArgs, target: &Target) -> anyhow::Result<()> {
+    let dir = match target {
+        Target::Lab(dir) => dir.as_path(),
+        Target::Server(client) => {
+            agree(
+                &args.how,
+                &format!("of the server so that {} have nothing assigned", args.nodes),
+            )?;
+            tell(&perform(client, &args.nodes, "unassign", None)?, args.how.output);
+            return Ok(());
+        }
+    };
     let lab = Lab::open(dir)?;
     let nodes = find(&args.nodes, &lab.settings)?;
     let file = NodesFile::open(dir)?;
@@ -190,12 +226,9 @@ fn cmdline(
 }
 
 fn next_boot(args: &AssignArgs, nodes: &[&NodeSettings], dir: &Path) -> anyhow::Result<()> {
-    let boot = match &args.image {
-        Some(image) => NextBoot::Image(image.clone()),
-        None => NextBoot::Disk,
-    };
-    let macs = nodes.iter().map(|node| node.mac).collect();
-    control::ask(dir, &Request::NextBoot { nodes: macs, boot })?;
+    let body = json!({"image": args.image, "disk": args.disk, "next_boot_only": true});
+    let client = Client::of_lab(dir.to_owned());
+    perform(&client, &args.nodes, "assign", Some(&body))?;
     say(&args.how, nodes, "take it for their next boot alone", None);
     Ok(())
 }
@@ -217,9 +250,7 @@ fn write(
     if how.output == OutputFormat::Text {
         print(difference(before, after).trim_end());
     }
-    if !how.yes && !agreed()? {
-        bail!("nothing was changed");
-    }
+    agree(how, "so")?;
     file.replace(after)?;
     say(how, nodes, what, reload(dir)?);
     Ok(())
@@ -228,21 +259,27 @@ fn write(
 /// Has the server read what was written, if one runs: after how many seconds it was in force.
 pub(super) fn reload(dir: &Path) -> anyhow::Result<Option<f64>> {
     let begin = Instant::now();
-    match control::ask(dir, &Request::Reload) {
+    match Client::of_lab(dir.to_owned()).post::<Value>(RELOAD, None) {
         Ok(_) => Ok(Some(begin.elapsed().as_secs_f64())),
-        Err(ControlError::NotRunning { .. } | ControlError::Starting { .. }) => Ok(None),
+        Err(ClientError::NotRunning { .. } | ClientError::Starting { .. }) => Ok(None),
         Err(error) => Err(error).context("it is written, but the server has not read it"),
     }
 }
 
-fn agreed() -> anyhow::Result<bool> {
+/// Asks whether nodes.yaml is to be changed, unless that was said.
+fn agree(how: &How, change: &str) -> anyhow::Result<()> {
+    if how.yes {
+        return Ok(());
+    }
     ensure!(io::stdin().is_terminal(), "this would change {NODES_FILE}: say so with --yes");
     let mut out = io::stdout();
-    write!(out, "Change {NODES_FILE} so? [y/N] ")?;
+    write!(out, "Change {NODES_FILE} {change}? [y/N] ")?;
     out.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let is_yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    ensure!(is_yes, "nothing was changed");
+    Ok(())
 }
 
 /// `in_force_s` is how long the running server took to publish it.

@@ -12,10 +12,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::OutputFormat;
-use crate::fleet::Node;
+use crate::client::Client;
 use crate::lab::key;
 use crate::progress;
-use crate::services::control::{self, Request};
 
 /// A node on the same network answers in milliseconds, unless it is being booted or has left phase 1.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,9 +52,7 @@ fn address(args: &HelpArgs, lab: &Path) -> anyhow::Result<Ipv4Addr> {
     if let Ok(address) = args.node.parse() {
         return Ok(address);
     }
-    let value = control::ask(lab, &Request::Node { which: args.node.clone() })?;
-    let node: Node = serde_json::from_value(value)
-        .context("the running server is of another version: restart it after an update")?;
+    let node = super::ask(&Client::of_lab(lab.to_owned()), &args.node)?;
     let said = node.summary.machine.as_ref().and_then(|machine| machine.address.as_deref());
     // As some agents say it, with the length of the prefix.
     let said = said.and_then(|address| address.split('/').next()?.parse().ok());

@@ -10,19 +10,20 @@ pub(crate) mod wake;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context;
 use boot::help::What;
 use boot::{Stage, nodeset};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use crate::cli::OutputFormat;
+use crate::client::{Client, ClientError, Target};
 use crate::fleet::{Node, UnixMs};
+use crate::http::DoneView;
 use crate::lab::Lab;
 use crate::lab::settings::BootFrom;
 use crate::progress::print;
 use crate::quantity;
-use crate::services::control::{self, Request};
 use crate::status::{self, since};
 
 #[derive(Debug, Subcommand)]
@@ -73,29 +74,63 @@ pub(crate) struct ShowArgs {
     output: OutputFormat,
 }
 
-/// Does what was asked for, with the server of the lab in `lab`.
-pub(crate) fn run(command: &NodeCommand, lab: &Path) -> anyhow::Result<()> {
+/// Does what was asked for.
+pub(crate) fn run(command: &NodeCommand, target: &Target) -> anyhow::Result<()> {
     match command {
-        NodeCommand::List(args) => list(args, lab),
-        NodeCommand::Show(args) => show(args, lab),
-        NodeCommand::Assign(args) => assign::assign(args, lab),
-        NodeCommand::Unassign(args) => assign::unassign(args, lab),
-        NodeCommand::Wake(args) => wake::wake(args, lab),
-        NodeCommand::Power(args) => power::power(args, lab),
-        NodeCommand::Reboot(args) => reboot::reboot(args, lab),
-        NodeCommand::Pending(args) => accept::pending(args, lab),
-        NodeCommand::Accept(args) => accept::accept(args, lab),
-        NodeCommand::Ignore(args) => accept::ignore(args, lab),
-        NodeCommand::Log(args) => help::run(args, lab, What::Log),
-        NodeCommand::Screen(args) => help::run(args, lab, What::Screen),
+        NodeCommand::List(args) => list(args, target),
+        NodeCommand::Show(args) => show(args, target),
+        NodeCommand::Assign(args) => assign::assign(args, target),
+        NodeCommand::Unassign(args) => assign::unassign(args, target),
+        NodeCommand::Wake(args) => wake::wake(args, target),
+        NodeCommand::Power(args) => power::power(args, target),
+        NodeCommand::Reboot(args) => reboot::reboot(args, target),
+        NodeCommand::Pending(args) => accept::pending(args, target),
+        NodeCommand::Accept(args) => accept::accept(args, target),
+        NodeCommand::Ignore(args) => accept::ignore(args, target),
+        NodeCommand::Log(args) => help::run(args, target.lab()?, What::Log),
+        NodeCommand::Screen(args) => help::run(args, target.lab()?, What::Screen),
     }
 }
 
-fn list(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
-    if args.by_image {
-        return by_image(args, lab);
+/// All that a server knows of a node, by its name or Ethernet address.
+pub(crate) fn ask(client: &Client, which: &str) -> Result<Node, ClientError> {
+    client.get(&path("/api/v1/nodes", which, ""))
+}
+
+/// Has a server do something with nodes: `what` is the last part of the path.
+fn perform(
+    client: &Client,
+    nodes: &str,
+    what: &str,
+    body: Option<&Value>,
+) -> Result<DoneView, ClientError> {
+    client.post(&path("/v1/nodes", nodes, &format!("/{what}")), body)
+}
+
+/// The path of a node or a set of them.
+fn path(begin: &str, nodes: &str, end: &str) -> String {
+    let nodes = utf8_percent_encode(nodes, NON_ALPHANUMERIC);
+    format!("{begin}/{nodes}{end}")
+}
+
+/// Says what came of it.
+fn tell(done: &DoneView, output: OutputFormat) {
+    match output {
+        OutputFormat::Json => print(&json!(done).to_string()),
+        OutputFormat::Text => {
+            print(&done.text);
+            for refused in &done.refused {
+                print(&format!("  {}: {}", refused.label(), refused.reason));
+            }
+        }
     }
-    let report = status::ask(lab)?;
+}
+
+fn list(args: &ListArgs, target: &Target) -> anyhow::Result<()> {
+    if args.by_image {
+        return by_image(args, target.lab()?);
+    }
+    let report = status::ask(target)?;
     match args.output {
         OutputFormat::Json => print(&json!({"nodes": report.nodes}).to_string()),
         OutputFormat::Text => {
@@ -132,14 +167,16 @@ fn by_image(args: &ListArgs, lab: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(args: &ShowArgs, lab: &Path) -> anyhow::Result<()> {
-    let value = control::ask(lab, &Request::Node { which: args.node.clone() })?;
+fn show(args: &ShowArgs, target: &Target) -> anyhow::Result<()> {
+    let client = target.client();
     match args.output {
-        OutputFormat::Json => print(&value.to_string()),
+        OutputFormat::Json => {
+            // Also what this program does not know of it.
+            let node: Value = client.get(&path("/api/v1/nodes", &args.node, ""))?;
+            print(&node.to_string());
+        }
         OutputFormat::Text => {
-            let node: Node = serde_json::from_value(value)
-                .context("the running server is of another version: restart it after an update")?;
-            print(page(&node, UnixMs::now()).trim_end());
+            print(page(&ask(&client, &args.node)?, UnixMs::now()).trim_end());
         }
     }
     Ok(())

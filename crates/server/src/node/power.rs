@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::Context as _;
 use boot::Mac;
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
@@ -18,14 +17,16 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use utoipa::ToSchema;
 
+use super::perform;
 use super::reboot::macs;
 use crate::cli::OutputFormat;
+use crate::client::{ClientError, Target};
 use crate::fleet::printable;
+use crate::http::DoneView;
 use crate::lab::Lab;
 use crate::lab::settings::{NodeSettings, PowerSettings, Settings};
 use crate::progress::print;
-use crate::services::control::{self, ControlError, Request};
-use crate::services::deeds::{Deed, Done, Refused};
+use crate::services::deeds::Done;
 use crate::status::Table;
 
 /// Hooks that run at once: one waits for a service processor most of its time, and a room of 1,000 whose
@@ -92,51 +93,42 @@ pub(crate) enum PowerError {
 }
 
 /// Has it done by the running server, or here if none runs.
-pub(super) fn power(args: &PowerArgs, dir: &Path) -> anyhow::Result<()> {
-    let (nodes, action) = (macs(&args.nodes, dir)?, args.action);
-    let deed = Deed::Power { nodes: nodes.clone(), action };
-    let done: Done = match control::ask(dir, &Request::Perform { deed }) {
-        Ok(answer) => serde_json::from_value(answer)
-            .context("the running server is of another version: restart it after an update")?,
-        Err(ControlError::NotRunning { .. }) => {
-            let settings = Lab::open(dir)?.settings;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let told = runtime.block_on(run(&settings, &nodes, action))?;
-            Done::of_power(told, action)
-        }
-        Err(error) => return Err(error.into()),
+pub(super) fn power(args: &PowerArgs, target: &Target) -> anyhow::Result<()> {
+    let body = json!({ "action": args.action });
+    let done = match (perform(&target.client(), &args.nodes, "power", Some(&body)), target) {
+        (Err(ClientError::NotRunning { .. }), Target::Lab(dir)) => run_here(args, dir)?,
+        (done, _) => done?,
     };
-    show(args, dir, &done)?;
-    anyhow::ensure!(
-        done.refused.is_empty(),
-        "{} of {} nodes failed",
-        done.refused.len(),
-        nodes.len()
-    );
+    show(args, &done);
+    let (failed, count) = (done.refused.len(), done.refused.len() + done.told.len());
+    anyhow::ensure!(failed == 0, "{failed} of {count} nodes failed");
     Ok(())
 }
 
-fn show(args: &PowerArgs, dir: &Path, done: &Done) -> anyhow::Result<()> {
+fn run_here(args: &PowerArgs, dir: &Path) -> anyhow::Result<DoneView> {
+    let (settings, nodes) = (Lab::open(dir)?.settings, macs(&args.nodes, dir)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let told = runtime.block_on(run(&settings, &nodes, args.action))?;
+    Ok(DoneView::of(Done::of_power(told, args.action), |mac| {
+        settings.nodes.iter().find(|node| node.mac == mac).map(|node| node.name.clone())
+    }))
+}
+
+fn show(args: &PowerArgs, done: &DoneView) {
     match args.output {
         OutputFormat::Json => print(&json!(done).to_string()),
         OutputFormat::Text => {
-            let settings = Lab::open(dir)?.settings;
-            let name = |mac: Mac| {
-                let node = settings.nodes.iter().find(|node| node.mac == mac);
-                node.map_or_else(|| mac.to_string(), |node| node.name.clone())
-            };
             let mut table = Table::new(["NODE", "ANSWER"]);
             for told in &done.told {
                 let text = if told.text.is_empty() { "done" } else { &told.text };
-                table.push([name(told.node), text.to_owned()]);
+                table.push([told.label().to_owned(), text.to_owned()]);
             }
-            for Refused { node, reason } in &done.refused {
-                table.push([name(*node), format!("failed: {reason}")]);
+            for refused in &done.refused {
+                table.push([refused.label().to_owned(), format!("failed: {}", refused.reason)]);
             }
             print(table.text().trim_end());
         }
     }
-    Ok(())
 }
 
 /// Runs the lab's hook once for each node, several at a time.

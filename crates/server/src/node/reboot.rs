@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use boot::Mac;
 use clap::Args;
-use serde_json::json;
 
 use super::assign::find;
+use super::{perform, tell};
 use crate::cli::OutputFormat;
+use crate::client::Target;
 use crate::lab::Lab;
-use crate::progress::print;
-use crate::services::control::{self, Request};
-use crate::services::deeds::{Deed, Done};
 
 #[derive(Debug, Args)]
 pub(crate) struct RebootArgs {
@@ -33,19 +30,7 @@ pub(super) fn macs(nodes: &str, lab: &Path) -> anyhow::Result<Vec<Mac>> {
 }
 
 /// Tells them.
-pub(super) fn reboot(args: &RebootArgs, lab: &Path) -> anyhow::Result<()> {
-    let nodes = macs(&args.nodes, lab)?;
-    let answer = control::ask(lab, &Request::Perform { deed: Deed::Reboot { nodes } })?;
-    let done: Done = serde_json::from_value(answer)
-        .context("the running server is of another version: restart it after an update")?;
-    match args.output {
-        OutputFormat::Json => print(&json!(done).to_string()),
-        OutputFormat::Text => {
-            print(&done.text);
-            for refused in done.refused {
-                print(&format!("  {}: {}", refused.node, refused.reason));
-            }
-        }
-    }
+pub(super) fn reboot(args: &RebootArgs, target: &Target) -> anyhow::Result<()> {
+    tell(&perform(&target.client(), &args.nodes, "reboot", None)?, args.output);
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! `boottorrent node wake`: switches nodes on through their network cards.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use boot::Mac;
 use clap::Args;
 use serde_json::json;
 
 use super::reboot::macs;
+use super::{perform, tell};
 use crate::cli::OutputFormat;
+use crate::client::Target;
 use crate::lab::Lab;
 use crate::lab::settings::Settings;
 use crate::progress::print;
@@ -42,8 +43,19 @@ pub(crate) struct WakeArgs {
     output: OutputFormat,
 }
 
-/// Sends the packets; no server has to run.
-pub(super) fn wake(args: &WakeArgs, lab: &Path) -> anyhow::Result<()> {
+/// Sends the packets; no server has to run, unless it is to send them from elsewhere.
+pub(super) fn wake(args: &WakeArgs, target: &Target) -> anyhow::Result<()> {
+    let lab = match target {
+        Target::Lab(dir) => dir.as_path(),
+        Target::Server(client) => {
+            ensure!(
+                args.to == EVERYBODY && args.pause_ms == 0,
+                "--to and --pause-ms are for who is at the lab's folder: leave --server away"
+            );
+            tell(&perform(client, &args.nodes, "wake", None)?, args.output);
+            return Ok(());
+        }
+    };
     let settings = Lab::open(lab)?.settings;
     let macs = macs(&args.nodes, lab)?;
     call(&settings, &macs, args.to, Duration::from_millis(args.pause_ms))?;
@@ -125,7 +137,7 @@ mod tests {
             pause_ms: 0,
             output: OutputFormat::Json,
         };
-        wake(&args("c[001-002]"), lab.dir()).unwrap();
+        wake(&args("c[001-002]"), &lab.target()).unwrap();
         let mut last_bytes = vec![];
         let mut packet = [0; 200];
         for _ in 0..2 * ROUND_COUNT {
@@ -133,8 +145,8 @@ mod tests {
             last_bytes.push(packet[PACKET_LEN - 1]);
         }
         assert_eq!(last_bytes, [1, 2, 1, 2, 1, 2]);
-        wake(&args("52:54:00:00:00:07"), lab.dir()).unwrap();
-        let error = wake(&args("c[002-004]"), lab.dir()).unwrap_err();
+        wake(&args("52:54:00:00:00:07"), &lab.target()).unwrap();
+        let error = wake(&args("c[002-004]"), &lab.target()).unwrap_err();
         assert!(error.to_string().contains("does not name c[003-004]"), "{error}");
     }
 }

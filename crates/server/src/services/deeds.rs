@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use boot::{Arch, ImageName, Mac, nodeset};
-use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
-use super::control::Answer;
+use super::changes::Changes;
 use super::sockets::chain;
 use super::versions::Versions;
 use crate::fleet::{SharedFleet, Standing, Summary, UnixMs};
-use crate::http::{NextBoot, NextBoots, Orders};
+use crate::http::{NextBoot, NextBoots, Orders, Tell};
 use crate::lab::Lab;
 use crate::lab::config::is_uuid;
 use crate::lab::edit::{self, Change};
@@ -26,8 +24,7 @@ use crate::node::wake;
 use crate::quantity;
 
 /// Something to be done with nodes, or with an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// What they boot from now on, and their own words for the command line if they shall be others.
     Assign { nodes: Vec<Mac>, boot: NextBoot, cmdline: Option<String> },
@@ -52,24 +49,22 @@ pub(crate) enum Deed {
 }
 
 /// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
     /// With which nodes.
     pub(crate) nodes: Vec<Mac>,
     /// With which it could not be done.
     pub(crate) refused: Vec<Refused>,
     /// What was told of those with which it was done, if that was asked for.
-    #[serde(default)]
     pub(crate) told: Vec<Told>,
     /// Of an image: the version that nodes boot now.
-    #[serde(default)]
     pub(crate) version: Option<u32>,
     /// In a sentence.
     pub(crate) text: String,
 }
 
 /// What was told of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) node: Mac,
     pub(crate) text: String,
@@ -103,7 +98,7 @@ impl Done {
 }
 
 /// A node with which something could not be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) node: Mac,
     pub(crate) reason: String,
@@ -127,9 +122,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Has the server read its configuration again.
-pub(crate) type Reload = Box<dyn Fn() -> BoxFuture<'static, Answer> + Send + Sync>;
-
 /// Does it; a copy is another reference.
 #[derive(Clone)]
 pub(crate) struct Deeds(Arc<Inner>);
@@ -140,7 +132,7 @@ struct Inner {
     fleet: SharedFleet,
     next: NextBoots,
     orders: Orders,
-    reload: Reload,
+    reload: Tell<Changes>,
     versions: Versions,
     /// Held by who changes an image.
     images: tokio::sync::Mutex<()>,
@@ -156,7 +148,7 @@ impl Deeds {
         fleet: SharedFleet,
         next: NextBoots,
         orders: Orders,
-        reload: Reload,
+        reload: Tell<Changes>,
     ) -> Self {
         let versions = Versions::new(settings.dir.clone());
         let images = tokio::sync::Mutex::default();
@@ -260,10 +252,8 @@ impl Deeds {
             WriteError::Io { .. } | WriteError::Open(_) => Refusal::Failed(chain(&error)),
             WriteError::Edit(_) | WriteError::Problems(_) => Refusal::Conflict(error.to_string()),
         })?;
-        match (self.0.reload)().await {
-            Answer::Ok(_) => Ok(()),
-            Answer::Error(text) => Err(Refusal::Failed(format!("it is written, but {text}"))),
-        }
+        let reloaded = (self.0.reload)().await;
+        reloaded.map(drop).map_err(|text| Refusal::Failed(format!("it is written, but {text}")))
     }
 
     async fn wake(&self, nodes: Vec<Mac>) -> Result<Done, Refusal> {

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::control::Answer;
 use super::edition::Edition;
 use super::seeding::SeedCounts;
-use super::status::{ImageStatus, NodeCounts, Report, ServiceStatus, StageCount, Status};
-use crate::fleet::{Node, SharedFleet, UnixMs};
+use super::status::{ImageStatus, NodeCounts, ServiceStatus, StageCount, Status};
+use crate::fleet::{SharedFleet, UnixMs};
 use crate::http::Site;
 use crate::tracker;
 
@@ -92,31 +91,6 @@ impl Facts {
             services,
             nodes,
         }
-    }
-
-    /// The status and all nodes, for `boottorrent status`.
-    pub(crate) fn report(&self) -> Answer {
-        let status = self.status();
-        let nodes = self.0.fleet.lock().nodes().map(|node| node.summary.clone()).collect();
-        to_answer(&Report { status, nodes })
-    }
-
-    /// All about a node, by its name or Ethernet address.
-    pub(crate) fn node(&self, which: &str) -> Answer {
-        let found: Option<Node> = self.0.fleet.lock().find(which).cloned();
-        match found {
-            Some(node) => to_answer(&node),
-            None => Answer::Error(format!(
-                "no node `{which}` is known: `boottorrent node list` shows all"
-            )),
-        }
-    }
-}
-
-fn to_answer(value: &impl serde::Serialize) -> Answer {
-    match serde_json::to_value(value) {
-        Ok(value) => Answer::Ok(value),
-        Err(error) => Answer::Error(error.to_string()),
     }
 }
 

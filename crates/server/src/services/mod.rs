@@ -14,6 +14,7 @@ pub(crate) mod edition;
 pub(crate) mod seeding;
 mod tftp;
 
+pub(crate) mod changes;
 pub(crate) mod control;
 pub(crate) mod deeds;
 mod facts;

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use ::dhcp::LabId;
 use anyhow::{Context, anyhow};
-use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::control::{Answer, Control, Request};
+use super::changes::Changes;
+use super::control::Control;
 use super::deeds::Deeds;
 use super::edition::{self, BootFiles, Edition, ImageSource};
 use super::facts::{self, Facts};
@@ -26,7 +25,7 @@ use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
 use crate::fleet::{Fleet, History, SharedFleet, Strangers, UnixMs};
-use crate::http::{self, About, Door, NextBoots, Orders, Site, Tls};
+use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::{Settings, Unknown};
@@ -89,22 +88,32 @@ struct Around {
     news: News,
     next: NextBoots,
     orders: Orders,
-    deeds: Deeds,
+    wishes: Wishes,
+}
+
+/// What is done for who asks the web server, or the socket in the lab.
+struct Wishes {
+    perform: Deeds,
+    reload: Tell<Changes>,
+    stop: Tell<()>,
 }
 
 struct Reloading {
     /// Reads what there is, on a thread that may take its time.
     reader: JoinHandle<()>,
     /// What came of it, if that was told already.
-    answer: Option<Answer>,
-    replies: Vec<oneshot::Sender<Answer>>,
+    answer: Option<Reloaded>,
+    replies: Vec<oneshot::Sender<Reloaded>>,
 }
 
 /// What a command wants of the main loop.
 enum Command {
-    Stop(oneshot::Sender<Answer>),
-    Reload(oneshot::Sender<Answer>),
+    Stop(oneshot::Sender<Result<(), String>>),
+    Reload(oneshot::Sender<Reloaded>),
 }
+
+/// What came of a reload, or why nothing did.
+type Reloaded = Result<Changes, String>;
 
 /// Why the main loop is left.
 enum End {
@@ -136,19 +145,15 @@ pub(crate) async fn run(
     let next = NextBoots::open(settings.dir())?;
     let orders = Orders::default();
     let (sender, commands) = mpsc::channel(1);
-    let deeds = deeds(settings, &fleet, &next, &orders, &sender);
-    let (for_commands, decided) = (deeds.clone(), next.clone());
-    let around = Around { fleet, root, history, news, next, orders, deeds };
+    let (settings_of, fleet_of) = (settings.clone(), fleet.clone());
+    let deeds = Deeds::new(settings_of, fleet_of, next.clone(), orders.clone(), reload(&sender));
+    let wishes = Wishes { perform: deeds, reload: reload(&sender), stop: stop(&sender) };
+    let around = Around { fleet, root, history, news, next, orders, wishes };
     let mut server = Server::begin(prepared, edition, sockets, around)?;
     server.commands = commands;
-    let facts = server.facts.clone();
+    let router = server.site.clone().router();
     server.services.spawn(async move {
-        control
-            .serve(move |request| {
-                let known = (facts.clone(), decided.clone(), for_commands.clone());
-                answer(known, sender.clone(), request)
-            })
-            .await;
+        control.serve(router).await;
         anyhow!("the control socket failed")
     });
     ready(settings);
@@ -172,7 +177,7 @@ impl Server {
         sockets: Sockets,
         around: Around,
     ) -> anyhow::Result<Self> {
-        let Around { fleet, root, history, news, next, orders, deeds } = around;
+        let Around { fleet, root, history, news, next, orders, wishes } = around;
         let Prepared { publication, boot_files, lab } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
@@ -191,7 +196,7 @@ impl Server {
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
         facts.publish(&edition);
-        let about = about(&facts, &seeding, settings, deeds);
+        let about = about(&facts, &seeding, settings, wishes);
         let site = Site::new(edition.live, fleet.clone(), next, orders, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
@@ -255,7 +260,7 @@ impl Server {
                 },
                 Some(command) = self.commands.recv() => match command {
                     Command::Stop(reply) => {
-                        let _ = reply.send(Answer::Ok(Value::Null));
+                        let _ = reply.send(Ok(()));
                         return End::Asked;
                     }
                     Command::Reload(reply) => self.begin_reload(Some(reply)),
@@ -283,7 +288,7 @@ impl Server {
     }
 
     /// Reads the configuration again; whoever wants that meanwhile gets the same answer.
-    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Answer>>) {
+    fn begin_reload(&mut self, reply: Option<oneshot::Sender<Reloaded>>) {
         let reload = Arc::clone(&self.news.reload);
         let reloading = self.reloading.get_or_insert_with(|| {
             notify::tell("RELOADING=1");
@@ -300,7 +305,7 @@ impl Server {
         }
         notify::tell("READY=1");
         if let Some(Reloading { answer, replies, .. }) = self.reloading.take() {
-            let nothing = || Answer::Error("the lab was not read: see the log".to_owned());
+            let nothing = || Err("the lab was not read: see the log".to_owned());
             let answer = answer.unwrap_or_else(nothing);
             for reply in replies {
                 let _ = reply.send(answer.clone());
@@ -313,12 +318,12 @@ impl Server {
         let answer = match told.and_then(|outcome| self.publish(&outcome)) {
             Ok(changes) => {
                 tracing::info!(target: "LAB", "read again: {}", changes.text());
-                Answer::Ok(changes.to_json())
+                Ok(changes)
             }
             Err(error) => {
                 let text = format!("not reloaded, all stays as it was: {error:#}");
                 tracing::error!(target: "LAB", "{text}");
-                Answer::Error(text)
+                Err(text)
             }
         };
         if let Some(reloading) = &mut self.reloading {
@@ -433,7 +438,8 @@ fn serve_dhcp(
 }
 
 /// What the web server may ask.
-fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, deeds: Deeds) -> About {
+fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) -> About {
+    let Wishes { perform: deeds, reload, stop } = wishes;
     let (facts, dir) = (facts.clone(), settings.dir.clone());
     let (offered, versions) = (facts.clone(), deeds.versions());
     About {
@@ -450,34 +456,36 @@ fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, deeds: Deeds) ->
             let deeds = deeds.clone();
             Box::pin(async move { deeds.perform(deed).await })
         }),
+        reload,
+        stop,
     }
 }
 
-/// What can be done from afar.
-fn deeds(
-    settings: &Settings,
-    fleet: &SharedFleet,
-    next: &NextBoots,
-    orders: &Orders,
-    commands: &mpsc::Sender<Command>,
-) -> Deeds {
+/// Has the main loop read the configuration.
+fn reload(commands: &mpsc::Sender<Command>) -> Tell<Changes> {
     let commands = commands.clone();
-    let reload = move || {
+    Arc::new(move || {
         let commands = commands.clone();
-        let told: BoxFuture<'static, Answer> =
-            Box::pin(async move { tell(&commands, Command::Reload).await });
-        told
-    };
-    Deeds::new(settings.clone(), fleet.clone(), next.clone(), orders.clone(), Box::new(reload))
+        Box::pin(async move { tell(&commands, Command::Reload).await })
+    })
+}
+
+/// Has the main loop end.
+fn stop(commands: &mpsc::Sender<Command>) -> Tell<()> {
+    let commands = commands.clone();
+    Arc::new(move || {
+        let commands = commands.clone();
+        Box::pin(async move { tell(&commands, Command::Stop).await })
+    })
 }
 
 /// Tells the main loop something and waits for its answer.
-async fn tell(
+async fn tell<T>(
     commands: &mpsc::Sender<Command>,
-    command: fn(oneshot::Sender<Answer>) -> Command,
-) -> Answer {
+    command: fn(oneshot::Sender<Result<T, String>>) -> Command,
+) -> Result<T, String> {
     let (reply, answer) = oneshot::channel();
-    let gone = || Answer::Error("the server ends".to_owned());
+    let gone = || Err("the server ends".to_owned());
     match commands.send(command(reply)).await {
         Ok(()) => answer.await.unwrap_or_else(|_| gone()),
         Err(_) => gone(),
@@ -508,75 +516,6 @@ fn configure(fleet: &SharedFleet, settings: &Settings) {
     let mut fleet = fleet.lock();
     fleet.receive(strangers);
     fleet.configure(UnixMs::now(), &http::named(settings));
-}
-
-async fn answer(
-    (facts, next, deeds): (Facts, NextBoots, Deeds),
-    commands: mpsc::Sender<Command>,
-    request: Request,
-) -> Answer {
-    match request {
-        Request::Stop => tell(&commands, Command::Stop).await,
-        Request::Reload => tell(&commands, Command::Reload).await,
-        Request::Status => facts.report(),
-        Request::Node { which } => facts.node(&which),
-        Request::NextBoot { nodes, boot } => match next.decide(&nodes, &boot) {
-            Ok(count) => Answer::Ok(json!(count)),
-            Err(error) => Answer::Error(format!("{error:#}")),
-        },
-        Request::Perform { deed } => match deeds.perform(deed).await {
-            Ok(done) => Answer::Ok(json!(done)),
-            Err(refusal) => Answer::Error(refusal.to_string()),
-        },
-    }
-}
-
-/// What a reload changes, and what it cannot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Changes {
-    applied: Vec<&'static str>,
-    needs_restart: Vec<&'static str>,
-}
-
-impl Changes {
-    fn between(before: &Publication, after: &Outcome) -> Self {
-        let (old, new) = (&before.settings, &after.publication.settings);
-        let (was, is) = (&before.manifest, &after.publication.manifest);
-        let mut applied = vec![];
-        let mut note = |what, is_same: bool| {
-            if !is_same {
-                applied.push(what);
-            }
-        };
-        note("menu", old.menu == new.menu);
-        let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
-        note("seed_time", seed_time(old) == seed_time(new));
-        note("keyboard", was.keymap == is.keymap);
-        let has_same_nodes = (&old.nodes, &old.groups, &old.ignored, old.unknown)
-            == (&new.nodes, &new.groups, &new.ignored, new.unknown);
-        note("nodes", has_same_nodes && was.assignments == is.assignments);
-        note("images", was.images == is.images);
-        Self { applied, needs_restart: after.waits.clone() }
-    }
-
-    fn text(&self) -> String {
-        let applied = match self.applied.as_slice() {
-            [] => "nothing changed".to_owned(),
-            applied => format!("changed {}", applied.join(", ")),
-        };
-        match self.needs_restart.as_slice() {
-            [] => applied,
-            restart => format!("{applied}; {} only with a restart", restart.join(", ")),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "applied": self.applied,
-            "needs_restart": self.needs_restart,
-            "text": self.text(),
-        })
-    }
 }
 
 /// The signals that mean something.
@@ -628,8 +567,13 @@ mod tests {
         let news = News { reload: Arc::new(|| ()), events };
         let fleet = SharedFleet::new(Fleet::default());
         let (next, orders) = (NextBoots::default(), Orders::default());
-        let deeds = deeds(&publication.settings, &fleet, &next, &orders, &mpsc::channel(1).0);
-        let around = Around { fleet, root, history, news, next, orders, deeds };
+        let (commands, _commands) = mpsc::channel(1);
+        let (reload, stop) = (reload(&commands), stop(&commands));
+        let settings = publication.settings.clone();
+        let (fleet_of, reload_of) = (fleet.clone(), Arc::clone(&reload));
+        let perform = Deeds::new(settings, fleet_of, next.clone(), orders.clone(), reload_of);
+        let wishes = Wishes { perform, reload, stop };
+        let around = Around { fleet, root, history, news, next, orders, wishes };
         let mut server = Server::begin(prepared, edition, sockets, around).unwrap();
         server.services.spawn(service);
         match server.wait(&mut Signals::new().unwrap()).await {

@@ -65,7 +65,7 @@ pub(crate) struct StageCount {
     pub(crate) count: usize,
 }
 
-/// What `boottorrent status` gets through the control socket, and prints with `-o json`.
+/// What `boottorrent status` asks for, and prints with `-o json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) status: Status,

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
 
-use super::control::{ControlError, Request, ask};
 use super::edition::BootFiles;
 use super::lock::Lock;
 use super::run::{News, Prepared, run};
+use crate::client::{Client, ClientError};
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::{NodeSettings, Settings};
@@ -122,6 +122,12 @@ async fn with_server(
     Ok(())
 }
 
+fn stop_server(client: &Client) {
+    // It may be gone before its answer has arrived.
+    let stopped = client.post::<Value>("/v1/server/stop", None);
+    assert!(matches!(stopped, Ok(Value::Null) | Err(ClientError::Http { .. })), "{stopped:?}");
+}
+
 fn get(port: u16, path: &str) -> String {
     let mut answer = ureq::get(format!("http://127.0.0.1:{port}{path}")).call().unwrap();
     answer.body_mut().read_to_string().unwrap()
@@ -138,16 +144,26 @@ async fn a_server_serves_reports_and_stops() {
         assert_eq!(get(port, "/images/debian/vmlinuz"), "kernel");
         assert_eq!(get(port, "/ipxe/snponly.efi"), "efi");
         assert!(get(port, "/boot.ipxe?mac=525400000001").contains("quiet"));
-        let status = ask(&lab, &Request::Status).unwrap();
-        assert_eq!(status["nodes"][0]["stage"], "bootloader");
-        assert_eq!(status["status"]["manifest_serial"], 7);
-        let node = Request::Node { which: "52:54:00:00:00:01".to_owned() };
-        assert_eq!(ask(&lab, &node).unwrap()["mac"], "52:54:00:00:00:01");
-        assert_eq!(ask(&lab, &Request::Stop).unwrap(), Value::Null);
+        let client = Client::of_lab(lab);
+        let nodes: Value = client.get("/v1/nodes").unwrap();
+        assert_eq!(nodes["nodes"][0]["stage"], "bootloader");
+        let status: Value = client.get("/api/v1/status").unwrap();
+        assert_eq!(status["manifest_serial"], 7);
+        let node: Value = client.get("/api/v1/nodes/52%3A54:00:00:00:01").unwrap();
+        assert_eq!(node["mac"], "52:54:00:00:00:01");
+        let error = client.get::<Value>("/api/v1/nodes/c009").unwrap_err().to_string();
+        assert!(error.contains("no node `c009` is known"), "{error}");
+        // The owner of the lab needs no token, and who comes through the network may never do this.
+        let stop = format!("http://127.0.0.1:{port}/v1/server/stop");
+        let refused = ureq::post(&stop).send_empty().unwrap_err();
+        assert!(matches!(refused, ureq::Error::StatusCode(403)), "{refused}");
+        stop_server(&client);
     };
     with_server(settings, || anyhow::bail!("not asked for"), test).await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(10));
-    assert!(matches!(ask(temp.path(), &Request::Stop), Err(ControlError::NotRunning { .. })));
+    let client = Client::of_lab(temp.path().to_owned());
+    let asked = tokio::task::spawn_blocking(move || client.get::<Value>("/v1/nodes"));
+    assert!(matches!(asked.await.unwrap(), Err(ClientError::NotRunning { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +187,7 @@ async fn the_server_announces_the_address_that_nodes_know() {
             }
             assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&answer));
         }
-        ask(&lab, &Request::Stop).unwrap();
+        stop_server(&Client::of_lab(lab));
     };
     with_server(settings, || anyhow::bail!("not asked for"), test).await.unwrap();
 }
@@ -192,12 +208,13 @@ async fn a_reload_applies_what_it_can_and_names_the_rest() {
     after.menu.timeout = None;
     after.nodes = vec![NodeSettings::for_tests("c001", "525400000001".parse().unwrap())];
     let test = move || {
-        let changes = ask(&lab, &Request::Reload).unwrap();
+        let client = Client::of_lab(lab.clone());
+        let changes: Value = client.post("/v1/server/reload", None).unwrap();
         assert_eq!(changes["applied"], serde_json::json!(["menu", "nodes"]));
         assert_eq!(changes["needs_restart"], serde_json::json!(["http"]));
         let script = get(port, "/boot.ipxe?mac=525400000001");
         assert!(script.contains("c001 loads phase 1"), "{script}");
-        ask(&lab, &Request::Stop).unwrap();
+        stop_server(&Client::of_lab(lab));
     };
     let after = move || {
         let publication = prepared(after.clone()).publication;
@@ -212,10 +229,11 @@ async fn a_reload_that_fails_changes_nothing() {
     let settings = settings(temp.path());
     let (lab, port) = (temp.path().to_owned(), settings.http.port);
     let test = move || {
-        let error = ask(&lab, &Request::Reload).unwrap_err().to_string();
+        let client = Client::of_lab(lab.clone());
+        let error = client.post::<Value>("/v1/server/reload", None).unwrap_err().to_string();
         assert_eq!(error, "not reloaded, all stays as it was: line 3 is wrong");
         assert_eq!(get(port, "/images/debian/vmlinuz"), "kernel");
-        ask(&lab, &Request::Stop).unwrap();
+        stop_server(&Client::of_lab(lab));
     };
     with_server(settings, || anyhow::bail!("line 3 is wrong"), test).await.unwrap();
 }

@@ -4,20 +4,18 @@ pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
 use boot::{Failure, Mac, Stage};
 use clap::Args;
 use serde::Deserialize;
 
 use crate::cli::OutputFormat;
+use crate::client::{Client, ClientError, Target, Trust};
 use crate::fleet::{Summary, UnixMs};
 use crate::lab;
 use crate::progress::print;
-use crate::services::control::{self, ControlError, Request};
 use crate::services::status::Report;
 
 pub(crate) use table::{Table, firmware, nodes, since};
@@ -38,49 +36,43 @@ pub(crate) struct StatusArgs {
     output: OutputFormat,
 }
 
-/// Shows the status of the server of the lab in `lab`.
-pub(crate) fn run(args: &StatusArgs, lab: &Path) -> anyhow::Result<()> {
+/// Shows the status of a server.
+pub(crate) fn run(args: &StatusArgs, target: &Target) -> anyhow::Result<()> {
     if !args.watch {
-        let report = ask(lab)?;
+        let report = ask(target)?;
         return show(&report, args.output);
     }
     match args.output {
-        OutputFormat::Text if io::stdout().is_terminal() => redraw(lab),
-        OutputFormat::Text => follow(lab),
+        OutputFormat::Text if io::stdout().is_terminal() => redraw(target),
+        OutputFormat::Text => follow(target),
         OutputFormat::Json => loop {
-            show(&ask(lab)?, OutputFormat::Json)?;
+            show(&ask(target)?, OutputFormat::Json)?;
             thread::sleep(WATCH_INTERVAL);
         },
     }
 }
 
-/// The status and all nodes: through the lab's socket, and for who may not open that, by HTTP like
-/// everybody.
-pub(crate) fn ask(lab: &Path) -> anyhow::Result<Report> {
-    let answer = match control::ask(lab, &Request::Status) {
-        Err(ControlError::NotAllowed) => return ask_by_http(lab),
-        answer => answer?,
-    };
-    serde_json::from_value(answer)
-        .context("the running server is of another version: restart it after an update")
+/// The status and all nodes: through the lab's socket, and for who may not open that, through the network
+/// like everybody.
+pub(crate) fn ask(target: &Target) -> anyhow::Result<Report> {
+    match (ask_through(&target.client()), target) {
+        (Err(ClientError::NotAllowed), Target::Lab(lab)) => {
+            let (configuration, _) = lab::check(lab)?;
+            let base = configuration.settings.http_base().parse().map_err(anyhow::Error::msg)?;
+            Ok(ask_through(&Client::remote(base, None, Trust::System))?)
+        }
+        (answer, _) => Ok(answer?),
+    }
 }
 
-fn ask_by_http(lab: &Path) -> anyhow::Result<Report> {
+fn ask_through(client: &Client) -> Result<Report, ClientError> {
     #[derive(Deserialize)]
     struct Nodes {
         nodes: Vec<Summary>,
     }
-    let (configuration, _) = lab::check(lab)?;
-    let base = configuration.settings.http_base();
-    let get = |path: &str| -> anyhow::Result<String> {
-        let url = format!("{base}/api/v1/{path}");
-        let asked =
-            ureq::get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
-        asked.with_context(|| format!("cannot get {url}"))
-    };
-    let status = serde_json::from_str(&get("status")?).context("not a status")?;
-    let nodes: Nodes = serde_json::from_str(&get("nodes")?).context("not a list of nodes")?;
-    Ok(Report { status, nodes: nodes.nodes })
+    let status = client.get("/api/v1/status")?;
+    let Nodes { nodes } = client.get("/api/v1/nodes")?;
+    Ok(Report { status, nodes })
 }
 
 fn show(report: &Report, format: OutputFormat) -> anyhow::Result<()> {
@@ -94,9 +86,9 @@ fn show(report: &Report, format: OutputFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn redraw(lab: &Path) -> anyhow::Result<()> {
+fn redraw(target: &Target) -> anyhow::Result<()> {
     loop {
-        let text = page(&ask(lab)?, UnixMs::now());
+        let text = page(&ask(target)?, UnixMs::now());
         // At once, so that it does not flicker.
         let mut out = io::stdout().lock();
         let _ = write!(out, "{CLEAR}{text}").and_then(|()| out.flush());
@@ -106,10 +98,10 @@ fn redraw(lab: &Path) -> anyhow::Result<()> {
 }
 
 /// A line for each node at the beginning, then one for each change.
-fn follow(lab: &Path) -> anyhow::Result<()> {
+fn follow(target: &Target) -> anyhow::Result<()> {
     let mut known = BTreeMap::new();
     loop {
-        for line in news(&ask(lab)?, &mut known) {
+        for line in news(&ask(target)?, &mut known) {
             print(&line);
         }
         thread::sleep(WATCH_INTERVAL);

@@ -39,7 +39,9 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let told = server.run(&["node", "power", "status", "n01"])?;
     let expect = format!("the switch of n01 {mac} status");
     ensure!(told.contains(&expect), "the hook does not say `{expect}`:\n{told}");
-    server.run(&["node", "reboot", "n01"])?;
+    let nodes = server.run_elsewhere(&["node", "list"])?;
+    ensure!(nodes.contains("n01") && nodes.contains("verified"), "from elsewhere: {nodes}");
+    server.run_elsewhere(&["node", "reboot", "n01"])?;
     server.wait_node(&mac, "verified a second time", BOOT_TIMEOUT, |node| {
         node["stage"] == "verified" && node["boot_count"] == 2
     })?;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Finding, State};
+use crate::client::Target;
 use crate::fleet::{self, Summary, UnixMs};
 use crate::quantity;
 use crate::status;
@@ -18,7 +19,7 @@ const NAMES_MAX: usize = 5;
 
 /// Asks the server of the lab in `lab`.
 pub(super) fn findings(lab: &Path) -> Vec<Finding> {
-    match status::ask(lab) {
+    match status::ask(&Target::Lab(lab.to_owned())) {
         Ok(report) => judge(&report.nodes, UnixMs::now()),
         Err(error) => vec![Finding::new("nodes", State::Unknown, format!("{error:#}"))],
     }

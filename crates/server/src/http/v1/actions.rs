@@ -17,7 +17,7 @@ use crate::fleet::printable;
 use crate::http::{NextBoot, Site};
 use crate::lab::config::is_label;
 use crate::node::power::Action;
-use crate::services::deeds::{Deed, Done, Refusal};
+use crate::services::deeds::{Deed, Done, Refusal, Refused, Told};
 
 /// The most bytes of a set of nodes: as many as a request's line has room for.
 const SET_LEN_MAX: usize = 24 << 10;
@@ -63,29 +63,69 @@ pub(super) struct PowerBody {
 }
 
 /// What was done.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DoneView {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DoneView {
     /// The Ethernet addresses of the nodes with which it was done.
-    nodes: Vec<String>,
+    pub(crate) nodes: Vec<String>,
     /// Those with which it could not be done.
-    refused: Vec<RefusedView>,
+    pub(crate) refused: Vec<RefusedView>,
     /// What was told of those with which it was done, if that was asked for.
-    told: Vec<ToldView>,
+    pub(crate) told: Vec<ToldView>,
     /// In a sentence.
-    text: String,
+    pub(crate) text: String,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct ToldView {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ToldView {
     node: String,
+    /// What the configuration calls it.
+    name: Option<String>,
     #[schema(example = "on")]
-    text: String,
+    pub(crate) text: String,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct RefusedView {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RefusedView {
     node: String,
-    reason: String,
+    /// What the configuration calls it.
+    name: Option<String>,
+    pub(crate) reason: String,
+}
+
+impl ToldView {
+    /// The node's name, or its Ethernet address.
+    pub(crate) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.node)
+    }
+}
+
+impl RefusedView {
+    /// The node's name, or its Ethernet address.
+    pub(crate) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.node)
+    }
+}
+
+impl DoneView {
+    /// What was done, with nodes called by the names that `name` knows.
+    pub(crate) fn of(done: Done, name: impl Fn(Mac) -> Option<String>) -> Self {
+        let refused = done.refused.into_iter().map(|Refused { node, reason }| RefusedView {
+            node: node.to_string(),
+            name: name(node),
+            reason,
+        });
+        let told = done.told.into_iter().map(|Told { node, text }| ToldView {
+            node: node.to_string(),
+            name: name(node),
+            text,
+        });
+        Self {
+            refused: refused.collect(),
+            told: told.collect(),
+            nodes: done.nodes.iter().map(Mac::to_string).collect(),
+            text: done.text,
+        }
+    }
 }
 
 /// Decides what nodes boot, in nodes.yaml, or for their next boot alone.
@@ -293,18 +333,11 @@ pub(super) async fn done(site: &Site, allowed: &Allowed, deed: Deed) -> Result<D
 }
 
 async fn perform(site: &Site, allowed: &Allowed, deed: Deed) -> Result<Response<Body>, Problem> {
-    let Done { nodes, refused, told, text, .. } = done(site, allowed, deed).await?;
-    let refused = refused
-        .into_iter()
-        .map(|refused| RefusedView { node: refused.node.to_string(), reason: refused.reason });
-    let told =
-        told.into_iter().map(|told| ToldView { node: told.node.to_string(), text: told.text });
-    Ok(reply::json(&DoneView {
-        nodes: nodes.iter().map(Mac::to_string).collect(),
-        refused: refused.collect(),
-        told: told.collect(),
-        text,
-    }))
+    let done = done(site, allowed, deed).await?;
+    let fleet = site.0.fleet.lock();
+    let view = DoneView::of(done, |mac| fleet.node(mac)?.summary.name.clone());
+    drop(fleet);
+    Ok(reply::json(&view))
 }
 
 /// Names are only looked for in nodes.yaml when it is written; what is for the next boot alone is not.

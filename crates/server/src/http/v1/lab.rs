@@ -1,16 +1,18 @@
 //! What the server is and offers: `/v1/server`, `/v1/manifest`, `/v1/leases`.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::problem::{NotDone, Problem};
 use super::reply::{self, Tag};
+use super::session::Allowed;
 use crate::fleet::UnixMs;
 use crate::http::Site;
+use crate::http::serve::Source;
 
 /// The server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,6 +49,17 @@ struct ServiceView {
 struct StageView {
     stage: String,
     count: usize,
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChangesView {
+    /// What is another now, such as `images` and `nodes`.
+    applied: Vec<String>,
+    /// What is another in the files, and will be when the server starts anew.
+    needs_restart: Vec<String>,
+    /// In a sentence.
+    text: String,
 }
 
 /// Addresses in use.
@@ -94,6 +107,54 @@ pub(super) async fn server(State(site): State<Site>) -> Response<Body> {
         refused_node_count: status.nodes.refused_count,
         stages: stages.map(|s| StageView { stage: s.stage, count: s.count }).collect(),
     })
+}
+
+/// Has the configuration read again, as `boottorrent reload` does. It is anyway when a file changes; this
+/// answers when it is in force.
+#[utoipa::path(
+    post, path = "/v1/server/reload", tag = "server",
+    security(("token" = []), ("session" = [], "csrf" = [])),
+    responses(
+        (status = 200, body = ChangesView),
+        NotDone,
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "The lab's files are wrong; all stays as it was"),
+    )
+)]
+pub(super) async fn reload(
+    State(site): State<Site>,
+    _allowed: Allowed,
+) -> Result<Response<Body>, Problem> {
+    let changes = (site.0.about.reload)().await;
+    let changes = changes.map_err(|text| Problem::new(StatusCode::CONFLICT, text))?;
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Ok(reply::json(&ChangesView {
+        applied: owned(&changes.applied),
+        needs_restart: owned(&changes.needs_restart),
+        text: changes.text(),
+    }))
+}
+
+/// Ends the server. Only through the socket in the lab, `state/control.sock`.
+#[utoipa::path(
+    post, path = "/v1/server/stop", tag = "server",
+    responses(
+        (status = 204, description = "It ends"),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+         description = "Asked through the network"),
+    )
+)]
+pub(super) async fn stop(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+) -> Result<StatusCode, Problem> {
+    if source != Source::Owner {
+        let text = "a server is ended on its own machine: `boottorrent stop` in the lab";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
+    let stopped = (site.0.about.stop)().await;
+    stopped.map_err(|text| Problem::new(StatusCode::SERVICE_UNAVAILABLE, text))?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The manifest in force, exactly the bytes that are signed.

@@ -22,6 +22,7 @@ use axum::routing::{get, post};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+pub(crate) use actions::DoneView;
 pub(crate) use nodes::NodeView;
 pub(crate) use traffic::LogView;
 
@@ -39,6 +40,8 @@ use super::login::{COOKIE_NAME, CSRF_HEADER};
     ),
     paths(
         lab::server,
+        lab::reload,
+        lab::stop,
         nodes::nodes,
         nodes::node,
         images::images,
@@ -89,6 +92,8 @@ pub(super) fn document() -> String {
 pub(super) fn routes() -> Router<Site> {
     let routes = Router::new()
         .route("/server", get(lab::server))
+        .route("/server/reload", post(lab::reload))
+        .route("/server/stop", post(lab::stop))
         .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}", get(nodes::node))
         .route("/nodes/{node}/assign", post(actions::assign))

@@ -1,7 +1,5 @@
 //! `/v1/session`: logging in and out, for browsers. Programs send the token with each request instead.
 
-use std::net::IpAddr;
-
 use axum::body::Body;
 use axum::extract::{Extension, FromRequestParts, Request, State};
 use axum::http::header::SET_COOKIE;
@@ -38,18 +36,20 @@ pub(super) struct LoginBody {
 }
 
 /// Whoever sent this may command.
-pub(super) struct Allowed(pub(super) IpAddr);
+pub(super) struct Allowed(pub(super) Source);
 
 impl FromRequestParts<Site> for Allowed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         // Without it nothing is known of who asks, and so nothing is allowed.
-        let Some(&Source(from)) = parts.extensions.get::<Source>() else {
+        let Some(&source) = parts.extensions.get::<Source>() else {
             return Err(Problem::unauthorized("it is not known who asks"));
         };
-        site.0.login.allow(from, &parts.headers)?;
-        Ok(Self(from))
+        if let Source::Peer(from) = source {
+            site.0.login.allow(from, &parts.headers)?;
+        }
+        Ok(Self(source))
     }
 }
 
@@ -82,10 +82,13 @@ pub(super) async fn look(State(site): State<Site>, headers: HeaderMap) -> Respon
 )]
 pub(super) async fn open(
     State(site): State<Site>,
-    Extension(Source(from)): Extension<Source>,
+    Extension(source): Extension<Source>,
     encrypted: Option<Extension<Encrypted>>,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
+    let Source::Peer(from) = source else {
+        return Err(Problem::bad("the lab's owner commands without logging in"));
+    };
     let LoginBody { secret } = reply::body(request).await?;
     if secret.is_empty() || secret.chars().count() > SECRET_LEN_MAX {
         return Err(Problem::bad(format!("secret has 1 to {} characters", SECRET_LEN_MAX)));

@@ -56,8 +56,9 @@ fn fleet_of(count: u8) -> Site {
 }
 
 async fn ask(site: &Site, path: &str, tag: Option<&str>) -> (u16, HeaderMap, Value) {
-    let mut request =
-        Request::get(path).header("host", "localhost").extension(Source([127, 0, 0, 1].into()));
+    let mut request = Request::get(path)
+        .header("host", "localhost")
+        .extension(Source::Peer([127, 0, 0, 1].into()));
     if let Some(tag) = tag {
         request = request.header("if-none-match", tag);
     }
@@ -184,7 +185,7 @@ async fn a_change_is_told_to_who_listens() {
     let feed = tokio::spawn(crate::http::run_feed(site.clone()));
     let request = Request::get("/v1/events")
         .header("host", "localhost")
-        .extension(Source([127, 0, 0, 1].into()));
+        .extension(Source::Peer([127, 0, 0, 1].into()));
     let request = request.body(Body::empty()).unwrap();
     let answer = site.clone().router().oneshot(request).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/event-stream");

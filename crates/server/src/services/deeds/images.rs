@@ -8,7 +8,7 @@ use image::catalogue::Catalogue;
 use image::command::Work;
 use image::error::ImageError;
 
-use super::{Answer, Deeds, Done, Refusal, blocking, chain};
+use super::{Deeds, Done, Refusal, blocking, chain};
 
 impl Deeds {
     /// Nodes boot a kept version, by default the one before.
@@ -51,7 +51,7 @@ impl Deeds {
             change(&catalogue, name).map(|after| (before, after))
         });
         let (before, version) = changed.await?.map_err(refusal)?;
-        if let Answer::Error(text) = (self.0.reload)().await {
+        if let Err(text) = (self.0.reload)().await {
             let dir = self.0.settings.dir.clone();
             let back =
                 blocking(move || Catalogue::new(&dir).rollback(image.as_str(), Some(before)));

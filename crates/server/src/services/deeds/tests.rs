@@ -4,7 +4,6 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use boot::{Report, Stage};
-use serde_json::Value;
 
 use super::*;
 use crate::fleet::{Event, Fleet};
@@ -33,9 +32,9 @@ impl Test {
         fleet.tell(&report(STRANGER, 7, Stage::Menu));
         let reload_count = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reload_count);
-        let reload: Reload = Box::new(move || {
+        let reload: Tell<Changes> = Arc::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Answer::Ok(Value::Null) })
+            Box::pin(async { Ok(Changes::default()) })
         });
         let next = NextBoots::default();
         let settings = Settings::for_tests(lab.dir());
@@ -234,7 +233,7 @@ async fn what_is_no_built_image_is_refused_in_words() {
 #[tokio::test]
 async fn a_version_with_which_the_lab_would_be_wrong_is_taken_back() {
     let mut test = Test::with_versions();
-    let wrong: Reload = Box::new(|| Box::pin(async { Answer::Error("two titles".to_owned()) }));
+    let wrong: Tell<Changes> = Arc::new(|| Box::pin(async { Err("two titles".to_owned()) }));
     let settings = Settings::for_tests(test.lab.dir());
     let (next, orders) = (test.next.clone(), Orders::default());
     test.deeds = Deeds::new(settings, test.fleet.clone(), next, orders, wrong);

@@ -60,7 +60,7 @@ impl Test {
             .method(method.parse::<Method>().unwrap())
             .uri(path)
             .header("host", "localhost")
-            .extension(Source([10, 0, 0, self.from].into()));
+            .extension(Source::Peer([10, 0, 0, self.from].into()));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }

@@ -1,0 +1,46 @@
+//! What is another after the configuration was read again.
+
+use crate::lab::publication::Publication;
+use crate::lab::publisher::Outcome;
+use crate::lab::settings::Settings;
+
+/// What a reload changes, and what it cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) applied: Vec<&'static str>,
+    pub(crate) needs_restart: Vec<&'static str>,
+}
+
+impl Changes {
+    pub(super) fn between(before: &Publication, after: &Outcome) -> Self {
+        let (old, new) = (&before.settings, &after.publication.settings);
+        let (was, is) = (&before.manifest, &after.publication.manifest);
+        let mut applied = vec![];
+        let mut note = |what, is_same: bool| {
+            if !is_same {
+                applied.push(what);
+            }
+        };
+        note("menu", old.menu == new.menu);
+        let seed_time = |it: &Settings| (it.seed_time, it.seed_auto);
+        note("seed_time", seed_time(old) == seed_time(new));
+        note("keyboard", was.keymap == is.keymap);
+        let has_same_nodes = (&old.nodes, &old.groups, &old.ignored, old.unknown)
+            == (&new.nodes, &new.groups, &new.ignored, new.unknown);
+        note("nodes", has_same_nodes && was.assignments == is.assignments);
+        note("images", was.images == is.images);
+        Self { applied, needs_restart: after.waits.clone() }
+    }
+
+    /// In a sentence.
+    pub(crate) fn text(&self) -> String {
+        let applied = match self.applied.as_slice() {
+            [] => "nothing changed".to_owned(),
+            applied => format!("changed {}", applied.join(", ")),
+        };
+        match self.needs_restart.as_slice() {
+            [] => applied,
+            restart => format!("{applied}; {} only with a restart", restart.join(", ")),
+        }
+    }
+}
