@@ -28,6 +28,8 @@ await watch({ origins: [base], shots }, async ({ open, judge, check }) => {
   await page.waitForSelector(".givers li");
   // But each has said from whom it has its image.
   await page.waitForFunction((count) => new Set([...document.querySelectorAll(".gifts .name > :last-child")].map((to) => to.textContent)).size === count, count);
+  const cut = await page.evaluate(() => [...document.querySelectorAll(".gifts .name")].filter((name) => name.scrollWidth > name.clientWidth).map((name) => name.textContent));
+  check(cut.length === 0, `names are cut off: ${cut}`);
   await judge(page, "who gave to whom");
   await page.screenshot({ path: `${shots}/room-swarm.png` });
   return `${count} machines seen from their first request to ${steps.at(-1)}`;

@@ -6,20 +6,22 @@
 //! Screenshots of each page are kept in `target/browser/shots`.
 
 mod fuzz;
-mod room;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::crowd::{self, Nodes, Server};
+use crate::guard::Guard;
 use crate::{root, setup, target_dir};
 
-const TOOLS: &[setup::Tool] =
-    &[setup::CHROMIUM, setup::NODE, setup::NPM, setup::PYTHON, setup::VENV];
+const TOOLS: &[setup::Tool] = &[setup::PYTHON, setup::VENV];
+
+/// What a [`Watcher`] needs.
+pub(crate) const WATCHER_TOOLS: &[setup::Tool] = &[setup::CHROMIUM, setup::NODE, setup::NPM];
 
 /// Nodes that report: the size that the dashboard promises to be smooth with.
 const CROWD: usize = 1_000;
@@ -36,20 +38,15 @@ pub(crate) struct BrowserArgs {
     /// Take the programs in target/release as they are
     #[arg(long)]
     pub(crate) no_build: bool,
-    /// Only watch three virtual machines boot (root; some two minutes)
-    #[arg(long)]
-    pub(crate) room: bool,
 }
 
 pub(crate) fn run(args: &BrowserArgs) -> Result<()> {
     setup::install(TOOLS)?;
+    setup::install(WATCHER_TOOLS)?;
     let shots = target_dir().join("browser/shots");
     std::fs::create_dir_all(&shots).with_context(|| format!("creating {}", shots.display()))?;
     let shots = std::path::absolute(shots)?;
     let tools = tools()?;
-    if args.room {
-        return room::watch(&tools, &shots, args.no_build);
-    }
     if !args.no_build {
         crate::build_release()?;
     }
@@ -58,6 +55,28 @@ pub(crate) fn run(args: &BrowserArgs) -> Result<()> {
     timed("fuzzing", fuzz::run)?;
     println!("screenshots: {}", shots.display());
     Ok(())
+}
+
+/// A browser that watches machines from power-on to their own systems.
+pub(crate) struct Watcher(Guard);
+
+impl Watcher {
+    /// Has it look at the dashboard at `base`, where `count` machines are to boot within `timeout`. What it
+    /// sees is kept in `shots`.
+    pub(crate) fn start(base: &str, count: usize, timeout: Duration, shots: &Path) -> Result<Self> {
+        let mut script = script(&tools()?, "room.mjs");
+        script.arg(base).arg(count.to_string()).arg(timeout.as_secs().to_string()).arg(shots);
+        script.stdin(Stdio::null());
+        Ok(Self(Guard(script.spawn().context("running node")?)))
+    }
+
+    /// Waits for what it has seen: an error unless the page shows each machine on its way, at its goal, and
+    /// what it did.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let status = self.0.0.wait().context("waiting for node")?;
+        ensure!(status.success(), "what the browser saw is not a room that boots: {status}");
+        Ok(())
+    }
 }
 
 fn timed(what: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {

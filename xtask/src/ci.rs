@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     ("interop", || interop::run(&interop::InteropArgs::default())),
     ("network", || agent_network::run(&agent_network::AgentNetworkArgs::default())),
     ("dist", || dist::run(&dist::DistArgs { no_build: false, install: true })),
-    ("browser", || browser::run(&browser::BrowserArgs { no_build: true, room: false })),
+    ("browser", || browser::run(&browser::BrowserArgs { no_build: true })),
     ("e2e", || e2e::run(&e2e::E2eArgs::default())),
 ];
 

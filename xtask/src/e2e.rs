@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Error, Result, ensure};
 use clap::Args;
 
-use crate::{artifact, interrupt, setup, target_dir};
+use crate::{artifact, browser, interrupt, setup, target_dir};
 use cases::Case;
 use testos::TestOs;
 
@@ -110,6 +110,9 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
         return Ok(());
     }
     setup::install(TOOLS)?;
+    if cases.iter().any(|case| case.name == cases::ROOM) {
+        setup::install(browser::WATCHER_TOOLS)?;
+    }
     interrupt::remember_signals();
     let dir = target_dir().join("e2e");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;

@@ -52,6 +52,9 @@ pub(super) struct Case {
 /// The case that needs nothing of ours.
 pub(super) const HARNESS: &str = "harness";
 
+/// The case that a browser watches.
+pub(super) const ROOM: &str = "room";
+
 /// In the order in which they say most: a broken harness or a plain boot that fails explains the rest.
 pub(super) const ALL: &[Case] = &[
     Case {
@@ -70,10 +73,10 @@ pub(super) const ALL: &[Case] = &[
         run: images::run,
     },
     Case {
-        name: "room",
+        name: ROOM,
         also: &[],
         machines: 4,
-        what: "we lease addresses: two BIOS and a UEFI machine boot at once, another joins late",
+        what: "two BIOS and a UEFI machine boot at once, another joins late; a browser watches",
         run: room::run,
     },
     Case {

@@ -1,6 +1,7 @@
 //! The fleet: what is known of each node, folded from events. Pure: no I/O, no clock, no threads.
 //!
-//! The services say what nodes do ([`Event`]); each event changes at most one node, and says what is
+//! The services say what nodes do ([`Event`]); each event changes one node at most, and what those have
+//! given from which it says it has its image, and says what is
 //! worth a line in the log ([`Change`]). Nothing here is trusted for booting: a stranger can send
 //! packets in any node's name, and the worst that comes of it is a wrong line in a table.
 //!
@@ -19,8 +20,9 @@ mod timeline;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use boot::report::Source;
 use boot::{ImageName, Mac, Stage};
 
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
@@ -169,6 +171,7 @@ impl Fleet {
             node
         });
         let address_before = node.summary.address;
+        let mut gains = vec![];
         let effect = match event {
             Event::Asked { asker, arch, .. } => node.asked(now, *asker, *arch),
             Event::Offered { .. } => node.offered(now),
@@ -182,7 +185,7 @@ impl Fleet {
                 if let Some(address) = address {
                     node.leased(now, *address);
                 }
-                node.reported(now, report)
+                node.reported(now, report, &mut gains)
             }
             Event::Up { .. } => node.up(now),
         };
@@ -206,7 +209,23 @@ impl Fleet {
             self.settle(mac, address_before, address);
         }
         self.index(mac);
+        self.credit(mac, &gains);
         change
+    }
+
+    /// Notes what a node has had from others with those of them that are nodes.
+    fn credit(&mut self, taker: Mac, gains: &[Source]) {
+        for Source { address, bytes } in gains {
+            let IpAddr::V4(address) = address else { continue };
+            let Some(&giver) = self.addresses.get(address) else { continue };
+            if let Some(node) = self.nodes.get_mut(&giver).filter(|_| giver != taker && *bytes > 0)
+            {
+                node.gave(*bytes);
+                self.revision += 1;
+                node.summary.revision = self.revision;
+                self.dirty.insert(giver);
+            }
+        }
     }
 
     /// Somebody has decided something about a node, which is to be seen in its events and in the log.

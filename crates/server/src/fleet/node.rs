@@ -147,6 +147,9 @@ pub(crate) struct Node {
     /// Who gave it what it has of its image, in this boot, most first.
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
+    /// Bytes that others say they had from it, in this boot.
+    #[serde(default)]
+    taken: u64,
     /// The agent's number for this boot.
     #[serde(default)]
     boot: Option<u64>,
@@ -240,6 +243,7 @@ impl Node {
             boot: None,
             hardware: Hardware::default(),
             sources: vec![],
+            taken: 0,
             boot_before: None,
             sequence: 0,
             reported: UnixMs(0),
@@ -374,7 +378,13 @@ impl Node {
         }
     }
 
-    pub(super) fn reported(&mut self, now: UnixMs, report: &Report) -> Effect {
+    /// An agent's report; `gains` is what it has had of its image from others since the report before.
+    pub(super) fn reported(
+        &mut self,
+        now: UnixMs,
+        report: &Report,
+        gains: &mut Vec<Source>,
+    ) -> Effect {
         let is_old = self.boot_before == Some(report.boot)
             || (self.boot == Some(report.boot) && report.sequence <= self.sequence);
         if is_old {
@@ -399,7 +409,13 @@ impl Node {
             self.hardware = checked(hardware);
         }
         if !report.sources.is_empty() {
-            self.sources = report.sources.iter().take(SOURCES_MAX).cloned().collect();
+            let told: Vec<Source> = report.sources.iter().take(SOURCES_MAX).cloned().collect();
+            let had = std::mem::replace(&mut self.sources, told);
+            gains.extend(self.sources.iter().map(|source| {
+                let before = had.iter().find(|before| before.address == source.address);
+                let bytes = source.bytes.saturating_sub(before.map_or(0, |before| before.bytes));
+                Source { address: source.address, bytes }
+            }));
         }
         self.keep_log(&report.log);
         if let Stage::Downloading(progress) = &report.stage {
@@ -495,12 +511,20 @@ impl Node {
         self.log.clear();
         self.steps.clear();
         self.sources.clear();
+        self.taken = 0;
         let summary = &mut self.summary;
         summary.stage = None;
         summary.firmware = None;
         summary.uploads = 0;
         summary.boot_began = now;
         summary.boot_count += 1;
+    }
+
+    /// Another has had so many bytes from it. Between its last report of a download and the first under its
+    /// system it does not say so itself.
+    pub(super) fn gave(&mut self, bytes: u64) {
+        self.taken = self.taken.saturating_add(bytes);
+        self.summary.uploads = self.summary.uploads.max(self.taken);
     }
 
     /// Whether it has not come to `stage` yet in this boot.

@@ -145,6 +145,36 @@ fn a_node_that_seeds_under_its_system_says_so() {
 }
 
 #[test]
+fn what_one_node_has_from_another_is_noted_with_that_one() {
+    const GIVER: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
+    let giver_address = Ipv4Addr::new(10, 0, 0, 59);
+    let mut fleet = Fleet::default();
+    let asked = ScriptAsked { mac: GIVER, uuid: None, arch: None, firmware: None, address: None };
+    fleet.handle(UnixMs(0), &Event::Script { address: giver_address, asked });
+    let takes = |sequence, bytes: u64| {
+        let Event::Reported { address, mut report } = report(7, sequence, downloading(50)) else {
+            panic!("not a report")
+        };
+        let source = |address: Ipv4Addr, bytes| Source { address: address.into(), bytes };
+        // A server is no node, and nobody gives to itself.
+        let server = Ipv4Addr::new(10, 0, 0, 1);
+        report.sources = vec![source(giver_address, bytes), source(server, 5), source(ADDRESS, 5)];
+        Event::Reported { address, report }
+    };
+    let mut check = |event: &Event, expect: u64| {
+        fleet.handle(UnixMs(1_000), event);
+        assert_eq!(fleet.node(GIVER).unwrap().summary.uploads, expect);
+        assert_eq!(fleet.node(MAC).unwrap().summary.uploads, 25);
+    };
+    check(&takes(1, 30), 30);
+    check(&takes(2, 45), 45);
+    // It comes late.
+    check(&takes(1, 30), 45);
+    // Less than before is nothing new.
+    check(&takes(3, 40), 45);
+}
+
+#[test]
 fn firmware_that_asks_again_waits_for_its_answer() {
     let fleet = check(&[firmware(), firmware(), firmware()], &["discovered"; 3]);
     assert_eq!(fleet.node(MAC).unwrap().summary.boot_count, 1);

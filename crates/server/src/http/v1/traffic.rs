@@ -159,18 +159,15 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
     let mut nodes = vec![];
     let mut given: u64 = 0;
     let fleet = site.0.fleet.lock();
-    let (gifts, taken_from) = gifts(&fleet, site.0.about.address);
+    let gifts = gifts(&fleet, site.0.about.address);
     for node in fleet.nodes().map(|node| &node.summary) {
-        // Between its last report of a download and the first under its system it says nothing of what it
-        // gives; those who take do.
-        let uploads = node.uploads.max(taken_from.get(&node.mac).copied().unwrap_or(0));
-        given = given.saturating_add(uploads);
+        given = given.saturating_add(node.uploads);
         let (progress, seed_peers) = match &node.stage {
             Some(Stage::Downloading(progress)) => (Some(progress), 0),
             Some(Stage::Booted { seeding: Some(seeding), .. }) => (None, seeding.peers),
             _ => (None, 0),
         };
-        if uploads == 0 && progress.is_none() {
+        if node.uploads == 0 && progress.is_none() {
             continue;
         }
         nodes.push(SwarmNodeView {
@@ -178,7 +175,7 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
             name: node.name.clone(),
             image: node.image().map(ToString::to_string),
             stage: node.stage.as_ref().map(Stage::name),
-            uploaded_bytes: uploads,
+            uploaded_bytes: node.uploads,
             verified_bytes: progress.map(|progress| progress.verified_bytes),
             total_bytes: progress.map(|progress| progress.total_bytes),
             rate_bytes_per_s: progress.map_or(0, |progress| progress.rate_bytes_per_s),
@@ -202,21 +199,17 @@ pub(super) async fn swarm(State(site): State<Site>) -> Response<Body> {
     })
 }
 
-/// The largest gifts, and the sum of all that each node has given.
-fn gifts(fleet: &Fleet, server: IpAddr) -> (Vec<GiftView>, BTreeMap<Mac, u64>) {
+/// The largest gifts.
+fn gifts(fleet: &Fleet, server: IpAddr) -> Vec<GiftView> {
     let by_address: BTreeMap<IpAddr, Mac> = fleet
         .nodes()
         .filter_map(|node| Some((IpAddr::from(node.summary.address?), node.summary.mac)))
         .collect();
-    let (mut all, mut sums) = (vec![], BTreeMap::new());
+    let mut all = vec![];
     for node in fleet.nodes() {
         for source in &node.sources {
             let is_node = source.address != server;
             let from = by_address.get(&source.address).copied().filter(|_| is_node);
-            if let Some(from) = from {
-                let sum: &mut u64 = sums.entry(from).or_default();
-                *sum = sum.saturating_add(source.bytes);
-            }
             all.push((source, from, node.summary.mac));
         }
     }
@@ -229,7 +222,7 @@ fn gifts(fleet: &Fleet, server: IpAddr) -> (Vec<GiftView>, BTreeMap<Mac, u64>) {
         to: to.to_string(),
         bytes: source.bytes,
     };
-    (all.into_iter().map(view).collect(), sums)
+    all.into_iter().map(view).collect()
 }
 
 /// How fast bytes flowed, second by second, for an hour at most.
