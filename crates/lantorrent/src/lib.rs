@@ -43,6 +43,7 @@ pub mod queue;
 
 pub mod io;
 
+#[cfg(feature = "store")]
 pub mod store;
 
 /// The port of the original.
