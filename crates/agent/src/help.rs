@@ -47,7 +47,8 @@ fn answer(stream: &TcpStream, key: &LabPublicKey, log: &Log, console: &Console) 
     File::open("/dev/urandom")?.read_exact(&mut random)?;
     let challenge = Challenge(random);
     let mut out = stream;
-    writeln!(out, "{challenge}")?;
+    // At once: the end of a line that is written by itself waits until the other kernel owns up to the rest.
+    out.write_all(format!("{challenge}\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new(stream.take(LINE_LEN_MAX as u64)).read_line(&mut line)?;
     let text = match help::open(&line, &challenge, key) {

@@ -90,7 +90,7 @@ pub(super) const ALL: &[Case] = &[
         name: "pxelinux",
         also: &[],
         machines: 1,
-        what: "with PXELINUX in place of iPXE a BIOS machine boots, by nothing but TFTP up to phase 1",
+        what: "with PXELINUX a BIOS machine boots, by nothing but TFTP up to phase 1; the menu waits in vain",
         run: pxelinux::run,
     },
     Case {
@@ -153,7 +153,7 @@ pub(super) const ALL: &[Case] = &[
         name: "guest",
         also: &["usecase-3", "usecase-4"],
         machines: 2,
-        what: "virtual machines run from all media, assigned and chosen, keep what they shall; nodes seed",
+        what: "virtual machines run from all media, assigned and chosen, are seen, keep what they shall",
         run: guest::run,
     },
     Case {

@@ -38,15 +38,17 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     };
     machine.wait_for("Any key stops the clock.", BOOT_TIMEOUT)?;
     screenshot::keep(stage, &machine, "usecase-2")?;
-    // Who sits at the server sees the same.
-    let mac = machine.mac();
-    let (screen, log) =
-        (server.run(&["node", "screen", &mac])?, server.run(&["node", "log", &mac])?);
-    ensure!(screen.contains("Any key stops the clock."), "the screen is another:\n{screen}");
-    ensure!(log.contains("BOOTTORRENT stage=menu"), "the log says nothing of the menu:\n{log}");
     // Where the United States have Y a German keyboard has Z.
     machine.press("y")?;
     machine.wait_for("Find: z_", BOOT_TIMEOUT)?;
+    // Who sits at the server sees the same. The key has stopped the clock.
+    let mac = machine.mac();
+    let (screen, log) =
+        (server.run(&["node", "screen", &mac])?, server.run(&["node", "log", &mac])?);
+    for text in ["Find: z_", "Waiting for a choice."] {
+        ensure!(screen.contains(text), "`{text}` is not on the screen:\n{screen}");
+    }
+    ensure!(log.contains("BOOTTORRENT stage=menu"), "the log says nothing of the menu:\n{log}");
     let described = machine.console()?.text().matches(DETAIL).count();
     machine.press("esc")?;
     wait_count(DETAIL, described + 1)?;

@@ -38,8 +38,9 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     server.kill();
     second.set_rate("1gbit".parse()?)?;
     second.wait_for("BOOTTORRENT stage=verified", Duration::from_secs(60))?;
+    screenshot::keep(stage, &second, "usecase-1")?;
     for machine in [&first, &second] {
         wait_ready(machine, IMAGE)?;
     }
-    screenshot::keep(stage, &second, "usecase-1")
+    Ok(())
 }
