@@ -19,6 +19,7 @@ pub(crate) mod server;
 mod stranger;
 mod terminal;
 pub(crate) mod testos;
+mod viewer;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

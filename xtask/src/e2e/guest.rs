@@ -1,6 +1,6 @@
-//! The smallest system that proves a virtual machine: a boot sector that says on its serial port that it
-//! runs, and what it finds and writes where it was started from, and switches itself off when it gets a
-//! key. Made byte by byte, as no assembler is needed for so little.
+//! The smallest system that proves a virtual machine: a boot sector that says on its serial port and its red
+//! screen that it runs, and what it finds and writes where it was started from, and switches itself off when
+//! it gets a key on either. Made byte by byte, as no assembler is needed for so little.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) const READY: &str = "BOOTTORRENT-TEST-GUEST ready";
 /// What it says when an earlier run of it has written to its disk.
 pub(crate) const KEPT: &str = "BOOTTORRENT-TEST-GUEST kept";
 
-/// What it says when it has written to its disk.
+/// What it says when it has written to its disk, and the disk has it.
 pub(crate) const WRITTEN: &str = "BOOTTORRENT-TEST-GUEST written";
 
 /// Its disk: room for a partition table's worth of sectors.
@@ -130,13 +130,38 @@ fn disc(sector: &[u8]) -> Vec<u8> {
     disc
 }
 
+/// The colour of its screen but for the letters, blue first: number 4 of those that a VGA begins with. That has
+/// six bits for each, and nothing to say of the other two.
+pub(crate) const SCREEN: [u8; 3] = [0, 0, 0x2a << 2];
+
+const PAINT: &[u8] = &[
+    0xb8, 0x00, 0x06, // mov ax, 0x0600: empty
+    0xb7, 0x4f, // mov bh, 0x4f: white on red
+    0x31, 0xc9, // xor cx, cx: from the first place
+    0xba, 0x4f, 0x18, // mov dx, 0x184f: to the last of 25 lines of 80
+    0xcd, 0x10, // int 0x10
+];
+
+/// Has an ATA disk write down what it was given; where there is none nothing is waited for.
+const FLUSH: &[u8] = &[
+    0xba, 0xf7, 0x01, // mov dx, 0x1f7: command and status of the first channel
+    0xb0, 0xe7, // mov al, 0xe7: flush
+    0xee, // out dx, al
+    0xec, // in al, dx
+    0xa8, 0x80, // test al, 0x80: is it busy?
+    0x75, 0xfb, // jnz to the in
+];
+
 /// Waits for a key and switches the machine off.
 const END: &[u8] = &[
     0xf4, // hlt: until the timer ticks, so that the node has its processor for other things
+    0xb4, 0x01, // mov ah, 1: is there a key
+    0xcd, 0x16, // int 0x16: of the keyboard?
+    0x75, 0x08, // jnz to the end of the next jump
     0xba, 0xfd, 0x03, // mov dx, 0x3fd: line status of COM1
     0xec, // in al, dx
     0xa8, 0x01, // test al, 1: is there a key?
-    0x74, 0xf7, // jz to the hlt
+    0x74, 0xf1, // jz to the hlt
     0xba, 0x04,
     0x06, // mov dx, 0x604: power management control of the PIIX4, where SeaBIOS puts it
     0xb8, 0x00, 0x20, // mov ax, 0x2000: off
@@ -145,11 +170,16 @@ const END: &[u8] = &[
     0xeb, 0xfd, // jmp to the hlt
 ];
 
-/// Says the text at si on the first serial port.
+/// Says the text at si on the screen and the first serial port.
 const PRINT: &[u8] = &[
     0xac, // lodsb
     0x84, 0xc0, // test al, al
-    0x74, 0x12, // jz to the ret
+    0x74, 0x1a, // jz to the ret
+    0x50, // push ax
+    0x31, 0xdb, // xor bx, bx: the first page
+    0xb4, 0x0e, // mov ah, 0x0e: as a teletype
+    0xcd, 0x10, // int 0x10
+    0x58, // pop ax
     0x88, 0xc4, // mov ah, al
     0xba, 0xfd, 0x03, // mov dx, 0x3fd
     0xec, // in al, dx
@@ -158,7 +188,7 @@ const PRINT: &[u8] = &[
     0x88, 0xe0, // mov al, ah
     0xba, 0xf8, 0x03, // mov dx, 0x3f8
     0xee, // out dx, al
-    0xeb, 0xe9, // jmp to the lodsb
+    0xeb, 0xe1, // jmp to the lodsb
     0xc3, // ret
 ];
 
@@ -175,6 +205,7 @@ fn boot_sector(name: &str) -> Vec<u8> {
         0xb6, 0x00, // mov dh, 0: first side; dl is what it was started from
         0x52, // push dx
     ];
+    code.extend(PAINT);
     let ready = call_print(&mut code);
     code.extend([
         0x5a, // pop dx
@@ -195,8 +226,9 @@ fn boot_sector(name: &str) -> Vec<u8> {
         0xb9, 0x02, 0x00, // mov cx, 2: the second,
         0xbb, 0x00, 0x7c, // mov bx, ORIGIN: from here
         0xcd, 0x13, // int 0x13
-        0x72, 0x06, // jc over the next two
+        0x72, 0x11, // jc over all that follows up to the next hlt
     ]);
+    code.extend(FLUSH);
     let written = call_print(&mut code);
     code.extend(END);
     let print = code.len();
@@ -237,7 +269,7 @@ mod tests {
         assert_eq!(sector.len(), SECTOR_LEN);
         assert_eq!(sector[SECTOR_LEN - 2..], [0x55, 0xaa]);
         // The first text is where the first call looks for it.
-        let at = usize::from(u16::from_le_bytes([sector[17], sector[18]])) - ORIGIN;
+        let at = usize::from(u16::from_le_bytes([sector[29], sector[30]])) - ORIGIN;
         assert!(sector[at..].starts_with(b"BOOTTORRENT-TEST-GUEST ready guest\r\n\0"));
     }
 }

@@ -1,8 +1,10 @@
 //! QEMU's command line: what the image says, and what is added where it says nothing. Pure.
 
+use std::net::SocketAddrV4;
+
 use boot::image::Display;
 
-use super::GuestFailure;
+use super::{GuestFailure, vnc};
 
 /// The program, in the extension.
 pub(super) const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
@@ -86,7 +88,9 @@ pub(super) fn arguments(
             }
             Display::Vnc { listen } => {
                 let number = listen.port().saturating_sub(5900);
-                add(&["-vnc", &format!("{}:{number}", listen.ip())]);
+                let secret = format!("secret,id=vnc,file={}", vnc::PASSWORD_FILE);
+                let place = format!("{}:{number},password-secret=vnc", listen.ip());
+                add(&["-object", &secret, "-vnc", &place]);
             }
         }
     }
@@ -96,10 +100,15 @@ pub(super) fn arguments(
 
 /// Whether QEMU needs the terminal: for its screen of text, or for the guest's serial line.
 pub(super) fn needs_terminal(args: &[String], display: Display) -> bool {
+    listens(args, display).is_none()
+}
+
+/// Where the guest is seen by VNC, unless the image's arguments say where it is seen.
+pub(super) fn listens(args: &[String], display: Display) -> Option<SocketAddrV4> {
     let own = DISPLAYS.iter().any(|option| has(args, option));
     match display {
-        Display::Vnc { .. } => own,
-        Display::Screen | Display::Serial | Display::Unknown => true,
+        Display::Vnc { listen } if !own => Some(listen),
+        Display::Vnc { .. } | Display::Screen | Display::Serial | Display::Unknown => None,
     }
 }
 
@@ -186,7 +195,8 @@ mod tests {
             "-fda a",
             vnc,
             (560, 2, false),
-            "-snapshot -accel tcg -m 300M -smp 2 -monitor none -vnc 10.0.0.5:1 -fda a",
+            "-snapshot -accel tcg -m 300M -smp 2 -monitor none -object \
+             secret,id=vnc,file=/run/boottorrent/vnc -vnc 10.0.0.5:1,password-secret=vnc -fda a",
         );
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use boot::ImageName;
 use boot::image::DiskLabel;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -39,6 +40,9 @@ const QCOW2_LEN_AT: u64 = 24;
 const TABLES: u64 = 4096;
 const HEAD_LEN: u64 = 1 << 20;
 
+/// Of a version's name on the screen: enough to tell it from the others.
+const VERSION_SHOWN: usize = 12;
+
 /// Block devices that have no file systems of this node, or take their time to say so.
 const NO_DISKS: &[&str] = &["fd", "loop", "nbd", "ram", "sr", "zram"];
 
@@ -47,8 +51,8 @@ pub(super) struct Kept {
     target: PathBuf,
     /// For people: where it is.
     pub(super) place: String,
-    /// Versions of the image beside this one that have left something.
-    pub(super) others: usize,
+    /// For people: what other versions of the image have left, if they have.
+    pub(super) others: Option<String>,
 }
 
 impl Drop for Kept {
@@ -133,19 +137,65 @@ pub(super) fn prepare(
     let device = find(Path::new("/"), label)?;
     let mut kept = mounted(guest, label, &device)?;
     let image = kept.target.join("boottorrent").join(guest.image.as_str());
+    lay_out(&image, &guest.version, disks, |disk| create(guest, disk))
+        .map_err(|what| failed(label, what))?;
+    kept.others = Others::of(&image, &guest.version).describe(&guest.image, &device);
     let folder = image.join(&guest.version);
-    fs::create_dir_all(&folder)
-        .map_err(|error| failed(label, format!("writing to it: {error}")))?;
-    let entries = fs::read_dir(&image).into_iter().flatten().flatten();
-    kept.others = entries.filter(|entry| entry.file_name() != *guest.version).count();
     for disk in disks {
-        let overlay = folder.join(disk.overlay());
-        if !overlay.is_file() {
-            create(guest, disk).map_err(|what| failed(label, what))?;
-        }
-        check_room(&kept.target, &overlay).map_err(|what| failed(label, what))?;
+        check_room(&kept.target, &folder.join(disk.overlay())).map_err(|what| {
+            let others = kept.others.iter().map(|others| format!(". {others}"));
+            failed(label, what + &others.collect::<String>())
+        })?;
     }
     Ok(kept)
+}
+
+/// Makes the overlays of a version that are not there yet, in its folder within that of its image.
+fn lay_out(
+    image: &Path,
+    version: &str,
+    disks: &[Disk],
+    create: impl Fn(&Disk) -> Result<(), String>,
+) -> Result<(), String> {
+    let folder = image.join(version);
+    fs::create_dir_all(&folder).map_err(|error| format!("writing to it: {error}"))?;
+    let mut missing = disks.iter().filter(|disk| !folder.join(disk.overlay()).is_file());
+    missing.try_for_each(create)
+}
+
+/// What versions of an image beside the one that is run have left: nobody but people knows whether it is
+/// needed any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Others {
+    versions: Vec<String>,
+    /// Bytes that it takes.
+    len: u64,
+}
+
+impl Others {
+    fn of(image: &Path, version: &str) -> Self {
+        let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        let mut others = Self::default();
+        for entry in entries(image).filter(|entry| entry.file_name() != *version) {
+            others.versions.push(entry.file_name().to_string_lossy().into_owned());
+            let files = entries(&entry.path()).filter_map(|file| file.metadata().ok());
+            others.len += files.map(|file| file.blocks() * 512).sum::<u64>();
+        }
+        others.versions.sort();
+        others
+    }
+
+    /// For the person at the node, who can remove it.
+    fn describe(&self, image: &ImageName, device: &Path) -> Option<String> {
+        let first = self.versions.first()?;
+        let (count, len, device) = (self.versions.len(), mib(self.len), device.display());
+        let first = first.get(..VERSION_SHOWN).unwrap_or(first);
+        Some(format!(
+            "What was written over other versions of {image} ({count}) is still there and takes {len}; \
+             this one does not see it. If nobody needs it, remove it at a shell: `mkdir /mnt; mount \
+             {device} /mnt; rm -r /mnt/boottorrent/{image}/{first}*; umount /mnt`"
+        ))
+    }
 }
 
 /// Where programs of the extension and nobody else see it.
@@ -164,10 +214,10 @@ fn mounted(guest: &Guest, label: &DiskLabel, device: &Path) -> Result<Kept, Gues
     mount(device, &target, "ext4", flags, None).map_err(|error| refused(error.into()))?;
     let within = within(guest.image.as_str(), &guest.version);
     let place = format!("/{within} of {label} ({})", device.display());
-    Ok(Kept { target, place, others: 0 })
+    Ok(Kept { target, place, others: None })
 }
 
-/// Makes the overlay of a disk: whole, or not at all.
+/// Makes the overlay of a disk: whole, or not at all, also if the node loses its power meanwhile.
 fn create(guest: &Guest, disk: &Disk) -> Result<(), String> {
     let said = |error: io::Error| format!("{QEMU_IMG} cannot be run: {error}");
     let backing = guest.folder.join(disk.path.as_str());
@@ -191,7 +241,16 @@ fn create(guest: &Guest, disk: &Disk) -> Result<(), String> {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
     }
     let outside = |name: &str| guest.root.join(name.trim_start_matches('/'));
-    fs::rename(outside(&new), outside(&name)).map_err(|error| format!("writing to it: {error}"))
+    settle(&outside(&new), &outside(&name)).map_err(|error| format!("writing to it: {error}"))
+}
+
+/// Gives a new file its name once the disk has all of it. A file system may write names before what they
+/// stand for: after a power cut an empty overlay would be there for ever.
+fn settle(new: &Path, name: &Path) -> io::Result<()> {
+    File::open(new)?.sync_all()?;
+    fs::rename(new, name)?;
+    let folder = name.parent().unwrap_or(Path::new("/"));
+    File::open(folder)?.sync_all()
 }
 
 /// What the first bytes of an image's file say. It was verified: no guest has written them.
@@ -286,6 +345,72 @@ mod tests {
         assert_eq!(missing(4096 * MIB, 0, 4000 * MIB), 98 * MIB);
         assert_eq!(missing(4096 * MIB, 4000 * MIB, 98 * MIB), 0);
         assert_eq!(missing(u64::MAX, 0, 0), u64::MAX);
+    }
+
+    /// An image's folder on the disk after each of these versions has run, and how many overlays that made.
+    fn after(versions: &[&str]) -> (tempfile::TempDir, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::cell::Cell::new(0);
+        let disk = |path: &str| Disk { path: path.parse().unwrap(), format: None };
+        let disks = [disk("a.img"), disk("b/c.qcow2")];
+        for version in versions {
+            let create = |disk: &Disk| {
+                made.set(made.get() + 1);
+                let name = dir.path().join(version).join(disk.overlay());
+                let new = name.with_extension("new");
+                fs::write(&new, version).unwrap();
+                settle(&new, &name).map_err(|error| error.to_string())
+            };
+            lay_out(dir.path(), version, &disks, create).unwrap();
+        }
+        (dir, made.get())
+    }
+
+    #[test]
+    fn a_version_finds_its_own_writes_and_no_other_s() {
+        let (dir, made) = after(&["one", "one", "two", "one", "two"]);
+        assert_eq!(made, 4);
+        for version in ["one", "two"] {
+            for file in ["a.img.qcow2", "b%2fc.qcow2.qcow2"] {
+                let text = fs::read_to_string(dir.path().join(version).join(file)).unwrap();
+                assert_eq!(text, version, "{file}");
+            }
+        }
+        // Nothing half-made is left.
+        assert_eq!(fs::read_dir(dir.path().join("one")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_overlay_that_could_not_be_made_is_made_the_next_time() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), "a.img".parse().unwrap());
+        let disks = [Disk { path: disk, format: None }];
+        let refuse = |_: &Disk| Err("refused".to_owned());
+        assert_eq!(lay_out(dir.path(), "one", &disks, refuse), Err("refused".to_owned()));
+        let cut_off = dir.path().join("one/a.img.qcow2.new");
+        fs::write(&cut_off, "half").unwrap();
+        let create = |disk: &Disk| {
+            let new = dir.path().join("one").join(disk.overlay() + ".new");
+            fs::write(&new, "whole").unwrap();
+            settle(&new, &new.with_extension("")).map_err(|error| error.to_string())
+        };
+        lay_out(dir.path(), "one", &disks, create).unwrap();
+        assert_eq!(fs::read(dir.path().join("one/a.img.qcow2")).unwrap(), b"whole");
+        assert!(!cut_off.exists());
+    }
+
+    #[test]
+    fn what_other_versions_left_is_counted_and_how_to_remove_it_is_said() {
+        let image: ImageName = "cow".parse().unwrap();
+        let (dir, _) = after(&["0123456789abcdef", "fedcba9876543210", "now"]);
+        let others = Others::of(dir.path(), "now");
+        assert_eq!(others.versions, ["0123456789abcdef", "fedcba9876543210"]);
+        let said = others.describe(&image, Path::new("/dev/sda1")).unwrap();
+        let command = "mount /dev/sda1 /mnt; rm -r /mnt/boottorrent/cow/0123456789ab*; umount";
+        assert!(said.contains("of cow (2)") && said.contains(command), "{said}");
+        let (dir, _) = after(&["now"]);
+        let others = Others::of(dir.path(), "now");
+        assert_eq!(others, Others::default());
+        assert_eq!(others.describe(&image, Path::new("/dev/sda1")), None);
     }
 
     #[test]

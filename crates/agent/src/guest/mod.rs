@@ -10,6 +10,7 @@ pub(crate) mod disk;
 pub(crate) mod extension;
 mod overlay;
 mod process;
+mod vnc;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -149,11 +150,8 @@ impl Guest {
         let Some(label) = &self.kept_on else { return Ok(None) };
         let kept = disk::prepare(self, label, &self.own().1)?;
         node.console.say(&format!("What the guest writes stays in {}.", kept.place));
-        if kept.others > 0 {
-            node.console.say(&format!(
-                "Other versions of {} have left something there ({}), which this one does not see.",
-                self.image, kept.others
-            ));
+        if let Some(others) = &kept.others {
+            node.console.say(others);
         }
         Ok(Some(kept))
     }
@@ -173,8 +171,9 @@ impl Guest {
             );
         }
         node.console.say(&format!("QEMU: {}", args.join(" ")));
-        if let Display::Vnc { listen } = self.display {
-            node.console.say(&format!("The guest's screen is at {listen}, by VNC."));
+        if let Some(listen) = command::listens(&self.args, self.display) {
+            let password = vnc::password().map_err(GuestFailure::Start)?;
+            node.console.say(&vnc::invitation(listen, node.machine.address.as_deref(), &password));
         }
         let image = self.image.clone();
         node.enter(Stage::Loading { image: image.clone() }, &[("image", image.as_str())]);

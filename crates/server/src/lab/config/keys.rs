@@ -482,7 +482,7 @@ pub(crate) const IMAGE: &[Key] = &[
         Optional("`bin-qemu-x86_64`: `screen`"),
         "Where the guest is seen: on the node's screen, which shows text alone; its first serial line on \
          the node's console; or by VNC, at an address of the node such as `0.0.0.0` for all, and a port \
-         if not 5900: `vnc 0.0.0.0:5901`. VNC asks for no password.",
+         if not 5900: `vnc 0.0.0.0:5901`. The node's screen shows the password of each run.",
     ),
     key(
         "after",
