@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -112,14 +112,16 @@ pub struct Call {
     package: &'static str,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
-    dir: Option<std::path::PathBuf>,
+    dir: Option<PathBuf>,
+    proc: PathBuf,
     stdin: Option<std::fs::File>,
 }
 
 impl Call {
     /// A program of this Debian package.
     pub fn new(program: &'static str, package: &'static str) -> Self {
-        Self { program, package, args: vec![], envs: vec![], dir: None, stdin: None }
+        let proc = PathBuf::from("/proc");
+        Self { program, package, args: vec![], envs: vec![], dir: None, proc, stdin: None }
     }
 
     /// One more argument.
@@ -137,6 +139,12 @@ impl Call {
     /// A variable of its environment.
     pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         self.envs.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// Where it finds its processes, if it makes another folder its root: `proc` in there.
+    pub fn proc(mut self, proc: &Path) -> Self {
+        proc.clone_into(&mut self.proc);
         self
     }
 
@@ -209,7 +217,9 @@ impl Call {
         command.args(["--pdeathsig", "KILL", "--"]);
         if rustix::process::geteuid().is_root() {
             command.args(["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]);
-            command.args(["--kill-child=KILL", "--mount-proc", "--"]);
+            let mut mount = OsString::from("--mount-proc=");
+            mount.push(self.proc);
+            command.arg("--kill-child=KILL").arg(mount).arg("--");
         }
         command.arg(self.program).args(self.args).envs(self.envs);
         // Messages are read by people who search for them, and by us.

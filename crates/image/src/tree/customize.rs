@@ -143,7 +143,10 @@ pub(super) fn label(tree: &Path, work: &Work<'_>) -> Result<(), ImageError> {
         ));
     };
     let contexts = format!("/etc/selinux/{policy}/contexts/files/file_contexts");
+    root.make_dir("proc", 0o555)?;
     Call::new("chroot", "coreutils")
+        // It names what it labels through /proc/self/fd.
+        .proc(&tree.join("proc"))
         .arg(tree)
         .args(["setfiles", "-F", "-e", "/proc", "-e", "/sys", "-e", "/dev", &contexts, "/"])
         .run(work)?;

@@ -29,6 +29,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     let kernel = stage.testos.kernel().release();
     rpm(&images, &stage.dir, kernel).context("from rpms")?;
     questions(&images, &stage.dir, kernel).context("questions on a terminal")?;
+    labelled(&images, &stage.dir, kernel).context("labels of SELinux")?;
     packaged_kernels(&images, &stage.dir, kernel).context("kernels from packages")?;
     container(&images, &stage.dir, kernel).context("from a container image")?;
     killed(&images, &stage.dir, kernel).context("a build that is killed")?;
@@ -131,6 +132,30 @@ fn answer(terminal: &mut Terminal, question: &str, keys: &str) -> Result<()> {
         "password" | "Again" => terminal.answer_hidden(question, keys),
         _ => terminal.answer(question, keys),
     }
+}
+
+/// The tree's own program labels it: with its policy, in the tree, and with what it needs of /proc.
+fn labelled(images: &Images, dir: &Path, kernel: &str) -> Result<()> {
+    let tree = dir.join("labelled");
+    for folder in ["bin", "usr/sbin", "etc/selinux"] {
+        std::fs::create_dir_all(tree.join(folder))?;
+    }
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).context("copying busybox")?;
+    std::fs::write(tree.join("etc/os-release"), "ID=test\n")?;
+    std::fs::write(tree.join("etc/selinux/config"), "SELINUX=enforcing\nSELINUXTYPE=lab\n")?;
+    let setfiles = "#!/bin/busybox sh\n[ -e /proc/self/fd/0 ] && echo \"$*\" >/labelled\n";
+    testos::write_program(&tree.join("usr/sbin/setfiles"), setfiles)?;
+    let from = format!("directory:{}", path(&tree)?);
+    let create = ["image", "create", "labels", "--yes", "--selinux", "--from", &from];
+    images.ours(&[&create[..], &["--kernel", kernel]].concat())?;
+    images.ours(&["image", "mount", "labels"])?;
+    let told = read(&images.lab.join("state/images/labels/mount/root/labelled"))?;
+    ensure!(
+        told.trim_end().ends_with("/etc/selinux/lab/contexts/files/file_contexts /"),
+        "setfiles was told: {told}"
+    );
+    images.ours(&["image", "unmount", "labels", "--discard"])?;
+    images.ours(&["image", "remove", "labels"])
 }
 
 /// Kernels of a .deb and of a .rpm are taken in, and an image goes over to them and back.
