@@ -17,6 +17,9 @@ use crate::error::ImageError;
 /// The file's name, in the lab's `state/`.
 pub const INSTALLATIONS_FILE: &str = "installations.yml";
 
+/// Locked by who changes that file, in the same folder.
+pub const LOCK_FILE: &str = ".installations.lock";
+
 /// A build under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
@@ -137,7 +140,7 @@ impl Installations {
     ) -> Result<T, ImageError> {
         fs::create_dir_all(&self.state).map_err(ImageError::write(&self.state))?;
         // The table itself is replaced at each change, so another file has to be the lock.
-        let lock = self.state.join(".installations.lock");
+        let lock = self.state.join(LOCK_FILE);
         let held = File::create(&lock).and_then(|file| file.lock().map(|()| file));
         let _held = held.map_err(ImageError::write(&lock))?;
         let mut table = self.read()?;

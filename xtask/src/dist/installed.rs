@@ -76,6 +76,7 @@ impl Debian {
         self.machine.run(&["boottorrent", "-C", LAB, "check"])?;
         self.serves()?;
         say("serves");
+        self.exchanges()?;
         self.is_confined()?;
         self.in_lab(
             "setpriv --reuid=boottorrent --regid=boottorrent --clear-groups cat state/token",
@@ -103,6 +104,20 @@ impl Debian {
         let images: Value = serde_json::from_str(&said).context("/v1/images")?;
         let name = &images["images"][0]["name"];
         ensure!(name == "debian", "/v1/images says {images}");
+        Ok(())
+    }
+
+    /// The service exchanges versions of an image that root has built, for who has the token.
+    fn exchanges(&self) -> Result<()> {
+        let server =
+            format!("boottorrent --server http://{ADDRESS}:8080 --token-file state/token image");
+        let said = self
+            .in_lab(&format!("{server} publish hello --title Again && {server} rollback hello"))?;
+        let expect = ["version 2", "version 1"];
+        ensure!(
+            said.lines().zip(expect).filter(|(line, version)| line.ends_with(version)).count() == 2,
+            "publish and rollback say {said}"
+        );
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use image::data::DATA_FILE;
-use image::installations::INSTALLATIONS_FILE;
+use image::installations::{INSTALLATIONS_FILE, LOCK_FILE};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::{Errno, Result};
 
@@ -36,6 +36,7 @@ pub(super) fn settle(lab: &Path) -> std::io::Result<()> {
     }
     owner.take(&state, "builds")?;
     owner.take(&state, INSTALLATIONS_FILE)?;
+    owner.take(&state, LOCK_FILE)?;
     let Some(images) = found(folder(&state, "images"))? else { return Ok(()) };
     owner.take(&state, "images")?;
     each(&images, |name, belongings| {
@@ -130,7 +131,8 @@ mod tests {
         let folders = ["oss/built/tree", "oss/by-hand", "state/images/built/versions/1"];
         folders.iter().for_each(|path| fs::create_dir_all(lab.join(path)).unwrap());
         let version = "state/images/built/versions/1/image_data.yml";
-        for path in ["oss/built/image_data.yml", "oss/built/tree/file", "outside", version] {
+        let lock = "state/.installations.lock";
+        for path in ["oss/built/image_data.yml", "oss/built/tree/file", "outside", version, lock] {
             fs::write(lab.join(path), "").unwrap();
         }
         symlink(lab.join("outside"), lab.join("oss/built/link")).unwrap();
@@ -144,7 +146,7 @@ mod tests {
         let check = |path: &str, expect: u32| {
             assert_eq!(fs::symlink_metadata(lab.join(path)).unwrap().uid(), expect, "{path}");
         };
-        let given = ["oss/built", "oss/built/image_data.yml", "state/images", version];
+        let given = ["oss/built", "oss/built/image_data.yml", "state/images", version, lock];
         given.iter().for_each(|path| check(path, OWNER));
         let kept = ["oss/built/tree", "oss/built/tree/file", "outside", "oss/by-hand", "oss/alias"];
         kept.iter().for_each(|path| check(path, 0));
