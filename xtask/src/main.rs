@@ -88,6 +88,8 @@ enum Bench {
     Dhcp(bench::DhcpArgs),
     /// Fetch files by TFTP, beside dnsmasq and tftpd-hpa
     Tftp(bench::TftpArgs),
+    /// Count how far a virtual machine on a node comes while another node downloads from that
+    Guest(bench::GuestArgs),
     /// Announce to our tracker as fast as it answers, beside opentracker
     Tracker(bench::TrackerArgs),
 }
@@ -121,6 +123,7 @@ fn run() -> Result<()> {
         Command::Bench(Bench::Image(args)) => bench::publish(&args),
         Command::Bench(Bench::Dhcp(args)) => bench::dhcp(&args),
         Command::Bench(Bench::Tftp(args)) => bench::tftp(&args),
+        Command::Bench(Bench::Guest(args)) => bench::guest(&args),
         Command::Bench(Bench::Tracker(args)) => bench::tracker(&args),
         Command::Setup => setup::install_all(),
         Command::Peer(peer) => peer.run(),

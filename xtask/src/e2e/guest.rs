@@ -55,10 +55,9 @@ impl Medium {
     }
 
     /// Makes its file in `dir`.
-    fn create(self, dir: &Path, name: &str) -> Result<()> {
-        let sector = boot_sector(name);
+    fn create(self, dir: &Path, sector: &[u8]) -> Result<()> {
         let padded = |len| {
-            let mut bytes = sector.clone();
+            let mut bytes = sector.to_vec();
             bytes.resize(len, 0);
             bytes
         };
@@ -69,7 +68,7 @@ impl Medium {
         match self {
             Self::Raw => write("disk.img", padded(DISK_LEN)),
             Self::Floppy => write("floppy.img", padded(FLOPPY_LEN)),
-            Self::Disc => write("disc.iso", disc(&sector)),
+            Self::Disc => write("disc.iso", disc(sector)),
             Self::Qcow2 => {
                 write("disk.img", padded(DISK_LEN))?;
                 let mut convert = Command::new("qemu-img");
@@ -91,9 +90,35 @@ pub(crate) fn install(
     keys: &str,
     ballast_len: u64,
 ) -> Result<()> {
+    install_sector(oss, name, &boot_sector(name), medium, keys, ballast_len)
+}
+
+/// As [`install`], of one that says for ever how far it comes: [`ticks`].
+pub(crate) fn install_ticking(oss: &Path, name: &str, ballast_len: u64) -> Result<()> {
+    install_sector(oss, name, &sector(TICKING), Medium::Raw, "display: serial\n", ballast_len)
+}
+
+/// How far a guest that ticks has come within each of the ticks that it measured, by what a console says.
+pub(crate) fn ticks(text: &str) -> Vec<u32> {
+    let value = |line: &str| {
+        let letters = line.bytes().all(|letter| (b'a'..=b'p').contains(&letter));
+        let digit = |value, letter| value * 16 + u32::from(letter - b'a');
+        (letters && line.len() == 4).then(|| line.bytes().fold(0, digit))
+    };
+    text.lines().filter_map(value).collect()
+}
+
+fn install_sector(
+    oss: &Path,
+    name: &str,
+    sector: &[u8],
+    medium: Medium,
+    keys: &str,
+    ballast_len: u64,
+) -> Result<()> {
     let dir = oss.join(name);
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    medium.create(&dir, name)?;
+    medium.create(&dir, sector)?;
     if ballast_len > 0 {
         Image::create(&dir, ballast_len)?;
     }
@@ -192,6 +217,43 @@ const PRINT: &[u8] = &[
     0xc3, // ret
 ];
 
+/// Says for ever how far it comes within every other tick of the BIOS's clock, as a word of four letters.
+const TICKING: &[u8] = &[
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0x8e, 0xd0, // mov ss, ax
+    0xbc, 0x00, 0x7c, // mov sp, ORIGIN
+    0xfb, // sti
+    0xa1, 0x6c, 0x04, // mov ax, [0x46c]: the clock
+    0x3b, 0x06, 0x6c, 0x04, // cmp ax, [0x46c]
+    0x74, 0xfa, // je to the cmp
+    0xa1, 0x6c, 0x04, // mov ax, [0x46c]
+    0x31, 0xff, // xor di, di
+    0xb9, 0x40, 0x00, // mov cx, 64
+    0xe2, 0xfe, // loop to itself
+    0x47, // inc di
+    0x3b, 0x06, 0x6c, 0x04, // cmp ax, [0x46c]
+    0x74, 0xf4, // je to the mov cx
+    0xb9, 0x05, 0x00, // mov cx, 5: letters, and the end of the line
+    0xb4, 0x0a, // mov ah, 10
+    0x83, 0xf9, 0x01, // cmp cx, 1
+    0x74, 0x0b, // je to the mov dx
+    0xc1, 0xc7, 0x04, // rol di, 4
+    0x89, 0xf8, // mov ax, di
+    0x24, 0x0f, // and al, 0x0f
+    0x04, 0x61, // add al, 'a'
+    0x88, 0xc4, // mov ah, al
+    0xba, 0xfd, 0x03, // mov dx, 0x3fd
+    0xec, // in al, dx
+    0xa8, 0x20, // test al, 0x20: can it take a byte?
+    0x74, 0xfb, // jz to the in
+    0x88, 0xe0, // mov al, ah
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xee, // out dx, al
+    0xe2, 0xde, // loop to the mov ah
+    0xeb, 0xbf, // jmp to the first mov ax
+];
+
 /// 16-bit code of an 8086, in the order of running.
 fn boot_sector(name: &str) -> Vec<u8> {
     let mut code = vec![
@@ -246,10 +308,16 @@ fn boot_sector(name: &str) -> Vec<u8> {
         code[call + 4..call + 6].copy_from_slice(&distance.to_le_bytes());
         code.extend(format!("{text}\r\n\0").bytes());
     }
-    assert!(code.len() <= SECTOR_LEN - 2, "the name is too long for a boot sector");
-    code.resize(SECTOR_LEN - 2, 0);
-    code.extend([0x55, 0xaa]);
-    code
+    sector(&code)
+}
+
+/// What a BIOS takes for something to start.
+fn sector(code: &[u8]) -> Vec<u8> {
+    assert!(code.len() <= SECTOR_LEN - 2, "this is too long for a boot sector");
+    let mut sector = code.to_vec();
+    sector.resize(SECTOR_LEN - 2, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
 }
 
 /// `mov si, TEXT; call print`, both to be filled in; where it is.
@@ -262,6 +330,12 @@ fn call_print(code: &mut Vec<u8>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_read_among_other_lines() {
+        let text = "BOOTTORRENT stage=loading\nabcd\nzzzz\nabc\naaap\n";
+        assert_eq!(ticks(text), [0x0123, 15]);
+    }
 
     #[test]
     fn a_boot_sector_is_one() {

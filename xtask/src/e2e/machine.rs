@@ -26,6 +26,9 @@ const IPXE_KERNEL: &str = "/usr/lib/ipxe/ipxe.lkrn";
 /// How often the console is looked at while somebody waits for a line.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// An instruction takes 2^3 ns: 125 million a second, about what software emulation does on a busy machine.
+const ICOUNT_SHIFT: u32 = 3;
+
 /// What QEMU's monitor says when it waits for a command, and how long it may think about one.
 const PROMPT: &[u8] = b"(qemu)";
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,12 +72,27 @@ pub(crate) struct Spec {
     pub(crate) capture: bool,
     /// What an AHCI disk holds, if it has one.
     pub(crate) disk: Option<PathBuf>,
+    /// Its clock counts its instructions, so that it has the same processor whatever else this one does.
+    pub(crate) counts: bool,
 }
 
 impl Spec {
     pub(crate) fn new(number: u8, firmware: Firmware) -> Self {
         let card = Card::Virtio;
-        Self { number, firmware, card, memory_mib: 512, rate: None, capture: false, disk: None }
+        Self {
+            number,
+            firmware,
+            card,
+            memory_mib: 512,
+            rate: None,
+            capture: false,
+            disk: None,
+            counts: false,
+        }
+    }
+
+    pub(crate) fn counting(self) -> Self {
+        Self { counts: true, ..self }
     }
 
     pub(crate) fn card(self, card: Card) -> Self {
@@ -302,6 +320,9 @@ impl<'a> Machine<'a> {
             // A node whose firmware found nothing asks again, as people would make it.
             "-boot=reboot-timeout=2000".to_owned(),
         ];
+        if spec.counts {
+            args.push(format!("-icount=shift={ICOUNT_SHIFT}"));
+        }
         if let Some(disk) = &spec.disk {
             args.extend([
                 "-device=ahci,id=ahci0".to_owned(),
