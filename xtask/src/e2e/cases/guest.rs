@@ -53,8 +53,9 @@ const HOMELESS_CONFIG: &str = "dispname: Without a disk\nmethod: bin-qemu-x86_64
 
 const BALLAST_LEN: u64 = 32 << 20;
 
-/// Slow enough that the server is gone before the second node has it all.
-const SLOW: &str = "20mbit";
+/// Slow enough that the server is gone before the second node has it all: 46 s, while the first node says every
+/// 5 s what it has sent.
+const SLOW: &str = "6mbit";
 const FAST: &str = "1gbit";
 
 /// The boot program says so each time that a machine starts anew.
