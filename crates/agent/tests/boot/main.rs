@@ -69,6 +69,8 @@ fn a_node_without_peers_boots_by_http_and_tells_every_stage() {
     }
     assert!(agent.ends_well());
     assert_loaded(&lab);
+    // The agent does not wait for its answer.
+    lab.server.wait_for_report(|report| report.stage.name() == "loading");
     let reports = lab.server.reports();
     let machine = reports.iter().find_map(|report| report.machine.as_ref()).unwrap();
     assert!(machine.memory_bytes > 0 && !machine.kernel.is_empty());
@@ -229,8 +231,10 @@ fn keys_of_a_terminal_find_and_choose_an_image() {
     let screen = terminal.wait_for(" > TOOLS");
     assert!(!screen.contains("DEBIAN"), "{screen}");
     terminal.press(&["Enter"]);
-    let is_loading = |report: &boot::Report| matches!(&report.stage, Stage::Loading { image } if image.as_str() == "tools");
-    lab.server.wait_for_report(is_loading);
+    terminal.wait_until("the program of `tools` is started", || {
+        let program = std::fs::read_to_string(lab.saved().join("program")).unwrap_or_default();
+        program.contains("\nBOOTTORRENT_IMAGE=tools")
+    });
 }
 
 #[test]

@@ -55,6 +55,15 @@ impl Terminal {
         }
     }
 
+    /// Waits for what the agent does out of sight.
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "not yet: {what}");
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
     fn tmux(&self, args: &[&str]) -> String {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(self.dir.path().join("socket")).args(["-f", "/dev/null"]).args(args);
