@@ -118,6 +118,10 @@ impl Debian {
             said.lines().zip(expect).filter(|(line, version)| line.ends_with(version)).count() == 2,
             "publish and rollback say {said}"
         );
+        let listed = self.in_lab(&format!("{server} list"))?;
+        let line = listed.lines().find(|line| line.starts_with("hello")).unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().take(3).collect();
+        ensure!(words == ["hello", "1", "2"], "the list says {listed}");
         Ok(())
     }
 

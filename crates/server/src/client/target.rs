@@ -20,7 +20,7 @@ pub(crate) struct TargetArgs {
     #[arg(short = 'C', global = true, value_name = "DIR")]
     lab: Option<PathBuf>,
     /// Ask the server at this address instead, from any machine, as BOOTTORRENT_SERVER says without it and
-    /// -C: `status`, `why`, `reload`, what is done with nodes, and `image rollback` and `publish`.
+    /// -C: `status`, `why`, `reload`, what is done with nodes, and `image list`, `rollback` and `publish`.
     #[arg(long, global = true, value_name = "URL", conflicts_with = "lab")]
     server: Option<Base>,
     /// A file with the token that `boottorrent dashboard token` printed on that server.

@@ -6,10 +6,13 @@ use image::catalogue::{Catalogue, Entry};
 use image::data::ImageData;
 use image::edit;
 use image::installations::Status;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::OutputFormat;
+use crate::client::Client;
 use crate::progress::print;
+use crate::quantity;
 use crate::status::Table;
 
 #[derive(Debug, Args)]
@@ -54,6 +57,48 @@ pub(crate) fn list(args: &ListArgs, catalogue: &Catalogue) -> anyhow::Result<()>
             of(data.and_then(|data| data.kernel_version()).map(str::to_owned)),
             of(data.map(|data| data.version.to_string())),
             of(data.and_then(|data| data.creation_date.clone())),
+        ]);
+    }
+    print(table.text().trim_end());
+    Ok(())
+}
+
+/// What a server elsewhere offers, and which versions it has kept.
+pub(super) fn list_by(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Offered {
+        images: Vec<Image>,
+    }
+    #[derive(Deserialize)]
+    struct Image {
+        name: String,
+        title: String,
+        len_bytes: u64,
+        version: Option<u32>,
+        kept_versions: Vec<Kept>,
+        node_count: usize,
+    }
+    #[derive(Deserialize)]
+    struct Kept {
+        number: u32,
+    }
+    let answer: Value = client.get("/v1/images")?;
+    if let OutputFormat::Json = args.output {
+        print(&answer.to_string());
+        return Ok(());
+    }
+    let offered: Offered = serde_json::from_value(answer).context("a server of another version")?;
+    let mut table = Table::new(["IMAGE", "VERSION", "KEPT", "SIZE", "NODES", "TITLE"]);
+    for image in offered.images {
+        let kept: Vec<String> =
+            image.kept_versions.iter().map(|kept| kept.number.to_string()).collect();
+        table.push([
+            image.name,
+            image.version.map_or_else(|| "by hand".to_owned(), |version| version.to_string()),
+            if kept.is_empty() { "-".to_owned() } else { kept.join(", ") },
+            quantity::bytes(image.len_bytes),
+            image.node_count.to_string(),
+            image.title,
         ]);
     }
     print(table.text().trim_end());

@@ -65,6 +65,9 @@ pub(crate) enum ImageCommand {
 /// Does what was asked for, with the images of a lab.
 pub(crate) fn run(command: &ImageCommand, target: &Target) -> anyhow::Result<ExitCode> {
     let dir = match (target, command) {
+        (Target::Server(client), ImageCommand::List(args)) => {
+            return list::list_by(client, args).map(|()| ExitCode::SUCCESS);
+        }
         (Target::Server(client), ImageCommand::Rollback(args)) => {
             return change::rollback_by(client, args).map(|()| ExitCode::SUCCESS);
         }
