@@ -13,33 +13,26 @@ use super::{Base, Client, Trust};
 /// The server of who names neither one nor a lab.
 const SERVER_VARIABLE: &str = "BOOTTORRENT_SERVER";
 
+/// What the flags for it stand under.
+const ELSEWHERE: &str = "A server elsewhere";
+
 /// Whom a command is for.
 #[derive(Debug, Args)]
 pub(crate) struct TargetArgs {
     /// The lab: the directory with Boottorrent.yaml; by default the one you are in.
     #[arg(short = 'C', global = true, value_name = "DIR")]
     lab: Option<PathBuf>,
-    /// Ask the server at this address instead, from any machine, as BOOTTORRENT_SERVER says without it and
-    /// -C: `status`, `why`, `reload`, what is done with nodes, and `image list`, `rollback` and `publish`.
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "lab")]
+    /// Ask the server at this URL instead, for what is done with nodes, `status`, `why`, `reload`, and `image
+    /// list`, `rollback` and `publish` [env: BOOTTORRENT_SERVER, if there is no -C]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "lab", help_heading = ELSEWHERE)]
     server: Option<Base>,
-    /// A file with the token that `boottorrent dashboard token` printed on that server.
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "BOOTTORRENT_TOKEN_FILE",
-        hide_env_values = true
-    )]
+    /// A file with the token that `boottorrent dashboard token` printed there
+    #[arg(long, global = true, value_name = "FILE", env = "BOOTTORRENT_TOKEN_FILE")]
+    #[arg(hide_env_values = true, help_heading = ELSEWHERE)]
     token_file: Option<PathBuf>,
-    /// Certificates in PEM that are believed of that server, in place of those that this system believes.
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "BOOTTORRENT_CA_FILE",
-        hide_env_values = true
-    )]
+    /// Certificates in PEM that are believed of it, in place of those that this system believes
+    #[arg(long, global = true, value_name = "FILE", env = "BOOTTORRENT_CA_FILE")]
+    #[arg(hide_env_values = true, help_heading = ELSEWHERE)]
     ca_file: Option<PathBuf>,
 }
 
