@@ -22,7 +22,6 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use boot::report::Source;
 use boot::{ImageName, Mac, Stage};
 
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
@@ -214,16 +213,16 @@ impl Fleet {
     }
 
     /// Notes what a node has had from others with those of them that are nodes.
-    fn credit(&mut self, taker: Mac, gains: &[Source]) {
-        for Source { address, bytes } in gains {
+    fn credit(&mut self, taker: Mac, gains: &[(IpAddr, i64)]) {
+        for (address, bytes) in gains {
             let IpAddr::V4(address) = address else { continue };
             let Some(&giver) = self.addresses.get(address) else { continue };
-            if let Some(node) = self.nodes.get_mut(&giver).filter(|_| giver != taker && *bytes > 0)
-            {
-                node.gave(*bytes);
+            let is_other = giver != taker && *bytes != 0;
+            let Some(node) = self.nodes.get_mut(&giver).filter(|_| is_other) else { continue };
+            self.dirty.insert(giver);
+            if node.gave(*bytes) {
                 self.revision += 1;
                 node.summary.revision = self.revision;
-                self.dirty.insert(giver);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What is known of one node, and how each event changes it.
 
-use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use boot::report::{Card, Disk, Hardware, LOG_LEN_MAX, Machine, PARTS_MAX, SOURCES_MAX, Source};
 use boot::{Arch, Failure, Firmware, ImageName, Mac, Report, Stage};
@@ -147,7 +147,7 @@ pub(crate) struct Node {
     /// Who gave it what it has of its image, in this boot, most first.
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
-    /// Bytes that others say they had from it, in this boot.
+    /// Bytes that others say they had from it, in this boot: the sum of what they list.
     #[serde(default)]
     taken: u64,
     /// The agent's number for this boot.
@@ -378,12 +378,13 @@ impl Node {
         }
     }
 
-    /// An agent's report; `gains` is what it has had of its image from others since the report before.
+    /// An agent's report; `gains` is by how many bytes what it lists of others is more than in the report
+    /// before. A list has the largest alone: who leaves it and comes again is not to count twice.
     pub(super) fn reported(
         &mut self,
         now: UnixMs,
         report: &Report,
-        gains: &mut Vec<Source>,
+        gains: &mut Vec<(IpAddr, i64)>,
     ) -> Effect {
         let is_old = self.boot_before == Some(report.boot)
             || (self.boot == Some(report.boot) && report.sequence <= self.sequence);
@@ -411,11 +412,14 @@ impl Node {
         if !report.sources.is_empty() {
             let told: Vec<Source> = report.sources.iter().take(SOURCES_MAX).cloned().collect();
             let had = std::mem::replace(&mut self.sources, told);
-            gains.extend(self.sources.iter().map(|source| {
-                let before = had.iter().find(|before| before.address == source.address);
-                let bytes = source.bytes.saturating_sub(before.map_or(0, |before| before.bytes));
-                Source { address: source.address, bytes }
-            }));
+            let bytes = |source: &Source| i64::try_from(source.bytes).unwrap_or(i64::MAX);
+            let listed = |list: &[Source], address| {
+                list.iter().find(|source| source.address == address).map_or(0, bytes)
+            };
+            let address = |source: &Source| source.address;
+            let addresses: BTreeSet<_> = had.iter().chain(&self.sources).map(address).collect();
+            let more = |address| listed(&self.sources, address) - listed(&had, address);
+            gains.extend(addresses.into_iter().map(|address| (address, more(address))));
         }
         self.keep_log(&report.log);
         if let Stage::Downloading(progress) = &report.stage {
@@ -520,11 +524,13 @@ impl Node {
         summary.boot_count += 1;
     }
 
-    /// Another has had so many bytes from it. Between its last report of a download and the first under its
-    /// system it does not say so itself.
-    pub(super) fn gave(&mut self, bytes: u64) {
-        self.taken = self.taken.saturating_add(bytes);
-        self.summary.uploads = self.summary.uploads.max(self.taken);
+    /// Another lists so many bytes more from it. Between its last report of a download and the first under
+    /// its system it does not say itself what it gives. Whether what is known of it has changed.
+    pub(super) fn gave(&mut self, bytes: i64) -> bool {
+        self.taken = self.taken.saturating_add_signed(bytes);
+        let before = self.summary.uploads;
+        self.summary.uploads = before.max(self.taken);
+        self.summary.uploads != before
     }
 
     /// Whether it has not come to `stage` yet in this boot.

@@ -1,6 +1,6 @@
 //! What a boot looks like from outside.
 
-use boot::report::{Card, Disk, Hardware, PARTS_MAX};
+use boot::report::{Card, Disk, Hardware, PARTS_MAX, Source};
 use boot::stage::Progress;
 use boot::{Failure, Firmware, Report};
 
@@ -151,14 +151,15 @@ fn what_one_node_has_from_another_is_noted_with_that_one() {
     let mut fleet = Fleet::default();
     let asked = ScriptAsked { mac: GIVER, uuid: None, arch: None, firmware: None, address: None };
     fleet.handle(UnixMs(0), &Event::Script { address: giver_address, asked });
-    let takes = |sequence, bytes: u64| {
+    let takes = |sequence, bytes: Option<u64>| {
         let Event::Reported { address, mut report } = report(7, sequence, downloading(50)) else {
             panic!("not a report")
         };
         let source = |address: Ipv4Addr, bytes| Source { address: address.into(), bytes };
         // A server is no node, and nobody gives to itself.
         let server = Ipv4Addr::new(10, 0, 0, 1);
-        report.sources = vec![source(giver_address, bytes), source(server, 5), source(ADDRESS, 5)];
+        report.sources = vec![source(server, 5), source(ADDRESS, 5)];
+        report.sources.extend(bytes.map(|bytes| source(giver_address, bytes)));
         Event::Reported { address, report }
     };
     let mut check = |event: &Event, expect: u64| {
@@ -166,12 +167,13 @@ fn what_one_node_has_from_another_is_noted_with_that_one() {
         assert_eq!(fleet.node(GIVER).unwrap().summary.uploads, expect);
         assert_eq!(fleet.node(MAC).unwrap().summary.uploads, 25);
     };
-    check(&takes(1, 30), 30);
-    check(&takes(2, 45), 45);
+    check(&takes(1, Some(30)), 30);
+    check(&takes(2, Some(45)), 45);
     // It comes late.
-    check(&takes(1, 30), 45);
-    // Less than before is nothing new.
-    check(&takes(3, 40), 45);
+    check(&takes(1, Some(30)), 45);
+    // It leaves the list of the largest, and is in it again.
+    check(&takes(3, None), 45);
+    check(&takes(4, Some(50)), 50);
 }
 
 #[test]

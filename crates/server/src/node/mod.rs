@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use boot::help::What;
-use boot::{Stage, nodeset};
+use boot::{Mac, Stage, nodeset};
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -111,6 +111,15 @@ fn perform(
 fn path(begin: &str, nodes: &str, end: &str) -> String {
     let nodes = utf8_percent_encode(nodes, NON_ALPHANUMERIC);
     format!("{begin}/{nodes}{end}")
+}
+
+/// Those that nodes.yaml names, or the one of an Ethernet address.
+fn macs(nodes: &str, lab: &Path) -> anyhow::Result<Vec<Mac>> {
+    if let Ok(mac) = nodes.parse() {
+        return Ok(vec![mac]);
+    }
+    let settings = Lab::open(lab)?.settings;
+    Ok(assign::find(nodes, &settings)?.iter().map(|node| node.mac).collect())
 }
 
 /// Says what came of it.

@@ -17,8 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use utoipa::ToSchema;
 
-use super::perform;
-use super::reboot::macs;
+use super::{macs, perform};
 use crate::cli::OutputFormat;
 use crate::client::{ClientError, Target};
 use crate::fleet::printable;

@@ -8,8 +8,7 @@ use boot::Mac;
 use clap::Args;
 use serde_json::json;
 
-use super::reboot::macs;
-use super::{perform, tell};
+use super::{macs, perform, tell};
 use crate::cli::OutputFormat;
 use crate::client::Target;
 use crate::lab::Lab;

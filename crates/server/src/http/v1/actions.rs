@@ -366,21 +366,23 @@ fn nodes(site: &Site, which: &str) -> Result<Vec<Mac>, Problem> {
         .nodes()
         .filter_map(|node| Some((node.summary.name.as_deref()?, node.summary.mac)))
         .collect();
-    let (mut seen, mut macs) = (BTreeSet::new(), vec![]);
+    let (mut seen, mut macs, mut unknown) = (BTreeSet::new(), vec![], vec![]);
     for name in &names {
         let mac = match name.parse::<Mac>() {
             Ok(mac) => fleet.node(mac).map(|_| mac),
             Err(_) => known.get(name.as_str()).copied(),
         };
-        let Some(mac) = mac else {
-            let shown = printable(name, SHOWN_LEN_MAX);
-            return Err(Problem::missing(format!("no node `{shown}` is known")));
-        };
-        if seen.insert(mac) {
-            macs.push(mac);
+        match mac {
+            Some(mac) if seen.insert(mac) => macs.push(mac),
+            Some(_) => {}
+            None => unknown.push(name.as_str()),
         }
     }
-    Ok(macs)
+    if unknown.is_empty() {
+        return Ok(macs);
+    }
+    let shown = printable(&nodeset::fold(unknown), SHOWN_LEN_MAX);
+    Err(Problem::missing(format!("no node `{shown}` is known")))
 }
 
 #[cfg(test)]

@@ -232,6 +232,18 @@ async fn what_is_wrong_with_an_action_is_a_problem() {
 }
 
 #[tokio::test]
+async fn all_nodes_that_are_unknown_are_named() {
+    let test = Test::new();
+    let token = format!("Bearer {}", token::renew(test.lab.path()).unwrap());
+    let path = "/v1/nodes/52:54:00:00:00:01,c%5B007-009%5D,login/wake";
+    let answer = test.ask("POST", path, &[("authorization", &token)], "").await;
+    assert_eq!(
+        (answer.status, &answer.body["detail"]),
+        (404, &"no node `c[007-009],login` is known".into())
+    );
+}
+
+#[tokio::test]
 async fn with_a_certificate_nothing_is_looked_at_that_came_without_it() {
     let test = Test::new();
     let tls = TlsSettings { port: 8443, certificate: "c".into(), key: "k".into() };
