@@ -15,6 +15,7 @@ mod event;
 mod history;
 mod log;
 mod node;
+mod priority;
 mod shared;
 mod timeline;
 mod why;
@@ -28,6 +29,7 @@ pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
 pub(crate) use history::History;
 pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
 pub(crate) use node::{Effect, Node, Standing, Summary, UnixMs, percent, printable};
+pub(crate) use priority::Priority;
 pub(crate) use shared::SharedFleet;
 pub(crate) use timeline::{LastFailure, Step};
 pub(crate) use why::{Why, durations, why};
@@ -272,6 +274,15 @@ impl Fleet {
             _ => false,
         };
         u32::try_from(self.nodes().filter(is_one).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whom to prefer of those who ask from `address` and others, where there is not room for all.
+    pub(crate) fn priority(&self, address: Ipv4Addr) -> Priority {
+        match self.addresses.get(&address).and_then(|mac| self.nodes.get(mac)) {
+            Some(node) if node.summary.known => Priority::Named,
+            Some(_) => Priority::Leased,
+            None => Priority::Stranger,
+        }
     }
 
     pub(crate) fn node(&self, mac: Mac) -> Option<&Node> {

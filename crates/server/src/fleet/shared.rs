@@ -1,11 +1,12 @@
 //! The fleet as the services share it: a clock, a lock, and a line in the log for each change.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use boot::Mac;
 
-use super::{Change, Event, Fleet, UnixMs};
+use super::{Change, Event, Fleet, Priority, UnixMs};
 
 /// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
 /// takes microseconds.
@@ -35,6 +36,14 @@ impl SharedFleet {
     pub(crate) fn note(&self, mac: Mac, text: &str) {
         let change = self.lock().note(UnixMs::now(), mac, text);
         change.iter().for_each(log);
+    }
+
+    /// Whom to prefer where there is not room for all. Nodes are known by their IPv4 addresses.
+    pub(crate) fn priority(&self, peer: IpAddr) -> Priority {
+        match peer.to_canonical() {
+            IpAddr::V4(address) => self.lock().priority(address),
+            IpAddr::V6(_) => Priority::Stranger,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {

@@ -476,3 +476,14 @@ fn nodes_that_download_are_counted_as_long_as_they_say_so() {
     // It was switched off.
     assert_eq!(count("debian", 15_000), 0);
 }
+
+#[test]
+fn an_address_is_worth_what_is_known_of_its_node() {
+    let mut fleet = Fleet::default();
+    assert_eq!(fleet.priority(ADDRESS), Priority::Stranger);
+    fleet.handle(UnixMs(1), &firmware());
+    fleet.handle(UnixMs(2), &Event::Leased { mac: MAC, address: ADDRESS });
+    assert_eq!(fleet.priority(ADDRESS), Priority::Leased);
+    fleet.configure(UnixMs(3), &BTreeMap::from([(MAC, None)]));
+    assert_eq!(fleet.priority(ADDRESS), Priority::Named);
+}
