@@ -7,6 +7,8 @@ mod swarm;
 use anyhow::Result;
 use clap::Args;
 
+use crate::host;
+
 /// What to show.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -20,5 +22,6 @@ pub(crate) struct DemoArgs {
 }
 
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    host::greet("cargo xtask demo")?;
     if args.swarm { swarm::run(&args.link) } else { room::run(&args.room) }
 }
