@@ -53,7 +53,7 @@ tools! {
     GZIP = "gzip" of "gzip";
     IPXE = "/usr/lib/ipxe/undionly.kpxe" of "ipxe";
     /// The ROMs of QEMU's network cards.
-    IPXE_QEMU = "/usr/lib/ipxe/qemu/pxe-virtio.rom" of "ipxe-qemu";
+    IPXE_QEMU = "/var/lib/dpkg/info/ipxe-qemu.list" of "ipxe-qemu";
     CREATEREPO = "createrepo_c" of "createrepo-c";
     DNF = "dnf" of "dnf";
     /// The kernel of phase 1 and of test systems; a machine in a container has none.
