@@ -48,7 +48,7 @@ const IMAGE: &str = "mkdir oss/debian && echo a kernel >oss/debian/vmlinuz \
 /// Installs both packages, each in clean trees.
 pub(super) fn check_all(deb: &Path, rpm: &Path) -> Result<()> {
     // Before the clock is started: made once, kept for the next run.
-    side_by_side(|release| Base::build(release))?;
+    side_by_side(Base::build)?;
     let start = Instant::now();
     let memory = Memory::mount()?;
     side_by_side(|release| {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{deb, output};
 use crate::bench::hex;
-use crate::lab::wait_until;
+use crate::lab::{sweep, wait_until};
 use crate::{e2e, setup, target_dir};
 
 pub(super) const TOOLS: &[setup::Tool] =
@@ -62,7 +62,7 @@ impl Base {
         let packages = packages.join(",");
         let recipe = [EDITION, suite, &packages, &EXCLUDED.join(" ")].join("\n");
         let digest = hex(&Sha256::digest(recipe.as_bytes()));
-        let dir = target_dir().join("clean-debian").join(suite);
+        let dir = std::path::absolute(target_dir().join("clean-debian").join(suite))?;
         let tar = dir.join(format!("{}.tar", &digest[..16]));
         if !tar.exists() {
             let start = Instant::now();
@@ -73,8 +73,9 @@ impl Base {
             command.args(["--variant=minbase", "--quiet"]).arg(format!("--include={packages}"));
             command.arg("--aptopt=APT::Install-Recommends \"false\"");
             command.args(EXCLUDED.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
-            // Nodes need none of its kernel's own initramfs.
-            output(command.arg(suite).arg(&part).env("INITRD", "No"))?;
+            // Nothing boots its kernel with an initramfs of its own. Debian 13 has /tmp in memory, which
+            // on a small machine is less than a tree.
+            output(command.arg(suite).arg(&part).env("INITRD", "No").env("TMPDIR", &dir))?;
             // Only a whole one has the final name.
             std::fs::rename(&part, &tar).context("naming the archive")?;
             eprintln!("{} made in {:.0} s", release.name, start.elapsed().as_secs_f64());
@@ -91,12 +92,16 @@ impl Base {
     }
 }
 
+/// Its name in the folder for temporary files; the process follows.
+const MEMORY_PREFIX: &str = "boottorrent-dist.";
+
 /// A folder in memory for trees, which are written, booted and thrown away; gone when this is dropped.
 pub(super) struct Memory(pub(super) PathBuf);
 
 impl Memory {
     pub(super) fn mount() -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("boottorrent-dist.{}", std::process::id()));
+        remove_stale()?;
+        let dir = std::env::temp_dir().join(format!("{MEMORY_PREFIX}{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let mut mount = Command::new("mount");
         // Trees of 480 and 240 MB, the last of them beside both, and a phase 1 in each.
@@ -110,6 +115,19 @@ impl Drop for Memory {
         let _ = output(Command::new("umount").arg("--lazy").arg(&self.0));
         let _ = std::fs::remove_dir(&self.0);
     }
+}
+
+/// Gives back the memory of runs that were killed.
+fn remove_stale() -> Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir()).context("reading the temporary files")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let run = name.strip_prefix(MEMORY_PREFIX).and_then(|run| run.parse::<u32>().ok());
+        if run.is_some_and(|pid| !sweep::is_xtask(pid)) {
+            drop(Memory(path));
+        }
+    }
+    Ok(())
 }
 
 /// A booted tree, which ends when this is dropped.
