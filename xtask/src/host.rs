@@ -5,9 +5,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::setup;
 
-/// What both commands run on.
-const SYSTEMS: &str = "Debian 12 and 13 (x86-64, as root)";
-
 /// What a system says of itself, os-release(5).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct OsRelease {
@@ -29,24 +26,27 @@ enum Support {
     Not,
 }
 
-/// Says on which systems a command runs; an error where it does not.
-pub(crate) fn greet(command: &str) -> Result<()> {
+/// Says on which systems a command runs, which are these releases of Debian; an error where it does
+/// not.
+pub(crate) fn greet(command: &str, debians: &[u32]) -> Result<()> {
     let text = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok())
         .context("neither /etc/os-release nor /usr/lib/os-release says which system this is")?;
     let system = OsRelease::parse(&text);
     let name = &system.pretty_name;
-    match system.support() {
-        Support::Runs => eprintln!("{command} runs on {SYSTEMS}; this is {name}"),
+    let numbers: Vec<_> = debians.iter().map(u32::to_string).collect();
+    let systems = format!("Debian {} (x86-64, as root)", numbers.join(" and "));
+    match system.support(debians) {
+        Support::Runs => eprintln!("{command} runs on {systems}; this is {name}"),
         Support::NeverRun => eprintln!(
-            "{command} runs on {SYSTEMS}; this is {name}, where it was never run: packages may have \
-             other names, and versions may not go together"
+            "{command} runs on {systems}; this is {name}, where it was never run to its end: packages \
+             may have other names there, and other versions may behave in another way"
         ),
-        Support::Not => bail!("{command} runs on {SYSTEMS}, and this is {name}"),
+        Support::Not => bail!("{command} runs on {systems}, and this is {name}"),
     }
     let arch = std::env::consts::ARCH;
-    ensure!(arch == "x86_64", "{command} runs on {SYSTEMS}, and this is {arch}");
+    ensure!(arch == "x86_64", "{command} runs on {systems}, and this is {arch}");
     ensure!(
         setup::is_root()?,
         "{command} installs packages and makes network namespaces: run it as root"
@@ -75,10 +75,12 @@ impl OsRelease {
         release
     }
 
-    fn support(&self) -> Support {
+    /// Whether what runs on these releases of Debian does so here.
+    fn support(&self, debians: &[u32]) -> Support {
+        let is_older = |version| debians.iter().all(|debian| version < *debian);
         match (self.id.as_str(), self.version) {
-            ("debian", Some((12 | 13, _))) => Support::Runs,
-            ("debian", Some((..12, _))) => Support::Not,
+            ("debian", Some((version, _))) if debians.contains(&version) => Support::Runs,
+            ("debian", Some((version, _))) if is_older(version) => Support::Not,
             ("debian", _) => Support::NeverRun,
             ("ubuntu", Some(version)) if version < (24, 4) => Support::Not,
             ("ubuntu", _) => Support::NeverRun,
@@ -106,7 +108,7 @@ mod tests {
 
     fn support(id: &str, version: &str, like: &str) -> Support {
         let text = format!("ID={id}\nVERSION_ID=\"{version}\"\nID_LIKE=\"{like}\"\n");
-        OsRelease::parse(&text).support()
+        OsRelease::parse(&text).support(&[12, 13])
     }
 
     #[test]
@@ -124,14 +126,15 @@ mod tests {
 
     #[test]
     fn both_debians_run_and_older_ones_are_refused() {
-        assert_eq!(OsRelease::parse(BOOKWORM).support(), Support::Runs);
+        assert_eq!(OsRelease::parse(BOOKWORM).support(&[12, 13]), Support::Runs);
         assert_eq!(support("debian", "13", ""), Support::Runs);
         assert_eq!(support("debian", "11", ""), Support::Not);
     }
 
     #[test]
-    fn a_debian_that_is_not_released_was_never_run() {
-        assert_eq!(OsRelease::parse("ID=debian\n").support(), Support::NeverRun);
+    fn a_debian_that_is_newer_or_not_released_was_never_run() {
+        assert_eq!(OsRelease::parse("ID=debian\n").support(&[12]), Support::NeverRun);
+        assert_eq!(OsRelease::parse("ID=debian\nVERSION_ID=13").support(&[12]), Support::NeverRun);
         assert_eq!(support("debian", "14", ""), Support::NeverRun);
     }
 
@@ -146,7 +149,7 @@ mod tests {
     fn what_is_made_from_them_is_tried_and_what_has_no_apt_is_not() {
         assert_eq!(support("linuxmint", "22", "ubuntu debian"), Support::NeverRun);
         assert_eq!(support("fedora", "44", ""), Support::Not);
-        assert_eq!(OsRelease::parse("").support(), Support::Not);
+        assert_eq!(OsRelease::parse("").support(&[12]), Support::Not);
     }
 
     #[test]

@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything that must hold before a change is merged (Debian 12 or 13, root)
+    /// Everything that must hold before a change is merged (Debian 12, root)
     Ci,
     /// Lease addresses to the agent, in network namespaces, and take them away again
     AgentNetwork(agent_network::AgentNetworkArgs),
