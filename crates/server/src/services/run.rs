@@ -281,6 +281,7 @@ impl Server {
                 _ = sweep.tick() => {
                     self.seeding.sweep();
                     self.site.sweep();
+                    self.site.set_ready(self.dhcp.as_ref().is_none_or(DhcpControl::is_well));
                 }
                 () = alive.due() => notify::tell("WATCHDOG=1"),
             }
@@ -420,20 +421,16 @@ fn serve_dhcp(
     facts.add(dhcp::teller(server.control()));
     let (sender, mut events) = mpsc::channel(dhcp::EVENTS_MAX);
     let fleet = fleet.clone();
+    let control = server.control();
     services.spawn(async move {
         // Its threads end when the process does.
-        let serving = server.run(sender, std::future::pending());
+        let serving = server.keep_running(sender);
         let noting = async {
             while let Some(event) = events.recv().await {
-                if let Some(event) = crate::dhcp::told(&event) {
-                    fleet.tell(&event);
-                }
+                dhcp::note(&event, &control, &fleet);
             }
         };
-        match tokio::join!(serving, noting).0 {
-            Ok(()) => anyhow!("the DHCP server ended"),
-            Err(error) => error,
-        }
+        match tokio::join!(serving, noting).0 {}
     });
 }
 

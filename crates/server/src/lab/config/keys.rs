@@ -114,7 +114,7 @@ pub(crate) const SERVER: &[Key] = &[
         "`auto`, `server`, `proxy` or `off`",
         Default("auto"),
         "`server` leases addresses. `proxy` adds the boot options to what another DHCP server \
-         leases. `auto` asks the network at start: `proxy` if another server answers, else \
+         leases. `auto` asks the network at start: `proxy` if another server answers twice, else \
          `server`. `off` leaves it to a server that is told so by hand.",
     ),
     key(
