@@ -46,6 +46,13 @@ const PART: Part = Part {
               ) STRICT;"],
 };
 
+/// The field of `now` that says where lists begin: rows of an entry before that are no longer in them. They
+/// are removed many at a time, since one alone costs as much.
+const FIRST_ROWS: &str = "first_rows";
+
+/// So many rows at the beginning of a list are removed together: a page of the file holds some more.
+const STALE_MAX: usize = 16;
+
 /// How all of a node was in one row of `state.db`.
 const OLD: Part = Part {
     name: "nodes",
@@ -67,8 +74,16 @@ pub(crate) struct History {
 struct Stored {
     /// A hash of each row that is replaced: `now`, then [`ROWS`].
     rows: [Option<u64>; 1 + ROWS.len()],
-    /// The rows of each list, oldest first: their id and a hash.
-    lists: [Vec<(i64, u64)>; LISTS.len()],
+    lists: [List; LISTS.len()],
+}
+
+/// The rows of a list.
+#[derive(Debug, Default)]
+struct List {
+    /// Those that are in it, oldest first: their id and a hash.
+    rows: Vec<(i64, u64)>,
+    /// Those that were, and are still in the file.
+    stale: Vec<i64>,
 }
 
 impl History {
@@ -218,6 +233,12 @@ fn put(
         stored.rows[index + 1] =
             Some(put_row(transaction, mac, table, row, before.rows[index + 1])?);
     }
+    let first = |list: &List| match (list.rows.first(), list.stale.last()) {
+        (Some((first, _)), _) => *first,
+        (None, Some(last)) => last + 1,
+        (None, None) => 0,
+    };
+    fields.insert(FIRST_ROWS.to_owned(), stored.lists.iter().map(first).collect());
     stored.rows[0] = Some(put_row(transaction, mac, NOW, fields, before.rows[0])?);
     Ok(Some(stored))
 }
@@ -248,27 +269,37 @@ fn put_list(
     mac: Mac,
     list: &str,
     entries: &[Value],
-    before: &[(i64, u64)],
-) -> rusqlite::Result<Vec<(i64, u64)>> {
+    before: &List,
+) -> rusqlite::Result<List> {
     let texts: Vec<String> = entries.iter().map(Value::to_string).collect();
     let hashes: Vec<u64> = texts.iter().map(|text| hash(text)).collect();
+    let rows = &before.rows;
     let gone = match hashes.first() {
-        Some(first) => before.iter().position(|(_, hash)| hash == first).unwrap_or(before.len()),
-        None => before.len(),
+        Some(first) => rows.iter().position(|(_, hash)| hash == first).unwrap_or(rows.len()),
+        None => rows.len(),
     };
-    let kept = before[gone..].iter().zip(&hashes).take_while(|((_, was), is)| was == *is).count();
-    let mut delete = transaction.prepare_cached("DELETE FROM history_entries WHERE id = ?1")?;
-    for (id, _) in before[..gone].iter().chain(&before[gone + kept..]) {
-        delete.execute([id])?;
-    }
-    let mut stored = before[gone..gone + kept].to_vec();
+    let kept = rows[gone..].iter().zip(&hashes).take_while(|((_, was), is)| was == *is).count();
+    let mut stale = before.stale.clone();
+    stale.extend(rows[..gone].iter().map(|(id, _)| id));
+    let changed = rows[gone + kept..].iter().map(|(id, _)| *id);
+    let removed: Vec<i64> = match stale.len() >= STALE_MAX {
+        true => stale.drain(..).chain(changed).collect(),
+        false => changed.collect(),
+    };
+    remove(transaction, &removed)?;
+    let mut rows = rows[gone..gone + kept].to_vec();
     let mut insert = transaction
         .prepare_cached("INSERT INTO history_entries (mac, list, entry) VALUES (?1, ?2, ?3)")?;
     for (text, hash) in texts.iter().zip(&hashes).skip(kept) {
         insert.execute(params![mac.to_string(), list, text])?;
-        stored.push((transaction.last_insert_rowid(), *hash));
+        rows.push((transaction.last_insert_rowid(), *hash));
     }
-    Ok(stored)
+    Ok(List { rows, stale })
+}
+
+fn remove(transaction: &Transaction<'_>, ids: &[i64]) -> rusqlite::Result<()> {
+    let mut delete = transaction.prepare_cached("DELETE FROM history_entries WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| delete.execute([id]).map(drop))
 }
 
 fn forget(transaction: &Transaction<'_>, mac: Mac, before: &Stored) -> rusqlite::Result<()> {
@@ -277,9 +308,9 @@ fn forget(transaction: &Transaction<'_>, mac: Mac, before: &Stored) -> rusqlite:
             .prepare_cached(&format!("DELETE FROM history_{table} WHERE mac = ?1"))?
             .execute([mac.to_string()])?;
     }
-    let mut delete = transaction.prepare_cached("DELETE FROM history_entries WHERE id = ?1")?;
-    for (id, _) in before.lists.iter().flatten() {
-        delete.execute([id])?;
+    for List { rows, stale } in &before.lists {
+        let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).chain(stale.iter().copied()).collect();
+        remove(transaction, &ids)?;
     }
     Ok(())
 }
@@ -314,11 +345,18 @@ fn load(connection: &Connection) -> rusqlite::Result<HashMap<Mac, (Map<String, V
             continue;
         };
         let Some((all, stored)) = nodes.get_mut(&mac) else { continue };
+        let id: i64 = row.get(0)?;
+        let first = all.get(FIRST_ROWS).and_then(|first| first.get(place)).and_then(Value::as_i64);
+        if first.is_some_and(|first| id < first) {
+            stored.lists[place].stale.push(id);
+            continue;
+        }
         if let Value::Array(entries) = all.entry(list).or_insert_with(|| Value::Array(vec![])) {
             entries.push(entry);
-            stored.lists[place].push((row.get(0)?, hash(&text)));
+            stored.lists[place].rows.push((id, hash(&text)));
         }
     }
+    nodes.values_mut().for_each(|(fields, _)| drop(fields.remove(FIRST_ROWS)));
     Ok(nodes)
 }
 
@@ -391,7 +429,7 @@ mod tests {
             .connection
             .query_row("SELECT count(*) FROM history_entries", [], |row| row.get(0))
             .unwrap();
-        assert!(rows < 150, "what is no longer known is removed: {rows} rows");
+        assert!(rows < 180, "what is no longer known is removed: {rows} rows");
     }
 
     #[test]
@@ -441,6 +479,6 @@ mod tests {
             })
             .collect();
         let cost = history.save(&few).unwrap();
-        assert!(cost < len / 2, "{cost} bytes for one event each of nodes of {len} bytes");
+        assert!(cost < len / 4, "{cost} bytes for one event each of nodes of {len} bytes");
     }
 }

@@ -54,10 +54,16 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Nodes can boot: everything is published and every service runs.
+/// Nodes can boot: everything is published and every service runs; a line more for each thing that does not
+/// work as it should.
 pub(super) async fn readiness(State(site): State<Site>) -> Response<Body> {
     match site.0.is_ready.load(Ordering::Relaxed) {
-        true => "ready\n".into_response(),
+        true => {
+            // Nodes can boot with what is missing.
+            let degraded = crate::state::degraded(&site.0.about.lab);
+            let lines = degraded.iter().map(|sentence| format!("degraded: {sentence}\n"));
+            format!("ready\n{}", lines.collect::<String>()).into_response()
+        }
         false => refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or stopping"),
     }
 }

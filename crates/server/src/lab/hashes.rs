@@ -12,13 +12,16 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use torrent::metainfo::create::PieceHash;
 use torrent_io::create::{Created, FileState};
 
-use crate::state::{self, Part, StateError};
+use crate::state::{self, Part};
 
 /// How long a file must have been as it is: file systems keep times to 2 s at the worst (FAT).
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// SHA-1 and SHA-256 of a piece.
 const HASH_LEN: usize = 20 + 32;
+
+/// The file in `state/`.
+const FILE: &str = "hashes.db";
 
 const PART: Part = Part {
     name: "hashes",
@@ -44,9 +47,18 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// Those of the lab in `lab`.
-    pub(crate) fn open(lab: &Path) -> Result<Self, StateError> {
-        let connection = state::open(lab, PART)?;
+    /// Those of the lab in `lab`. Without them files are read, which costs time and nothing else.
+    pub(crate) fn open(lab: &Path) -> rusqlite::Result<Self> {
+        let without = "images are hashed again at the next start";
+        let connection = match state::open_or_copy(lab, FILE, PART, without) {
+            Ok(connection) => connection,
+            Err(error) => {
+                state::suffers(lab, FILE, &format!("{error}; {without}"));
+                let connection = Connection::open_in_memory()?;
+                PART.steps.iter().try_for_each(|step| connection.execute_batch(step))?;
+                connection
+            }
+        };
         Ok(Self { connection, lab: lab.to_owned() })
     }
 

@@ -1,5 +1,7 @@
 //! What is another after the configuration was read again.
 
+use boot::ImageName;
+
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::Settings;
@@ -9,6 +11,8 @@ use crate::lab::settings::Settings;
 pub(crate) struct Changes {
     pub(crate) applied: Vec<&'static str>,
     pub(crate) needs_restart: Vec<&'static str>,
+    /// Images that follow once they are hashed.
+    pub(crate) hashing: Vec<ImageName>,
 }
 
 impl Changes {
@@ -29,18 +33,26 @@ impl Changes {
             == (&new.nodes, &new.groups, &new.ignored, new.unknown);
         note("nodes", has_same_nodes && was.assignments == is.assignments);
         note("images", was.images == is.images);
-        Self { applied, needs_restart: after.waits.clone() }
+        note("dashboard", old.dashboard == new.dashboard);
+        note("power", old.power == new.power);
+        note("history", old.history == new.history);
+        let hashing = after.publication.hashing.clone();
+        Self { applied, needs_restart: after.waits.clone(), hashing }
     }
 
     /// In a sentence.
     pub(crate) fn text(&self) -> String {
-        let applied = match self.applied.as_slice() {
+        let mut text = match self.applied.as_slice() {
             [] => "nothing changed".to_owned(),
             applied => format!("changed {}", applied.join(", ")),
         };
-        match self.needs_restart.as_slice() {
-            [] => applied,
-            restart => format!("{applied}; {} only with a restart", restart.join(", ")),
+        if !self.needs_restart.is_empty() {
+            text = format!("{text}; {} only with a restart", self.needs_restart.join(", "));
         }
+        if !self.hashing.is_empty() {
+            let names: Vec<&str> = self.hashing.iter().map(ImageName::as_str).collect();
+            text = format!("{text}; {} once hashed, see `boottorrent status`", names.join(", "));
+        }
+        text
     }
 }

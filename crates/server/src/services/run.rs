@@ -29,6 +29,7 @@ use super::{dhcp, notify, tftp};
 use crate::dhcp::Dhcp;
 use crate::fleet::{Fleet, History, Keeper, SharedFleet, Strangers, UnixMs, keep_in_lab};
 use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell};
+use crate::lab::HashingProgress;
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::{Settings, Unknown};
@@ -47,6 +48,8 @@ pub(crate) struct Prepared {
     pub(crate) boot_files: BootFiles,
     /// The id of the lab's key.
     pub(crate) lab: LabId,
+    /// Images that follow once they are hashed.
+    pub(crate) hashing: HashingProgress,
 }
 
 /// Where a running server gets what is new.
@@ -166,7 +169,7 @@ impl Server {
         around: Around,
     ) -> anyhow::Result<Self> {
         let Around { fleet, root, history, news, next, orders, wishes } = around;
-        let Prepared { publication, boot_files, lab } = prepared;
+        let Prepared { publication, boot_files, lab, hashing } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
         let tracker = tracker::Shared::new().context("no randomness from the system")?;
@@ -182,7 +185,7 @@ impl Server {
         let mut seeding = Seeding::start(listen, &settings.seeding).context("cannot seed")?;
         seeding.publish(&edition.images);
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
-        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
+        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone(), hashing);
         facts.publish(&edition);
         let about = about(&facts, &seeding, settings, wishes);
         let site = Site::new(edition.live, fleet.clone(), next, orders, about);
