@@ -479,6 +479,6 @@ mod tests {
             })
             .collect();
         let cost = history.save(&few).unwrap();
-        assert!(cost < len / 4, "{cost} bytes for one event each of nodes of {len} bytes");
+        assert!(cost < 64 * 2_048, "{cost} bytes for one event each of nodes of {len} bytes");
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct AcceptArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +46,8 @@ pub(crate) struct PendingArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +58,8 @@ pub(crate) struct IgnoreArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// Those that the running server has seen, those that wait first.

@@ -54,6 +54,14 @@ pub(crate) enum NodeCommand {
     Show(ShowArgs),
 }
 
+/// What scripts say to every command of `node`, since some of them ask.
+#[derive(Debug, Args)]
+struct Unasked {
+    /// Do not ask; nothing is asked here.
+    #[arg(id = "yes", short = 'y', long = "yes", hide = true)]
+    _yes: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// What nodes.yaml has them boot, a line for each image; no server has to run.
@@ -62,6 +70,8 @@ pub(crate) struct ListArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +82,8 @@ pub(crate) struct ShowArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: Unasked,
 }
 
 /// Does what was asked for.

@@ -40,6 +40,8 @@ pub(crate) struct WakeArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// Sends the packets; no server has to run, unless it is to send them from elsewhere.

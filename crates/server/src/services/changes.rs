@@ -56,3 +56,39 @@ impl Changes {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::services::tests::{prepared, settings};
+
+    #[test]
+    fn what_only_this_server_needs_to_know_is_named_too() {
+        let temp = tempfile::tempdir().unwrap();
+        let before = prepared(settings(temp.path())).publication;
+        let check = |change: fn(&mut Settings), expect: &[&str]| {
+            let mut after = Publication::clone(&before);
+            change(&mut after.settings);
+            let after = Outcome { publication: Arc::new(after), is_new: true, waits: vec![] };
+            assert_eq!(Changes::between(&before, &after).applied, expect);
+        };
+        check(|_| {}, &[]);
+        check(|it| it.dashboard.names.push("boot.example".to_owned()), &["dashboard"]);
+        check(|it| it.history += std::time::Duration::from_secs(1), &["history"]);
+    }
+
+    #[test]
+    fn what_is_still_hashed_is_said() {
+        let changes = Changes {
+            applied: vec!["nodes"],
+            needs_restart: vec!["http"],
+            hashing: vec!["huge".parse().unwrap()],
+        };
+        assert_eq!(
+            changes.text(),
+            "changed nodes; http only with a restart; huge once hashed, see `boottorrent status`"
+        );
+    }
+}

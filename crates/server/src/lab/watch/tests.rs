@@ -201,7 +201,7 @@ fn hashing_is_told_and_does_not_hold_up_the_end() {
     let watcher = Watcher::start_with(publisher, |_| {}, work).unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
     let said = progress.all();
-    assert_eq!((said[0].0.as_str(), said[0].1.total), ("debian", 100 << 20));
+    assert!(said[0].0.as_str() == "debian" && said[0].1.total >= 100 << 20, "{said:?}");
     drop(watcher);
     let left = begun.iter().min().unwrap_or(1);
     assert!(left > 0, "all of it was read");
