@@ -55,7 +55,7 @@ pub(crate) enum NodeCommand {
 }
 
 /// What scripts say to every command of `node`, since some of them ask.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Unasked {
     /// Do not ask; nothing is asked here.
     #[arg(id = "yes", short = 'y', long = "yes", hide = true)]
@@ -313,7 +313,38 @@ fn sections(node: &Node, now: UnixMs, lines: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        _command: NodeCommand,
+    }
+
+    #[test]
+    fn every_command_takes_the_yes_of_a_script() {
+        for line in [
+            "list",
+            "assign c1 debian",
+            "unassign c1",
+            "wake c1",
+            "power on c1",
+            "reboot c1",
+            "pending",
+            "accept 525400000001",
+            "ignore 525400000001",
+            "log c1",
+            "screen c1",
+            "show c1",
+        ] {
+            for yes in ["-y", "--yes"] {
+                let words = ["node"].into_iter().chain(line.split(' ')).chain([yes]);
+                assert!(Cli::try_parse_from(words).is_ok(), "{line} {yes}");
+            }
+        }
+    }
 
     #[test]
     fn a_node_that_failed_is_shown_with_the_cure() {

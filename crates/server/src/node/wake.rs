@@ -137,6 +137,7 @@ mod tests {
             to,
             pause_ms: 0,
             output: OutputFormat::Json,
+            _unasked: Default::default(),
         };
         wake(&args("c[001-002]"), &lab.target()).unwrap();
         let mut last_bytes = vec![];
