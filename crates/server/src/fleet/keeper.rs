@@ -110,10 +110,6 @@ impl Plan {
     fn pay(&mut self, cost: u64) {
         self.purse = self.purse.saturating_sub_unsigned(cost);
     }
-
-    fn has_more(&self) -> bool {
-        self.purse > 0 && !self.known.is_empty()
-    }
 }
 
 /// The thread, for who wants its end.
@@ -244,9 +240,6 @@ fn turn(fleet: &SharedFleet, plan: &mut Plan, keep: &mut impl Keep) -> Duration 
                 plan.note(batch.into_iter().map(|mac| (mac, is_known(mac))));
                 return RETRY_INTERVAL;
             }
-        }
-        if !plan.has_more() {
-            return PERIOD;
         }
     }
 }

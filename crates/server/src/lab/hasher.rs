@@ -9,10 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use boot::ImageName;
-use torrent::metainfo::create::Spec;
-use torrent_io::create::{CreateError, Options, create_with};
+use torrent::metainfo::create::{PieceHash, Spec};
+use torrent_io::create::{CreateError, FileState, Options, create_with};
 
-use super::hashes::Hashes;
+use super::hashes::{Hashes, Pieces};
 use super::scan::{Folder, is_part_of_image};
 
 /// An image that is to be hashed.
@@ -183,26 +183,46 @@ impl Drop for Hasher {
     }
 }
 
-/// Reads and hashes what is not known of an image, and keeps that.
+/// Pieces of a file that are kept together while it is hashed: of 16 MiB each, as those of large images are,
+/// a gigabyte; what is beyond is read again after an end.
+const KEPT_TOGETHER: usize = 64;
+
+/// Reads and hashes what is not known of an image, and keeps that; what is done of it outlives an end.
 pub(super) fn hash(
     job: &Job,
     progress: &(dyn Fn(u64, u64) + Sync),
     stop: &AtomicBool,
 ) -> HashResult {
-    let mut hashes = Hashes::open(&job.lab).ok();
+    // Without them all of it is read, and read again after an end.
+    let hashes = Mutex::new(Hashes::open(&job.lab).ok());
+    let lock = || hashes.lock().unwrap_or_else(PoisonError::into_inner);
     let began = SystemTime::now();
-    let known = |state: &torrent_io::create::FileState<'_>| hashes.as_ref()?.find(state);
+    let fresh: Mutex<BTreeMap<PathBuf, Vec<Pieces>>> = Mutex::default();
+    let hashed = |state: &FileState<'_>, first: u32, pieces: &[PieceHash]| {
+        let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_file = fresh.entry(state.path.to_owned()).or_default();
+        of_file.push((first, pieces.to_vec()));
+        let count: usize = of_file.iter().map(|(_, pieces)| pieces.len()).sum();
+        let is_whole = u64::from(state.piece_len) * count as u64 >= state.len;
+        if count >= KEPT_TOGETHER || is_whole || stop.load(Ordering::Relaxed) {
+            let of_file = std::mem::take(of_file);
+            drop(fresh);
+            if let Some(hashes) = &*lock() {
+                hashes.keep_begun(state, &of_file, began);
+            }
+        }
+    };
     let options = Options {
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         progress,
         takes: &is_part_of_image,
-        known: &known,
+        known: &|state| lock().as_ref()?.find(state),
+        begun: &|state| lock().as_ref().map(|hashes| hashes.begun(state)).unwrap_or_default(),
+        hashed: &hashed,
         stop,
     };
     let created = create_with(&job.folder, job.spec.clone(), &options)?;
-    if created.read_len > 0
-        && let Some(hashes) = &mut hashes
-    {
+    if let Some(hashes) = &mut *lock() {
         hashes.keep(&job.folder, &created, began);
     }
     Ok(created.bytes)

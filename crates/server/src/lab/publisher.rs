@@ -371,6 +371,8 @@ impl Publisher {
             progress: &|done, total| on_hashing(Hashing { image: name, done, total }),
             takes: &is_part_of_image,
             known: &known,
+            begun: &|state| self.hashes.begun(state),
+            hashed: &|_, _, _| {},
             stop: if read_max == u64::MAX { &self.stop } else { &is_too_much },
         };
         let created = match create_with(&folder, spec(&lab.settings), &options) {

@@ -91,18 +91,18 @@ fn watcher_with(lab: &TestLab, work: Work) -> (Watcher, Receiver<Event>) {
     (Watcher::start_with(publisher, on_event, work).unwrap(), events)
 }
 
-/// Hashes an image once that is allowed.
+/// Hashes images once that is allowed, by dropping what is returned.
 fn hasher_that_waits() -> (Work, Sender<()>) {
-    let (allow, allowed) = mpsc::channel();
+    let (allow, allowed) = mpsc::channel::<()>();
     let allowed = std::sync::Mutex::new(allowed);
     let work: Work = Arc::new(move |job, progress, stop| {
         progress(41, 100);
-        while allowed.lock().unwrap().recv_timeout(Duration::from_millis(1)).is_err() {
-            if stop.load(Ordering::Relaxed) {
-                return Err(CreateError::Stopped(job.folder.clone()));
-            }
+        let wait = || allowed.lock().unwrap().recv_timeout(Duration::from_millis(1));
+        while wait() == Err(RecvTimeoutError::Timeout) && !stop.load(Ordering::Relaxed) {}
+        match stop.load(Ordering::Relaxed) {
+            true => Err(CreateError::Stopped(job.folder.clone())),
+            false => hasher::hash(job, progress, stop),
         }
-        hasher::hash(job, progress, stop)
     });
     (work, allow)
 }
@@ -136,7 +136,7 @@ fn while_one_image_is_hashed_an_assignment_of_another_comes_into_force() {
     let manifest = changed(&events).publication.manifest.clone();
     let assigned: Vec<&str> = manifest.assignments.iter().map(|one| one.image.as_str()).collect();
     assert_eq!(assigned, ["debian"], "huge is not there yet");
-    allow.send(()).unwrap();
+    drop(allow);
     let publication = changed(&events).publication;
     assert!(publication.hashing.is_empty());
     assert_eq!(publication.manifest.assignments.len(), 2);
@@ -159,7 +159,7 @@ fn of_an_image_that_is_hashed_the_version_before_stays_on_offer() {
     let outcome = changed(&events);
     assert_eq!(outcome.publication.manifest.images, std::slice::from_ref(&before));
     assert_eq!(outcome.publication.hashing, [before.name.clone()]);
-    allow.send(()).unwrap();
+    drop(allow);
     let after = changed(&events).publication.manifest.images[0].clone();
     assert_eq!(after.title, "New");
     assert_ne!(after.infohash, before.infohash);
@@ -175,7 +175,7 @@ fn an_image_that_changes_while_it_is_hashed_is_hashed_as_it_is_then() {
         watcher.reload();
         assert_eq!(changed(&events).publication.hashing.len(), 1, "{text}");
     }
-    allow.send(()).unwrap();
+    drop(allow);
     let publication = changed(&events).publication;
     assert_eq!(publication.manifest.images[0].len, 70_000 + 5);
     assert!(publication.hashing.is_empty());
@@ -227,4 +227,28 @@ fn a_large_lab_is_looked_at_less_often() {
         lab.put(path, text);
         assert_ne!(glance(&lab), before, "{path}");
     }
+}
+
+#[test]
+fn what_is_hashed_of_a_huge_file_outlives_an_end() {
+    let lab = TestLab::new();
+    let file = std::fs::File::create(lab.path("oss/debian/large")).unwrap();
+    file.set_len(200 << 20).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    let scan = Scan::new(lab.dir());
+    let job = hasher::Job {
+        name: "debian".parse().unwrap(),
+        lab: lab.dir().to_owned(),
+        folder: lab.path("oss/debian"),
+        spec: torrent::metainfo::create::Spec::default(),
+        seen: scan.folder("debian").unwrap().clone(),
+    };
+    let stop = AtomicBool::new(false);
+    let at_three_quarters = |done, total| stop.store(done > total / 4 * 3, Ordering::Relaxed);
+    assert!(matches!(hasher::hash(&job, &at_three_quarters, &stop), Err(CreateError::Stopped(_))));
+    let left = std::sync::atomic::AtomicU64::new(0);
+    let note = |_, total| drop(left.fetch_max(total, Ordering::Relaxed));
+    hasher::hash(&job, &note, &AtomicBool::new(false)).unwrap();
+    let left = left.into_inner();
+    assert!(left < 120 << 20, "{left} of {} bytes were read again", 200 << 20);
 }
