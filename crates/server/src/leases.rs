@@ -178,11 +178,11 @@ impl Leases {
             return;
         }
         match self.store(&lab) {
-            Ok(()) if self.failed.take().is_some() => state::recovered(&lab, FILE),
+            Ok(()) if self.failed.take().is_some() => state::recovered(&lab, PART.name),
             Ok(()) => {}
             Err(error) => {
                 self.failed = Some(now);
-                state::suffers(&lab, FILE, &format!("{error}; {WITHOUT}"));
+                state::suffers(&lab, PART.name, &format!("{error}; {WITHOUT}"));
             }
         }
     }

@@ -56,7 +56,7 @@ pub(crate) enum StateError {
     #[error("cannot make the folder {}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     /// It cannot be read or written, or is damaged and cannot be put aside.
-    #[error("cannot use {}: {}", path.display(), cure(source))]
+    #[error("cannot use {}: {}", path.display(), cure(path, source))]
     Database { path: PathBuf, source: rusqlite::Error },
     /// It was written by a later version of this program.
     #[error(
@@ -67,10 +67,23 @@ pub(crate) enum StateError {
     Newer { path: PathBuf, part: &'static str, found: usize, known: usize },
 }
 
+const FULL: &str = "the disk is full, make room";
+
+/// Below so much free space the disk of a file is said to be full: the least that a database needs beside it.
+const SPACE_MIN: u64 = 64 << 10;
+
+fn is_full(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < SPACE_MIN)
+}
+
 /// What to do about an error of SQLite's.
-fn cure(error: &rusqlite::Error) -> &'static str {
+fn cure(path: &Path, error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "the disk is full, make room",
+        Some(ErrorCode::DiskFull) => FULL,
+        // SQLite's index of its log could not be made.
+        Some(ErrorCode::SystemIoFailure) if is_full(path) => FULL,
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "this user may not write it, give it back with chown"
         }
@@ -116,7 +129,7 @@ pub(crate) fn open_file(
     {
         tracing::warn!(target: "LAB", "what {STATE_FILE} has of {} is not taken over: {error}", part.name);
     }
-    recovered(lab, file);
+    recovered(lab, part.name);
     Ok(connection)
 }
 
@@ -134,7 +147,7 @@ pub(crate) fn open_or_copy(
         Err(error @ (StateError::Database { .. } | StateError::Folder { .. })) => error,
         other => return other,
     };
-    suffers(lab, file, &format!("{error}; {without}"));
+    suffers(lab, part.name, &format!("{error}; {without}"));
     let path = lab.join(FOLDER).join(file);
     copy(&path, part).map_err(|source| StateError::Database { path, source })
 }

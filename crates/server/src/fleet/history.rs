@@ -36,7 +36,7 @@ const NOW: &str = "now";
 /// Fields that are lists, of which each entry is a row.
 const LISTS: [&str; 3] = ["events", "past", "log"];
 
-const PART: Part = Part {
+pub(super) const PART: Part = Part {
     name: "history",
     steps: &["CREATE TABLE history_now (mac TEXT PRIMARY KEY, fields TEXT NOT NULL) STRICT, WITHOUT ROWID;
               CREATE TABLE history_boot (mac TEXT PRIMARY KEY, fields TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -113,7 +113,7 @@ impl History {
             Ok(nodes.filter_map(|node| serde_json::from_value(Value::Object(node)).ok()).collect())
         };
         let mut nodes = read().unwrap_or_else(|error| {
-            state::suffers(lab, FILE, &format!("{error:#}; {WITHOUT}"));
+            state::suffers(lab, PART.name, &format!("{error}; {WITHOUT}"));
             vec![]
         });
         if nodes.is_empty() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use boot::Mac;
 
-use super::history::{FILE, History, WITHOUT, retire_old};
+use super::history::{FILE, History, PART, WITHOUT, retire_old};
 use super::{Node, SharedFleet};
 use crate::state;
 
@@ -159,7 +159,7 @@ pub(crate) fn of_lab(lab: std::path::PathBuf) -> impl FnMut() -> Option<OfLab> +
         match open() {
             Ok(history) => Some(OfLab { lab: lab.clone(), history, is_first: true }),
             Err(error) => {
-                state::suffers(&lab, FILE, &format!("{error:#}; {WITHOUT}"));
+                state::suffers(&lab, PART.name, &format!("{error}; {WITHOUT}"));
                 None
             }
         }
@@ -178,7 +178,7 @@ impl Keep for OfLab {
         let saved = self.history.save(nodes);
         match &saved {
             Ok(_) => {
-                state::recovered(&self.lab, FILE);
+                state::recovered(&self.lab, PART.name);
                 if std::mem::take(&mut self.is_first) {
                     retire_old(&self.lab);
                 }
@@ -186,7 +186,7 @@ impl Keep for OfLab {
             Err(error) => {
                 state::suffers(
                     &self.lab,
-                    FILE,
+                    PART.name,
                     &format!("cannot write state/{FILE}: {error}; {WITHOUT}"),
                 );
                 if state::is_damage(error) {

@@ -20,6 +20,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// SHA-1 and SHA-256 of a piece.
 const HASH_LEN: usize = 20 + 32;
 
+/// What becomes of hashes that cannot be stored.
+const WITHOUT: &str = "images are hashed again at the next start";
+
 /// The file in `state/`.
 const FILE: &str = "hashes.db";
 
@@ -61,22 +64,36 @@ pub(crate) struct Hashes {
     connection: Connection,
     /// Paths are relative to it, so that a lab can be moved.
     lab: PathBuf,
+    /// Else they are a copy, in memory.
+    is_stored: bool,
 }
 
 impl Hashes {
     /// Those of the lab in `lab`. Without them files are read, which costs time and nothing else.
     pub(crate) fn open(lab: &Path) -> rusqlite::Result<Self> {
-        let without = "images are hashed again at the next start";
-        let connection = match state::open_or_copy(lab, FILE, PART, without) {
+        let is_stored = |connection| Self { connection, lab: lab.to_owned(), is_stored: true };
+        if let Ok(connection) = state::open_file(lab, FILE, PART) {
+            return Ok(is_stored(connection));
+        }
+        let connection = match state::open_or_copy(lab, FILE, PART, WITHOUT) {
             Ok(connection) => connection,
             Err(error) => {
-                state::suffers(lab, FILE, &format!("{error}; {without}"));
+                state::suffers(lab, PART.name, &format!("{error}; {WITHOUT}"));
                 let connection = Connection::open_in_memory()?;
                 PART.steps.iter().try_for_each(|step| connection.execute_batch(step))?;
                 connection
             }
         };
-        Ok(Self { connection, lab: lab.to_owned() })
+        Ok(Self { is_stored: false, ..is_stored(connection) })
+    }
+
+    /// If they could not be stored, tries that again; what was hashed meanwhile is not among them.
+    pub(crate) fn try_again(&mut self) {
+        if !self.is_stored
+            && let Ok(connection) = state::open_file(&self.lab, FILE, PART)
+        {
+            (self.connection, self.is_stored) = (connection, true);
+        }
     }
 
     /// The hashes of a file in this state. Without them it is read, so that a failing database costs

@@ -263,6 +263,7 @@ impl Publisher {
         on_hashing: OnHashing<'_>,
     ) -> Result<Gathered, PublishError> {
         let mut gathered = Gathered::default();
+        self.hashes.try_again();
         let mut left = self.read_len_max;
         self.jobs.clear();
         for image in &lab.images {

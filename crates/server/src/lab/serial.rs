@@ -39,7 +39,7 @@ impl Serials {
             Err(error @ StateError::Newer { .. }) => return Err(error),
             Err(error) => {
                 let without = "what changes in the lab is not published until it can be written";
-                state::suffers(lab, STATE_FILE, &format!("{error}; {without}"));
+                state::suffers(lab, PART.name, &format!("{error}; {without}"));
                 None
             }
         };

@@ -1,13 +1,13 @@
 //! What does not work as it should though the server runs, for `status`, `/readyz` and the log.
 //!
 //! Stores are opened in many places and by many threads of one process; what they have to say is kept here,
-//! by the lab and the file, instead of being handed through all of them.
+//! by the lab and the part or the file, instead of being handed through all of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Lab, file, and whether it passes.
+/// Lab, part or file, and whether it passes.
 type Key = (PathBuf, String, Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,19 +20,19 @@ enum Kind {
 
 static SENTENCES: Mutex<BTreeMap<Key, String>> = Mutex::new(BTreeMap::new());
 
-/// A file cannot be used, and what that means. It is said in the log when it begins.
-pub(crate) fn suffers(lab: &Path, file: &str, text: &str) {
-    let key = (lab.to_owned(), file.to_owned(), Kind::Suffers);
+/// What a part keeps cannot be stored, and what that means. It is said in the log when it begins.
+pub(crate) fn suffers(lab: &Path, part: &str, text: &str) {
+    let key = (lab.to_owned(), part.to_owned(), Kind::Suffers);
     if sentences().insert(key, text.to_owned()).is_none() {
         tracing::error!(target: "LAB", "{text}");
     }
 }
 
-/// A file can be used again. It is said in the log if it could not before.
-pub(crate) fn recovered(lab: &Path, file: &str) {
-    let key = (lab.to_owned(), file.to_owned(), Kind::Suffers);
+/// What a part keeps can be stored again. It is said in the log if it could not before.
+pub(crate) fn recovered(lab: &Path, part: &str) {
+    let key = (lab.to_owned(), part.to_owned(), Kind::Suffers);
     if sentences().remove(&key).is_some() {
-        tracing::info!(target: "LAB", "state/{file} is written again");
+        tracing::info!(target: "LAB", "state/ is written again: {part}");
     }
 }
 
