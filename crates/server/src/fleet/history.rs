@@ -315,9 +315,12 @@ fn forget(transaction: &Transaction<'_>, mac: Mac, before: &Stored) -> rusqlite:
     Ok(())
 }
 
+/// The fields of a node, and what the file has of it.
+type Loaded = (Map<String, Value>, Stored);
+
 /// All nodes: their fields, and what the file has of them.
-fn load(connection: &Connection) -> rusqlite::Result<HashMap<Mac, (Map<String, Value>, Stored)>> {
-    let mut nodes: HashMap<Mac, (Map<String, Value>, Stored)> = HashMap::new();
+fn load(connection: &Connection) -> rusqlite::Result<HashMap<Mac, Loaded>> {
+    let mut nodes: HashMap<Mac, Loaded> = HashMap::new();
     let tables = [NOW].into_iter().chain(ROWS.iter().map(|(table, _)| *table));
     for (index, table) in tables.enumerate() {
         let mut select = connection.prepare(&format!("SELECT mac, fields FROM history_{table}"))?;

@@ -325,7 +325,7 @@ impl Publisher {
         image: &ImageConfig,
         read_max: u64,
         on_hashing: OnHashing<'_>,
-    ) -> Result<Option<(Image, Option<Vec<u8>>, u64)>, PublishError> {
+    ) -> Result<Option<Found>, PublishError> {
         let name = &image.name;
         if !image.loader.has_payload() {
             return Ok(Some((described(image, 0, [0; 32]), None, 0)));
@@ -388,6 +388,9 @@ impl Publisher {
         Ok(Some((created.bytes, created.read_len)))
     }
 }
+
+/// An image, its torrent if it has files, and how many bytes of them were read.
+type Found = (Image, Option<Vec<u8>>, u64);
 
 /// What can be offered.
 #[derive(Debug, Default)]

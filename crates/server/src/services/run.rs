@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ::dhcp::LabId;
 use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,7 +29,7 @@ use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::Dhcp;
 use crate::fleet::{Fleet, History, Keeper, SharedFleet, Strangers, UnixMs, keep_in_lab};
-use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell};
+use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls};
 use crate::lab::HashingProgress;
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
@@ -193,19 +194,7 @@ impl Server {
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
         facts.add(facts::seeding(seeding.counts()));
-        let router = site.clone().router();
-        services.spawn(async move {
-            http::serve(sockets.http, Door::Plain, router).await;
-            anyhow!("the web server ended")
-        });
-        let tls = sockets.tls.map(|(listener, tls)| {
-            let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
-            services.spawn(async move {
-                http::serve(listener, door, router).await;
-                anyhow!("the encrypted web server ended")
-            });
-            tls
-        });
+        let tls = serve_http(&mut services, &site, sockets.http, sockets.tls);
         match sockets.tftp {
             Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
             None => facts.add(Box::new(|| facts::off("tftp"))),
@@ -322,6 +311,26 @@ async fn read_again(reload: Arc<dyn Fn() + Send + Sync>, asks: mpsc::Sender<Ask>
     let (ask, answer) = oneshot::channel();
     let _ = asks.send(ask).await;
     answer.await.map_err(nothing)?
+}
+
+fn serve_http(
+    services: &mut JoinSet<anyhow::Error>,
+    site: &Site,
+    plain: TcpListener,
+    encrypted: Option<(TcpListener, Tls)>,
+) -> Option<Tls> {
+    let router = site.clone().router();
+    services.spawn(async move {
+        http::serve(plain, Door::Plain, router).await;
+        anyhow!("the web server ended")
+    });
+    let (listener, tls) = encrypted?;
+    let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+    services.spawn(async move {
+        http::serve(listener, door, router).await;
+        anyhow!("the encrypted web server ended")
+    });
+    Some(tls)
 }
 
 fn serve_tftp(
