@@ -37,6 +37,7 @@ fn start(seed: u64) -> (Session, Receiver<(TorrentKey, SessionEvent)>) {
             upload_limit: None,
             download_limit: None,
             pex: true,
+            known: Known::default(),
         },
         lsd: false,
         user_agent: "test".to_owned(),
