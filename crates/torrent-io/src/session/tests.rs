@@ -12,6 +12,7 @@ use torrent::wire;
 
 use super::*;
 use crate::create::create;
+use crate::engine::Known;
 use crate::storage::{Allocation, Layout, Storage};
 
 const DEADLINE: Duration = Duration::from_secs(60);
