@@ -446,13 +446,12 @@ impl Shared {
 /// Whether two names are of one host: as they are, or one of them without its domain.
 fn is_name(asked: &str, own: &str) -> bool {
     let (asked, own) = (asked.trim_end_matches('.'), own.trim_end_matches('.'));
-    let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let is_qualified = |name: &str| name.contains('.');
-    asked.eq_ignore_ascii_case(own)
-        || (!(is_qualified(asked) && is_qualified(own))
-            && !own.is_empty()
-            && asked.parse::<IpAddr>().is_err()
-            && short(asked) == short(own))
+    if asked.eq_ignore_ascii_case(own) {
+        return true;
+    }
+    let is_short = !asked.contains('.') || !own.contains('.');
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    is_short && asked.parse::<IpAddr>().is_err() && !own.is_empty() && first(asked) == first(own)
 }
 
 /// Says again what a transfer that has ended came to.

@@ -190,11 +190,9 @@ fn idle_connections_are_kept_alive() {
 
 /// A handshake from an address, and nothing more but a keep-alive now and then.
 fn idler(node: &mut Harness, peer: u32, host: [u8; 4], standing: Standing) {
-    let traits = PeerTraits { peer_id: [peer as u8; 20], ..OWN };
-    let traits = PeerTraits {
-        peer_id: [&peer.to_be_bytes()[..], &traits.peer_id[4..]].concat().try_into().unwrap(),
-        ..traits
-    };
+    let mut peer_id = [0; 20];
+    peer_id[..4].copy_from_slice(&(peer + 1).to_be_bytes());
+    let traits = PeerTraits { peer_id, ..OWN };
     let addr = (host, 1_000 + peer as u16).into();
     let direction = Direction::Incoming;
     node.give(Input::Connected { peer: PeerKey(peer), addr, direction, traits, standing });
@@ -255,13 +253,11 @@ fn who_waits_for_a_busy_seed_keeps_its_place() {
     };
     let waiting: Vec<PeerKey> = (0..200).map(PeerKey).filter(|peer| !shown(*peer)).collect();
     assert!(waiting.len() > 100, "the link is busy with the first of them");
-    for second in 0..31 {
+    for _ in 0..31 {
         node.pass(1_000);
         // All are heard, as nodes that serve one another are.
-        if second % 1 == 0 {
-            for peer in 0..200 {
-                node.give(Input::Alive { peer: PeerKey(peer) });
-            }
+        for peer in 0..200 {
+            node.give(Input::Alive { peer: PeerKey(peer) });
         }
     }
     node.look();
