@@ -33,7 +33,7 @@ pub(crate) use keeper::Keep;
 pub(crate) use keeper::{Keeper, of_lab as keep_in_lab};
 pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
 pub(crate) use node::{Effect, Node, Standing, Summary, UnixMs, percent, printable};
-pub(crate) use priority::Priority;
+pub(crate) use priority::{Priority, Standings, strangers};
 pub(crate) use shared::SharedFleet;
 pub(crate) use timeline::{LastFailure, Step};
 pub(crate) use why::{Why, durations, why};

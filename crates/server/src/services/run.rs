@@ -173,7 +173,8 @@ impl Server {
         let Prepared { publication, boot_files, lab, hashing } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
-        let tracker = tracker::Shared::new().context("no randomness from the system")?;
+        let tracker =
+            tracker::Shared::new(fleet.standings()).context("no randomness from the system")?;
         let has_tracker = sockets.tracker.is_some();
         if let Some((tcp, udp)) = sockets.tracker {
             let tracker = tracker.clone();
@@ -183,7 +184,8 @@ impl Server {
             });
         }
         let listen = SocketAddr::from((settings.address, settings.seeding.port));
-        let mut seeding = Seeding::start(listen, &settings.seeding).context("cannot seed")?;
+        let mut seeding =
+            Seeding::start(listen, &settings.seeding, fleet.standings()).context("cannot seed")?;
         seeding.publish(&edition.images);
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone(), hashing);
@@ -345,7 +347,7 @@ fn serve_tftp(
     let fleet = fleet.clone();
     services.spawn(async move {
         // Its thread ends when this task does.
-        let serving = server.run(sender, std::future::pending());
+        let serving = server.run(fleet.standings(), sender, std::future::pending());
         let noting = async {
             while let Some(event) = events.recv().await {
                 tftp::note(&event, &counts, &fleet);

@@ -266,7 +266,7 @@ fn what_was_hashed_of_a_file_before_an_end_is_not_read_again() {
         put(&folder, &format!("top/{name}"), len);
     }
     let make = |begun: &dyn Fn(&FileState<'_>) -> Vec<(u32, PieceHash)>| {
-        let told = std::sync::Mutex::new(std::collections::BTreeMap::new());
+        let told = Mutex::new(std::collections::BTreeMap::new());
         let options = Options {
             threads: NonZeroUsize::new(2).unwrap(),
             progress: &|_, _| {},
