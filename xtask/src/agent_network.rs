@@ -28,7 +28,6 @@ pub(crate) struct AgentNetworkArgs {
 /// Runs the cases; fails if one does.
 pub(crate) fn run(args: &AgentNetworkArgs) -> Result<()> {
     setup::install(TOOLS)?;
-    setup::require(TOOLS)?;
     build_release()?;
     let agent = artifact::build_agent()?;
     let logs = target_dir().join("agent-network");

@@ -41,8 +41,7 @@ pub(crate) struct BrowserArgs {
 }
 
 pub(crate) fn run(args: &BrowserArgs) -> Result<()> {
-    setup::install(TOOLS)?;
-    setup::install(WATCHER_TOOLS)?;
+    setup::install(&[TOOLS, WATCHER_TOOLS].concat())?;
     let shots = target_dir().join("browser/shots");
     std::fs::create_dir_all(&shots).with_context(|| format!("creating {}", shots.display()))?;
     let shots = std::path::absolute(shots)?;

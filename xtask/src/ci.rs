@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{agent_network, book, browser, dist, e2e, fuzz, interop, root, setup, tidy};
+use crate::{agent_network, book, browser, dist, e2e, fuzz, host, interop, root, setup, tidy};
 
 /// Long enough for a broken decoder to show, short enough for every change.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
+
+/// Where all steps were run. On Debian 13 every tool is there, but some others in interop have
+/// versions that were not tried with ours.
+const DEBIANS: &[u32] = &[12];
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -32,6 +36,7 @@ const STEPS: &[Step] = &[
 
 /// Runs all steps until one fails.
 pub(crate) fn run() -> Result<()> {
+    host::greet("cargo xtask ci", DEBIANS)?;
     let mut ran = Vec::new();
     let mut failed = None;
     for (name, step) in STEPS {

@@ -7,6 +7,8 @@ mod swarm;
 use anyhow::Result;
 use clap::Args;
 
+use crate::host;
+
 /// What to show.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -19,6 +21,10 @@ pub(crate) struct DemoArgs {
     link: swarm::SwarmArgs,
 }
 
+/// Where it was run.
+const DEBIANS: &[u32] = &[12, 13];
+
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    host::greet("cargo xtask demo", DEBIANS)?;
     if args.swarm { swarm::run(&args.link) } else { room::run(&args.room) }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: packages of one content for Debian and for Red Hat's kin, made by dpkg-deb and
-//! rpmbuild. The same commit gives the same bytes. `--install` also installs them in clean Debian
-//! systems, starts the server of the one as its service, and removes them again.
+//! rpmbuild. The same commit gives the same bytes. `--install` also installs them in clean systems
+//! (the one in each Debian that the server runs on), starts the server as its service, and removes
+//! them again.
 
 mod contents;
 mod deb;
@@ -32,7 +33,8 @@ pub(crate) struct DistArgs {
 
 /// Builds the packages, each twice, and tries them.
 pub(crate) fn run(args: &DistArgs) -> Result<()> {
-    setup::install(TOOLS)?;
+    let more = if args.install { machine::TOOLS } else { &[] };
+    setup::install(&[TOOLS, more].concat())?;
     if !args.no_build {
         artifact::build_all()?;
     }

@@ -110,10 +110,9 @@ pub(crate) fn run(args: &E2eArgs) -> Result<()> {
         }
         return Ok(());
     }
-    setup::install(TOOLS)?;
-    if cases.iter().any(|case| case.name == cases::ROOM) {
-        setup::install(browser::WATCHER_TOOLS)?;
-    }
+    let has_room = cases.iter().any(|case| case.name == cases::ROOM);
+    let watcher = if has_room { browser::WATCHER_TOOLS } else { &[] };
+    setup::install(&[TOOLS, watcher].concat())?;
     interrupt::remember_signals();
     let dir = target_dir().join("e2e");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;

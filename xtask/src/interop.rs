@@ -65,7 +65,6 @@ struct Row {
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let tools = [TOOLS, dhcp::TOOLS, tftp::TOOLS].concat();
     setup::install(&tools)?;
-    setup::require(&tools)?;
     build_release()?;
     let dir = target_dir().join("interop");
     let contents = Contents::create(&dir.join("content"))?;

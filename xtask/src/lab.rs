@@ -12,7 +12,7 @@
 
 mod process;
 mod rate;
-mod sweep;
+pub(crate) mod sweep;
 mod window;
 
 pub(crate) use process::{Exit, Process, Spawn, wait_until};

@@ -12,6 +12,7 @@ mod dist;
 mod e2e;
 mod fuzz;
 mod guard;
+mod host;
 mod interop;
 mod interrupt;
 mod lab;
@@ -36,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything that must hold before a change is merged
+    /// Everything that must hold before a change is merged (Debian 12, root)
     Ci,
     /// Lease addresses to the agent, in network namespaces, and take them away again
     AgentNetwork(agent_network::AgentNetworkArgs),
@@ -47,7 +48,8 @@ enum Command {
     Book,
     /// Look at the dashboard in a browser while 1,000 nodes report, command it, and fuzz the API
     Browser(browser::BrowserArgs),
-    /// Three machines with nothing but a network card boot a Debian, before your eyes
+    /// Three machines with nothing but a network card boot a Debian, before your eyes (Debian 12 or 13,
+    /// root)
     Demo(demo::DemoArgs),
     /// Build the packages for Debian and for Red Hat's kin
     Dist(dist::DistArgs),
@@ -67,7 +69,7 @@ enum Command {
     },
     /// Check the rules of the house
     Tidy,
-    /// Install what the other commands need (Debian 12, root)
+    /// Install what the other commands need (Debian 12 or 13, root)
     Setup,
     /// Roles that a lab starts inside its namespaces
     #[command(subcommand, hide = true)]

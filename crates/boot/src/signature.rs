@@ -28,6 +28,8 @@ pub enum Domain {
     Order,
     /// A request for help to one node.
     Help,
+    /// What a server says of itself to another one, see `dhcp::proof`.
+    Server,
 }
 
 impl Domain {
@@ -36,6 +38,7 @@ impl Domain {
             Self::Manifest => b"boottorrent manifest\0",
             Self::Order => b"boottorrent order\0",
             Self::Help => b"boottorrent help\0",
+            Self::Server => b"boottorrent server\0",
         }
     }
 }
@@ -133,7 +136,36 @@ impl FromStr for LabKey {
     }
 }
 
+impl KeyId {
+    /// Its bytes.
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0
+    }
+}
+
+impl Signature {
+    /// The signature with these bytes (RFC 8032 section 5.1.6), of this key.
+    pub const fn from_bytes(key: KeyId, bytes: [u8; 64]) -> Self {
+        Self { key, bytes }
+    }
+
+    /// Its bytes.
+    pub const fn to_bytes(self) -> [u8; 64] {
+        self.bytes
+    }
+}
+
 impl LabPublicKey {
+    /// The key with these bytes (RFC 8032 section 5.1.5); none if they are no point.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
+        VerifyingKey::from_bytes(bytes).ok().map(Self)
+    }
+
+    /// Its bytes.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Its short name.
     pub fn id(&self) -> KeyId {
         let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();

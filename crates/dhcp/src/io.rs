@@ -1,10 +1,11 @@
 //! What goes into a [`crate::Service`] and what comes out.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use crate::asker::{Asker, MachineId};
 use crate::config::{LabId, Role, Subnet};
-use crate::lease::{Lease, Refusal};
+use crate::lease::{Lease, NoAddress, Pool, Refusal};
 use crate::mac::Mac;
 use crate::message::DecodeError;
 
@@ -45,6 +46,16 @@ pub enum Input<'a> {
     },
     /// A time that [`crate::Service::next_timeout`] named has come.
     Tick,
+    /// The answer to [`Output::Look`].
+    Looked {
+        /// Where.
+        address: Ipv4Addr,
+        /// Whose Ethernet address answers there; none if nobody does.
+        user: Option<Mac>,
+    },
+    /// This server has seen the machine use the address that it leased to it: it fetched something
+    /// from there.
+    Used(Mac),
 }
 
 /// Something to do, in this order.
@@ -68,11 +79,12 @@ pub enum Output {
     Listen(bool),
     /// Something that people or other parts of the server want to know.
     Event(Event),
-    /// This service must not run here; it says nothing more.
-    Stop(Conflict),
+    /// Find out by ARP who uses an address of the interface's network, and say so by
+    /// [`Input::Looked`], within [`crate::lease::DOUBT_TIME`] or not at all.
+    Look(Ipv4Addr),
 }
 
-/// Why a service must not run.
+/// Why a service waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// Somebody else gives addresses.
@@ -104,6 +116,8 @@ pub enum Event {
         /// The server that gives the addresses.
         beside: Option<Ipv4Addr>,
     },
+    /// It gives neither addresses nor boot programs until the other one was silent for two looks.
+    Waiting(Conflict),
     /// Nobody gives addresses, and neither do we: no node can boot.
     NoServer,
     /// A machine asks.
@@ -158,12 +172,48 @@ pub enum Event {
         /// Why.
         reason: Refusal,
     },
-    /// It found another machine using its address.
+    /// It says that another machine uses its address.
     Declined {
         /// Which.
         mac: Mac,
         /// What.
         address: Ipv4Addr,
+    },
+    /// It says so, and it is not its to say: nothing follows.
+    Disbelieved {
+        /// Which.
+        mac: Mac,
+        /// What.
+        address: Ipv4Addr,
+    },
+    /// This server has seen that another machine uses its address.
+    Conflict {
+        /// Whose it is.
+        mac: Mac,
+        /// What.
+        address: Ipv4Addr,
+        /// Who uses it.
+        user: Mac,
+        /// Whether it is reserved for `mac`, which is given another meanwhile.
+        is_reserved: bool,
+    },
+    /// A node of the lab was offered the address of a stranger, as no other was left.
+    Displaced {
+        /// The stranger.
+        mac: Mac,
+        /// What.
+        address: Ipv4Addr,
+        /// The node.
+        by: Mac,
+    },
+    /// Strangers have taken much of the ranges. Said once in [`crate::drain::AGAIN`].
+    Draining {
+        /// How many of them, in
+        count: usize,
+        /// this time.
+        within: Duration,
+        /// What there is.
+        pool: Pool,
     },
     /// It gave its address back.
     Released {
@@ -172,12 +222,16 @@ pub enum Event {
         /// What.
         address: Ipv4Addr,
     },
-    /// No address is left. Said once until one was given again.
+    /// There is no address for a machine. Said once a minute.
     Exhausted {
         /// For which network.
         subnet: Subnet,
         /// Who had to go away, the first of them.
         mac: Mac,
+        /// Why.
+        why: NoAddress,
+        /// What there is.
+        pool: Pool,
     },
     /// A relay agent asks for a network without a range. Said once for each.
     UnknownRelay(Ipv4Addr),
@@ -194,6 +248,8 @@ pub enum Event {
         address: Ipv4Addr,
         /// Which lab.
         lab: LabId,
+        /// Whether it has the lab's key. Anybody can say to be another server.
+        is_proved: bool,
     },
     /// A second server of this lab is there, which is as it should be. Said once an hour.
     Twin {

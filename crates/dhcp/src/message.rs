@@ -61,6 +61,8 @@ pub(crate) mod code {
     pub(crate) const PXELINUX_PREFIX: u8 = 210;
     /// For private use (RFC 3942): by which BootTorrent servers know one another, see `probe.rs`.
     pub(crate) const MARKER: u8 = 224;
+    /// The same, by which they prove it, see `proof.rs`.
+    pub(crate) const PROOF: u8 = 225;
 }
 
 /// A datagram that is no DHCP message for us.

@@ -13,31 +13,78 @@ use dhcproto::v4::MessageType;
 use crate::answer::{add_boot, destination, send};
 use crate::asker::Asker;
 use crate::config::{Config, LEASE_TIME_MIN, Role, Subnet};
+use crate::drain::Drain;
 use crate::io::{Event, Output, Port};
-use crate::lease::{Lease, Leases, Refusal};
+use crate::lease::{Decline, Lease, Leases, Looked, NoAddress, Refusal, Who};
+use crate::mac::Mac;
 use crate::message::{Draft, Message, code};
 use crate::time::Time;
 
 /// Relay agents without a range that are remembered as reported. More are not reported.
 const UNKNOWN_RELAYS_MAX: usize = 16;
 
+/// How often it is said that there is no address: a flood must not fill a log.
+const EXHAUSTED_AGAIN: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     leases: Leases,
-    /// Whether it was said that there are no addresses left.
-    exhausted: bool,
+    /// When it may be said again that there is no address.
+    exhausted_again: Time,
+    drain: Drain,
     unknown_relays: BTreeSet<Ipv4Addr>,
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config, leases: impl IntoIterator<Item = Lease>) -> Self {
+    pub(crate) fn new(now: Time, config: &Config, leases: impl IntoIterator<Item = Lease>) -> Self {
         let mut table = Leases::new(config);
-        leases.into_iter().for_each(|lease| table.restore(lease));
-        Self { leases: table, exhausted: false, unknown_relays: BTreeSet::new() }
+        leases.into_iter().for_each(|lease| table.restore(now, lease));
+        Self {
+            leases: table,
+            exhausted_again: Time::ZERO,
+            drain: Drain::default(),
+            unknown_relays: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on with another configuration.
+    pub(crate) fn configure(&mut self, config: &Config) {
+        self.leases = self.leases.reconfigured(config);
+        self.exhausted_again = Time::ZERO;
+        self.unknown_relays.clear();
     }
 
     pub(crate) fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// The pool as it is being emptied, if that was said lately.
+    pub(crate) fn drained(&self, now: Time) -> Option<Event> {
+        self.drain.said(now)
+    }
+
+    /// A machine was seen to use its address.
+    pub(crate) fn used(&mut self, mac: Mac) {
+        self.leases.used(mac);
+    }
+
+    /// Somebody answers at an address that was declined, or nobody does.
+    pub(crate) fn looked(
+        &mut self,
+        now: Time,
+        address: Ipv4Addr,
+        user: Option<Mac>,
+        out: &mut VecDeque<Output>,
+    ) {
+        match (self.leases.looked(now, address, user), user) {
+            (Looked::Conflict { mac }, Some(user)) => {
+                out.push_back(Output::Forget(address));
+                let is_reserved = self.leases.is_reserved_for(mac, address);
+                out.push_back(Output::Event(Event::Conflict { mac, address, user, is_reserved }));
+            }
+            (Looked::Unused, _) => out.push_back(Output::Forget(address)),
+            _ => {}
+        }
     }
 
     /// A request that came to port 67.
@@ -70,15 +117,30 @@ impl Server {
     fn discover(&mut self, turn: &mut Turn<'_>) {
         let Turn { now, ask, subnet, .. } = *turn;
         let wanted = ask.address(code::REQUESTED_ADDRESS);
-        let Some(address) = self.leases.offer(now, ask.mac, wanted, subnet) else {
-            if !self.exhausted {
-                self.exhausted = true;
-                turn.event(Event::Exhausted { subnet, mac: ask.mac });
-            }
-            return;
+        let offer = match self.leases.offer(now, ask.mac, wanted, subnet) {
+            Ok(offer) => offer,
+            Err(why) => return self.exhausted(turn, why),
         };
-        turn.answer(MessageType::Offer, Some(address), self.leases.hostname(ask.mac));
+        let address = offer.address;
+        if offer.is_new && !self.leases.is_named(ask.mac) {
+            let pool = self.leases.pool();
+            self.drain.took(now, pool).into_iter().for_each(|event| turn.event(event));
+        }
+        let time = self.leases.term(now, ask.mac, address, lease_time(turn.config, ask));
+        turn.answer(MessageType::Offer, Some((address, time)), self.leases.hostname(ask.mac));
+        if let Some(displaced) = offer.displaced {
+            turn.event(Event::Displaced { mac: displaced, address, by: ask.mac });
+        }
         turn.event(Event::Offered { mac: ask.mac, address: Some(address) });
+    }
+
+    fn exhausted(&mut self, turn: &mut Turn<'_>, why: NoAddress) {
+        if turn.now >= self.exhausted_again {
+            self.exhausted_again = turn.now + EXHAUSTED_AGAIN;
+            let (subnet, mac) = (turn.subnet, turn.ask.mac);
+            let pool = self.leases.pool();
+            turn.event(Event::Exhausted { subnet, mac, why, pool });
+        }
     }
 
     /// RFC 2131 section 4.3.2: what a request means depends on what is filled in.
@@ -95,13 +157,13 @@ impl Server {
         else {
             return;
         };
-        let until = turn.now + lease_time(turn.config, ask);
-        match self.leases.give(turn.now, ask.mac, address, turn.subnet, until) {
+        let time = self.leases.term(turn.now, ask.mac, address, lease_time(turn.config, ask));
+        match self.leases.give(turn.now, Who::of(ask), address, turn.subnet, time) {
             Ok(lease) => {
-                self.exhausted = false;
                 turn.out.push_back(Output::Store(lease));
                 turn.event(Event::Leased { mac: ask.mac, address, asker: turn.asker });
-                turn.answer(MessageType::Ack, Some(address), self.leases.hostname(ask.mac));
+                let hostname = self.leases.hostname(ask.mac);
+                turn.answer(MessageType::Ack, Some((address, time)), hostname);
             }
             Err(reason) => turn.refuse(address, reason),
         }
@@ -113,9 +175,17 @@ impl Server {
         let Some(address) = turn.ask.address(code::REQUESTED_ADDRESS).filter(|_| is_ours) else {
             return;
         };
-        if self.leases.decline(turn.now, mac, address) {
-            turn.out.push_back(Output::Forget(address));
-            turn.event(Event::Declined { mac, address });
+        let can_look = turn.config.subnet.contains(address) && turn.ask.giaddr.is_unspecified();
+        match self.leases.decline(turn.now, Who::of(turn.ask), address, can_look) {
+            Decline::NotBelieved => turn.event(Event::Disbelieved { mac, address }),
+            Decline::Look => {
+                turn.event(Event::Declined { mac, address });
+                turn.out.push_back(Output::Look(address));
+            }
+            Decline::LeftAlone => {
+                turn.event(Event::Declined { mac, address });
+                turn.out.push_back(Output::Forget(address));
+            }
         }
     }
 
@@ -124,7 +194,7 @@ impl Server {
         if turn.ask.address(code::SERVER_ID).is_some_and(|id| id != turn.config.address) {
             return;
         }
-        if let Some(lease) = self.leases.release(turn.now, mac, address) {
+        if let Some(lease) = self.leases.release(turn.now, Who::of(turn.ask), address) {
             turn.out.push_back(Output::Store(lease));
             turn.event(Event::Released { mac, address });
         }
@@ -147,23 +217,28 @@ impl Turn<'_> {
     }
 
     /// An offer or an acknowledgement, of an address or (to an `inform`) of everything but.
-    fn answer(&mut self, kind: MessageType, address: Option<Ipv4Addr>, hostname: Option<&str>) {
+    fn answer(
+        &mut self,
+        kind: MessageType,
+        given: Option<(Ipv4Addr, Duration)>,
+        hostname: Option<&str>,
+    ) {
         let Self { config, ask, asker, subnet, .. } = *self;
         let mut draft = Draft::answer(ask, kind);
         draft.address(code::SERVER_ID, config.address);
         draft.address(code::SUBNET_MASK, subnet.mask());
         // A relay agent is a router of its network.
         let relay = Some(ask.giaddr).filter(|relay| !relay.is_unspecified());
-        let router = config.router(subnet, address.unwrap_or(ask.ciaddr)).or(relay);
+        let router =
+            config.router(subnet, given.map_or(ask.ciaddr, |(address, _)| address)).or(relay);
         if let Some(router) = router {
             draft.address(code::ROUTER, router);
         }
         draft.addresses(code::DNS, &config.dns);
         draft.option(code::DOMAIN, config.domain.as_deref().unwrap_or_default().as_bytes());
         draft.option(code::HOSTNAME, hostname.unwrap_or_default().as_bytes());
-        if let Some(address) = address {
+        if let Some((address, time)) = given {
             draft.header().set_yiaddr(address);
-            let time = lease_time(config, ask);
             draft.number(code::LEASE_TIME, seconds(time));
             // RFC 2131 section 4.4.5.
             draft.number(code::RENEWAL, seconds(time / 2));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dhcp::{
     Asker, Audience, BootFiles, Config, Event, Input, LabId, Mac, Machine, Message, Mode, Output,
-    Port, Range, Service, Subnet, Time,
+    Port, Range, Service, Start, Subnet, Time, Unproved,
 };
 use dhcproto::v4::MessageType;
 
@@ -60,7 +60,9 @@ fn service(mode: Mode) -> Service {
         domain: None,
         boot: BootFiles::usual(SERVER, 8080),
     };
-    let mut service = Service::new(config, [], START, 1).unwrap();
+    let prover = Box::new(Unproved);
+    let begin = Start { leases: vec![], last_role: None, prover, seed: 1 };
+    let mut service = Service::new(config, begin, START).unwrap();
     while service.poll().is_some() {}
     service
 }

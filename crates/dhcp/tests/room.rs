@@ -9,7 +9,7 @@ use dhcp::Time;
 use dhcp::client::{self, Client, ClientConfig, Destination};
 use dhcp::{
     Audience, BootFiles, Config, Input, LabId, Lease, Mac, Mode, Output, Port, Range, Service,
-    Subnet,
+    Start, Subnet, Unproved,
 };
 use fastrand::Rng;
 
@@ -34,6 +34,8 @@ enum Event {
         node: usize,
         bytes: Vec<u8>,
     },
+    /// The server has found out who uses an address.
+    Looked(Ipv4Addr),
     Probed {
         node: usize,
         address: Ipv4Addr,
@@ -102,7 +104,9 @@ impl Room {
             boot: BootFiles::usual(SERVER, 8080),
         };
         let leases: Vec<Lease> = self.stored.values().cloned().collect();
-        let service = Service::new(config, leases, self.now, self.rng.u64(..));
+        let prover = Box::new(Unproved);
+        let start = Start { leases, last_role: None, prover, seed: self.rng.u64(..) };
+        let service = Service::new(config, start, self.now);
         self.server = Some(service.expect("the configuration is sound"));
     }
 
@@ -174,6 +178,12 @@ impl Room {
                 let from = SocketAddrV4::new(from, 68);
                 self.serve(Input::Packet { port: Port::Server, from, bytes: &bytes });
             }
+            Event::Looked(address) => {
+                let node = self.nodes.iter().position(|node| node.address == Some(address));
+                let squatter = self.squatters.contains(&address).then_some(Mac([2; 6]));
+                let user = node.map(|node| Mac(mac(node))).or(squatter);
+                self.serve(Input::Looked { address, user });
+            }
             Event::ToNode { node, bytes } => self.turn(node, client::Input::Datagram(&bytes)),
             Event::Probed { node, address } => {
                 let is_used = self.squatters.contains(&address)
@@ -208,8 +218,8 @@ impl Room {
                         }
                     }
                 }
+                Output::Look(address) => self.after(PROBE_TIME, Event::Looked(address)),
                 Output::Send { .. } | Output::Listen(_) | Output::Event(_) => {}
-                Output::Stop(conflict) => panic!("{conflict}"),
             }
         }
         self.server = Some(server);

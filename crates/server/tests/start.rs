@@ -251,10 +251,10 @@ fn what_was_known_of_nodes_survives_a_kill() {
     lab.report(1, json!({"stage": "agent"}));
     lab.report(2, json!({"stage": "loading", "image": "debian"}));
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let state = lab.path("state/state.db");
+    let state = lab.path("state/history.db");
     let state = rusqlite::Connection::open_with_flags(state, flags).unwrap();
     wait_until("the node is written", || {
-        let row = "SELECT count(*) FROM nodes WHERE node LIKE '%\"stage\":\"loading\"%'";
+        let row = "SELECT count(*) FROM history_now WHERE fields LIKE '%\"stage\":\"loading\"%'";
         state.query_row(row, [], |row| row.get::<_, u32>(0)).unwrap() == 1
     });
     drop(state);

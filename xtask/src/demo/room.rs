@@ -40,8 +40,7 @@ const SEED_TIME_S: u64 = 20;
 const SHOW_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &RoomArgs) -> Result<()> {
-    setup::install(e2e::TOOLS)?;
-    setup::install(&[setup::MMDEBSTRAP, setup::ZSTD])?;
+    setup::install(&[e2e::TOOLS, &[setup::ZSTD]].concat())?;
     interrupt::remember_signals();
     let debian = Debian::build()?;
     if args.prepare {

@@ -31,7 +31,7 @@ const PATIENCE: u32 = 2;
 
 pub(super) fn run(args: &SwarmArgs) -> Result<()> {
     ensure!(args.nodes >= 1, "a demonstration needs a node");
-    setup::require(&[setup::IP])?;
+    setup::install(&[setup::IP])?;
     build_release()?;
     let dir = target_dir().join("demo");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;

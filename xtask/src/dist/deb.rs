@@ -16,6 +16,14 @@ const DEPENDS: &str = "libc6 (>= 2.36), libgcc-s1, systemd | systemd-standalone-
 /// A kernel for phase 1, unless one is installed anyway, and the other boot program.
 const RECOMMENDS: &str = "linux-image-amd64, pxelinux, syslinux-common";
 
+/// The packages of both, of alternatives the first.
+pub(super) fn needs() -> impl Iterator<Item = &'static str> {
+    [DEPENDS, RECOMMENDS]
+        .into_iter()
+        .flat_map(|list| list.split(','))
+        .filter_map(|alternatives| alternatives.split_whitespace().next())
+}
+
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 
 /// Makes the package of a tree in a folder.
@@ -68,4 +76,16 @@ pub(super) fn try_out(package: &Path, to: &Path) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     ensure!(said.contains(version), "the program in the package says {:?}", said.trim());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_need_is_the_first_of_its_alternatives_without_a_version() {
+        let needs: Vec<_> = needs().collect();
+        assert_eq!(needs[..3], ["libc6", "libgcc-s1", "systemd"]);
+        assert!(needs.contains(&"linux-image-amd64"), "{needs:?}");
+    }
 }

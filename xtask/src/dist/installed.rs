@@ -1,5 +1,8 @@
-//! The packages in clean systems: what they bring is there, the lab is made, the service runs as its
-//! user and answers, and removal leaves what is the user's.
+//! The packages in clean systems: what they bring is there, the lab is made, phase 1 is that of the
+//! system's own kernel, the service runs as its user and answers, and removal leaves what is the
+//! user's.
+
+mod phase1;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::contents::COMPLETIONS;
-use super::machine::{Base, Machine, Memory};
+use super::machine::{Base, Machine, Memory, RELEASES, Release};
 use super::output;
+use phase1::Phase1Record;
 
 /// From the block for documentation; the machine is alone in its network.
 const ADDRESS: &str = "192.0.2.1";
@@ -30,6 +34,10 @@ const FILES: &[&str] = &[
 /// `CAP_NET_BIND_SERVICE` alone, as /proc shows sets.
 const CAPABILITIES: &str = "0000000000000400";
 
+/// systemd counts from 0, nothing can be reached, to 10, no confinement at all. What is left of it is
+/// the network, a port below 1024 and what every user may see.
+const EXPOSURE_MAX: f64 = 1.9;
+
 /// An image: the server only hands it on, so any bytes do.
 const IMAGE: &str = "mkdir oss/debian && echo a kernel >oss/debian/vmlinuz \
     && echo an initrd >oss/debian/initrd.img \
@@ -37,23 +45,42 @@ const IMAGE: &str = "mkdir oss/debian && echo a kernel >oss/debian/vmlinuz \
        >oss/debian/config.yaml \
     && sed -i 's/^  # default: .*/  default: debian/' Boottorrent.yaml";
 
-/// Installs both packages, each in a clean tree.
+/// Installs both packages, each in clean trees.
 pub(super) fn check_all(deb: &Path, rpm: &Path) -> Result<()> {
-    let base = Base::build()?;
+    // Before the clock is started: made once, kept for the next run.
+    side_by_side(Base::build)?;
     let start = Instant::now();
     let memory = Memory::mount()?;
-    let tree = memory.0.join("machine");
-    base.unpack(&tree)?;
-    Debian { machine: Machine::boot(&tree, ADDRESS)?, tree: tree.clone() }
-        .check(deb)
-        .context("the Debian package in a clean Debian")?;
-    base.unpack(&tree)?;
+    side_by_side(|release| {
+        check_deb(release, deb, &memory).with_context(|| format!("the package in {}", release.name))
+    })?;
+    let tree = memory.0.join("rpm");
+    Base::build(&RELEASES[0])?.unpack(&tree)?;
     check_rpm(&tree, rpm).context("the rpm in a clean tree")?;
     println!("installed, started and removed in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
+/// Does something for each release at the same time; what came of it, in their order.
+fn side_by_side<T: Send>(work: impl Fn(&'static Release) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            RELEASES.iter().map(|release| scope.spawn(|| work(release))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("no worker panics")).collect()
+    })
+}
+
+fn check_deb(release: &'static Release, deb: &Path, memory: &Memory) -> Result<()> {
+    let tree = memory.0.join(release.suite);
+    Base::build(release)?.unpack(&tree)?;
+    let debian = Debian { release, machine: Machine::boot(&tree, ADDRESS)?, tree: tree.clone() };
+    debian.check(deb)?;
+    drop(debian);
+    std::fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))
+}
+
 struct Debian {
+    release: &'static Release,
     machine: Machine,
     tree: PathBuf,
 }
@@ -61,7 +88,8 @@ struct Debian {
 impl Debian {
     fn check(&self, deb: &Path) -> Result<()> {
         let start = Instant::now();
-        let say = |what| eprintln!("  {what} after {:.1} s", start.elapsed().as_secs_f64());
+        let name = self.release.name;
+        let say = |what| eprintln!("  {name}: {what} after {:.1} s", start.elapsed().as_secs_f64());
         self.install(deb)?;
         say("installed");
         brings_all(&self.tree)?;
@@ -74,10 +102,14 @@ impl Debian {
         // As root does before the first start, which must not take the lab from the service.
         self.in_lab("boottorrent image create hello --kind demo && boottorrent dashboard token")?;
         self.machine.run(&["boottorrent", "-C", LAB, "check"])?;
+        let phase1 = Phase1Record::build(self)?;
+        say("has a phase 1");
         self.serves()?;
+        phase1.is_served(self)?;
         say("serves");
         self.exchanges()?;
         self.is_confined()?;
+        self.exposes_little()?;
         self.in_lab(
             "setpriv --reuid=boottorrent --regid=boottorrent --clear-groups cat state/token",
         )?;
@@ -148,6 +180,19 @@ impl Debian {
         Ok(())
     }
 
+    /// systemd's own opinion of the unit, which differs from one release to the next.
+    fn exposes_little(&self) -> Result<()> {
+        let said =
+            self.machine.run(&["systemd-analyze", "security", "--no-pager", "boottorrent"])?;
+        let level = exposure(&said).with_context(|| format!("systemd-analyze says {said}"))?;
+        eprintln!("  {}: systemd counts an exposure of {level:.1}", self.release.name);
+        ensure!(
+            level <= EXPOSURE_MAX,
+            "the unit's exposure is {level}, more than {EXPOSURE_MAX}:\n{said}"
+        );
+        Ok(())
+    }
+
     /// Removal leaves the lab, and so does purging while it has images.
     fn removes(&self, deb: &Path) -> Result<()> {
         let key = self.in_lab("cat keys/lab.key")?;
@@ -169,6 +214,12 @@ impl Debian {
     fn in_lab(&self, line: &str) -> Result<String> {
         self.machine.run(&["sh", "-c", &format!("cd {LAB} && {line}")])
     }
+}
+
+/// The figure in `→ Overall exposure level for boottorrent.service: 1.9 OK :-)`.
+fn exposure(said: &str) -> Option<f64> {
+    let (_, verdict) = said.rsplit_once("Overall exposure level")?.1.split_once(": ")?;
+    verdict.split_whitespace().next()?.parse().ok()
 }
 
 /// Installed by rpm in a tree whose base is another package manager's, so what it requires is only
@@ -219,4 +270,16 @@ fn brings_all(tree: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposure_is_the_figure_of_the_last_line() {
+        let said = "UMask= 0.1\n\n→ Overall exposure level for a.service: 1.9 OK :-)\n";
+        assert_eq!(exposure(said), Some(1.9));
+        assert_eq!(exposure("Failed to connect to bus"), None);
+    }
 }

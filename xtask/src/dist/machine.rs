@@ -1,5 +1,6 @@
 //! A clean Debian that runs systemd: packages are installed in it as on a server. Made by mmdebstrap
-//! once, kept by the hash of its recipe, and booted by systemd-nspawn without any network.
+//! once for each release, kept by the hash of its recipe, and booted by systemd-nspawn without any
+//! network.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,24 +9,43 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::output;
+use super::{deb, output};
 use crate::bench::hex;
-use crate::lab::wait_until;
+use crate::lab::{sweep, wait_until};
 use crate::{e2e, setup, target_dir};
 
-const TOOLS: &[setup::Tool] =
-    &[setup::CURL, setup::IP, setup::KERNEL, setup::MMDEBSTRAP, setup::NSENTER, setup::NSPAWN];
+pub(super) const TOOLS: &[setup::Tool] =
+    &[setup::CURL, setup::IP, setup::MMDEBSTRAP, setup::NSENTER, setup::NSPAWN];
+
+/// A Debian that the server runs on.
+pub(super) struct Release {
+    pub(super) suite: &'static str,
+    pub(super) name: &'static str,
+    /// What the version of its own kernel begins with.
+    pub(super) kernel: &'static str,
+}
+
+pub(super) const RELEASES: [Release; 2] = [
+    Release { suite: "bookworm", name: "Debian 12", kernel: "6.1." },
+    Release { suite: "trixie", name: "Debian 13", kernel: "6.12." },
+];
 
 /// Raised when the recipe stays but what it makes must be made again.
-const EDITION: &str = "1";
+const EDITION: &str = "2";
 
-const SUITE: &str = "bookworm";
+/// What starts services, beside what our package depends on and recommends.
+const PACKAGES: &[&str] = &["systemd-sysv"];
 
-/// What our package depends on, and what starts services. The kernel is the one of this machine.
-const PACKAGES: &str = "systemd-sysv,ipxe,busybox-static";
-
-/// Languages and manuals of others.
-const EXCLUDED: &[&str] = &["/usr/share/locale/*", "/usr/share/info/*"];
+/// Languages and manuals, and drivers that no phase 1 has, which are a third of a tree. Kernels have
+/// their modules in /lib in the one release and in /usr/lib in the other.
+const EXCLUDED: &[&str] = &[
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+    "*/lib/modules/*/kernel/sound/*",
+    "*/lib/modules/*/kernel/drivers/gpu/*",
+    "*/lib/modules/*/kernel/drivers/media/*",
+    "*/lib/modules/*/kernel/drivers/net/wireless/*",
+];
 
 /// A container starts in two seconds; a busy machine may take twenty times that.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,26 +54,31 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Base(PathBuf);
 
 impl Base {
-    /// Made if it is not kept from an earlier run: 60 MB from the mirror.
-    pub(super) fn build() -> Result<Self> {
-        setup::install(TOOLS)?;
-        let recipe = [EDITION, SUITE, PACKAGES, &EXCLUDED.join(" ")].join("\n");
+    /// Made if it is not kept from an earlier run: 150 MB from the mirror. That it has all packages
+    /// that ours names shows that they have these names there.
+    pub(super) fn build(release: &Release) -> Result<Self> {
+        let suite = release.suite;
+        let packages: Vec<_> = PACKAGES.iter().copied().chain(deb::needs()).collect();
+        let packages = packages.join(",");
+        let recipe = [EDITION, suite, &packages, &EXCLUDED.join(" ")].join("\n");
         let digest = hex(&Sha256::digest(recipe.as_bytes()));
-        let dir = target_dir().join("clean-debian");
+        let dir = std::path::absolute(target_dir().join("clean-debian").join(suite))?;
         let tar = dir.join(format!("{}.tar", &digest[..16]));
         if !tar.exists() {
             let start = Instant::now();
-            eprintln!("making a clean Debian from packages (once; about a minute)");
+            eprintln!("making a clean {} from packages (once; about a minute)", release.name);
             e2e::fresh(&dir)?;
             let part = dir.join("part.tar");
             let mut command = Command::new("mmdebstrap");
-            command.args(["--variant=minbase", "--quiet"]).arg(format!("--include={PACKAGES}"));
+            command.args(["--variant=minbase", "--quiet"]).arg(format!("--include={packages}"));
             command.arg("--aptopt=APT::Install-Recommends \"false\"");
             command.args(EXCLUDED.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
-            output(command.arg(SUITE).arg(&part))?;
+            // Nothing boots its kernel with an initramfs of its own. Debian 13 has /tmp in memory, which
+            // on a small machine is less than a tree.
+            output(command.arg(suite).arg(&part).env("INITRD", "No").env("TMPDIR", &dir))?;
             // Only a whole one has the final name.
             std::fs::rename(&part, &tar).context("naming the archive")?;
-            eprintln!("made in {:.0} s", start.elapsed().as_secs_f64());
+            eprintln!("{} made in {:.0} s", release.name, start.elapsed().as_secs_f64());
         }
         Ok(Self(tar))
     }
@@ -67,15 +92,19 @@ impl Base {
     }
 }
 
+/// Its name in the folder for temporary files; the process follows.
+const MEMORY_PREFIX: &str = "boottorrent-dist.";
+
 /// A folder in memory for trees, which are written, booted and thrown away; gone when this is dropped.
 pub(super) struct Memory(pub(super) PathBuf);
 
 impl Memory {
     pub(super) fn mount() -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("boottorrent-dist.{}", std::process::id()));
+        remove_stale()?;
+        let dir = std::env::temp_dir().join(format!("{MEMORY_PREFIX}{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let mut mount = Command::new("mount");
-        // Trees of 250 MB, and phase 1 in one of them.
+        // Trees of 480 and 240 MB, the last of them beside both, and a phase 1 in each.
         output(mount.args(["-t", "tmpfs", "-o", "size=2g", "boottorrent-dist"]).arg(&dir))?;
         Ok(Self(dir))
     }
@@ -86,6 +115,19 @@ impl Drop for Memory {
         let _ = output(Command::new("umount").arg("--lazy").arg(&self.0));
         let _ = std::fs::remove_dir(&self.0);
     }
+}
+
+/// Gives back the memory of runs that were killed.
+fn remove_stale() -> Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir()).context("reading the temporary files")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let run = name.strip_prefix(MEMORY_PREFIX).and_then(|run| run.parse::<u32>().ok());
+        if run.is_some_and(|pid| !sweep::is_xtask(pid)) {
+            drop(Memory(path));
+        }
+    }
+    Ok(())
 }
 
 /// A booted tree, which ends when this is dropped.
@@ -105,9 +147,9 @@ impl Machine {
         let mut nspawn = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "systemd-nspawn", "--quiet", "--boot"])
             .args(["--private-network", "--register=no", "--keep-unit", "--console=pipe"])
-            // What an installed kernel consists of.
-            .args(["--bind-ro=/boot", "--bind-ro=/lib/modules"])
             .arg(format!("--directory={}", tree.display()))
+            // systemd 257 starts under no other control groups, whatever this machine has.
+            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console)

@@ -29,13 +29,16 @@ pub(super) fn stale_labs() -> Result<()> {
 fn run_is_gone(prefix: &str) -> bool {
     let run = prefix.strip_prefix(PREFIX).and_then(|run| run.split('.').next());
     match run.map(str::parse::<u32>) {
-        Some(Ok(pid)) => {
-            // A number that another program got since does not keep a lab alive.
-            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            !comm.starts_with("xtask")
-        }
+        Some(Ok(pid)) => !is_xtask(pid),
         _ => false,
     }
+}
+
+/// Whether a process is a run of these commands: a number that another program got since does not
+/// keep alive what a run has left.
+pub(crate) fn is_xtask(pid: u32) -> bool {
+    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.starts_with("xtask")
 }
 
 /// Removes one lab. Never fails: it runs in `Drop`, and what cannot go now is swept next time.

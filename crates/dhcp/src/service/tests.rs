@@ -2,8 +2,8 @@ use super::*;
 use crate::asker::Machine;
 use crate::boot_files::FileName;
 use crate::config::{Audience, LabId, Range, Reservation, Subnet};
-use crate::lease::Refusal;
-use crate::testing::{Ask, NOWHERE, SERVER, config, ip, mac};
+use crate::lease::{FIRST_LEASE, NoAddress, Refusal};
+use crate::testing::{Ask, NOWHERE, SERVER, config, ip, mac, start};
 
 const START: Time = Time::from_secs(1_000_000);
 
@@ -17,24 +17,34 @@ impl Lab {
     /// With `config` at [`START`], when it has looked around and said what it had to say.
     fn new(config: Config) -> Self {
         let now = Time::from_secs(START.as_secs() - 10);
-        let mut lab = Self { service: Service::new(config, [], now, 1).unwrap(), now };
+        let mut lab = Self::begun(config, None, now);
         lab.pass(Duration::from_secs(10));
         lab.drain();
         lab
     }
 
     fn started(config: Config) -> Self {
-        let service = Service::new(config, [], START, 1).unwrap();
-        Self { service, now: START }
+        Self::begun(config, None, START)
+    }
+
+    fn begun(config: Config, last_role: Option<Role>, now: Time) -> Self {
+        // Each has randomness of its own.
+        let seed = u64::from(config.address.octets()[3]);
+        let begin = Start { last_role, ..start(config.lab, seed) };
+        Self { service: Service::new(config, begin, now).unwrap(), now }
     }
 
     fn drain(&mut self) -> Vec<Output> {
         std::iter::from_fn(|| self.service.poll()).collect()
     }
 
-    fn packet(&mut self, port: Port, from: SocketAddrV4, bytes: &[u8]) -> Vec<Output> {
-        self.service.handle(self.now, Input::Packet { port, from, bytes });
+    fn input(&mut self, input: Input<'_>) -> Vec<Output> {
+        self.service.handle(self.now, input);
         self.drain()
+    }
+
+    fn packet(&mut self, port: Port, from: SocketAddrV4, bytes: &[u8]) -> Vec<Output> {
+        self.input(Input::Packet { port, from, bytes })
     }
 
     fn ask(&mut self, ask: &Ask) -> Vec<Output> {
@@ -76,9 +86,9 @@ fn events(outputs: &[Output]) -> Vec<&Event> {
         .collect()
 }
 
-fn stopped(outputs: &[Output]) -> Option<Conflict> {
+fn waits(outputs: &[Output]) -> Option<Conflict> {
     outputs.iter().find_map(|output| match output {
-        Output::Stop(conflict) => Some(*conflict),
+        Output::Event(Event::Waiting(conflict)) => Some(*conflict),
         _ => None,
     })
 }
@@ -103,7 +113,7 @@ fn discover_and_request_lead_to_a_lease() {
     let outputs = lab.ask(&Ask::select(1, offer.yiaddr));
     let (ack, to) = sent(&outputs).unwrap();
     assert_eq!((ack.kind, to, ack.yiaddr), (MessageType::Ack, everybody(), offer.yiaddr));
-    let lease = Lease { mac: mac(1), address: ack.yiaddr, until: START + 3600 * SECOND };
+    let lease = Lease { mac: mac(1), address: ack.yiaddr, until: START + FIRST_LEASE };
     assert_eq!(outputs[0], Output::Store(lease), "stored before it is acknowledged");
     let leased = Event::Leased { mac: mac(1), address: ack.yiaddr, asker: Asker::Plain };
     assert!(events(&outputs).contains(&&leased));
@@ -160,8 +170,9 @@ fn a_shorter_lease_is_given_when_asked_for_and_a_longer_one_is_not() {
         let ask = Ask::discover(1).option(51, &wanted.to_be_bytes());
         u32::from_be_bytes(lab.answer(&ask).0.option(51).unwrap().try_into().unwrap())
     };
-    assert_eq!(time(600), 600);
-    assert_eq!(time(u32::MAX), 3600);
+    assert_eq!(time(600), 300, "at first");
+    assert_eq!(time(200), 200);
+    assert_eq!(time(u32::MAX), 300);
     assert_eq!(time(0), 10);
 }
 
@@ -304,6 +315,10 @@ fn a_declined_address_is_forgotten() {
     assert!(lab.ask(&decline).is_empty(), "not without our identifier");
     let outputs = lab.ask(&decline.option(54, &SERVER.octets()));
     let event = Event::Declined { mac: mac(1), address };
+    assert_eq!(outputs, [Output::Event(event), Output::Look(address)]);
+    let user = mac(99);
+    let outputs = lab.input(Input::Looked { address, user: Some(user) });
+    let event = Event::Conflict { mac: mac(1), address, user, is_reserved: false };
     assert_eq!(outputs, [Output::Forget(address), Output::Event(event)]);
     assert_ne!(lab.answer(&Ask::discover(1)).0.yiaddr, address);
 }
@@ -517,255 +532,5 @@ fn options_in_the_file_field_are_read() {
     assert_eq!(Asker::of(&ask.message()), Asker::Bios);
 }
 
-mod others {
-    use super::*;
-
-    fn asking(mode: Mode) -> Config {
-        Config { mode, force: false, ..config(60) }
-    }
-
-    /// The questions among outputs, as they are received by others.
-    fn questions(outputs: &[Output]) -> Vec<Vec<u8>> {
-        outputs
-            .iter()
-            .filter_map(|output| match output {
-                Output::Send { bytes, .. } => Some(bytes.clone()),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// Another server's offer in answer to a question.
-    fn offer(question: &[u8], yiaddr: Ipv4Addr, file: &[u8]) -> Vec<u8> {
-        let question = Message::decode(question).unwrap();
-        Ask::new(MessageType::Offer, 0)
-            .patch(0, &[2])
-            .patch(4, &question.xid.to_be_bytes())
-            .patch(16, &yiaddr.octets())
-            .patch(28, &question.mac.0)
-            .patch(108, file)
-            .option(54, &[10, 0, 0, 99])
-            .bytes()
-    }
-
-    #[test]
-    fn alone_on_a_network_it_becomes_the_server() {
-        for mode in [Mode::Auto, Mode::Server] {
-            let mut lab = Lab::started(asking(mode));
-            assert_eq!(
-                sent(&lab.ask(&Ask::discover(1).pxe(0))).map(|(m, _)| m.is_reply),
-                Some(false)
-            );
-            let outputs = lab.pass(Duration::from_secs(5));
-            let serving = Event::Serving { role: Role::Server, beside: None };
-            assert_eq!(events(&outputs), [&serving]);
-            assert!(outputs.contains(&Output::Listen(false)));
-            assert_eq!(lab.answer(&Ask::discover(1)).0.kind, MessageType::Offer);
-        }
-    }
-
-    #[test]
-    fn it_asks_as_a_node_and_as_a_relay_agent() {
-        let mut lab = Lab::started(asking(Mode::Auto));
-        let mut outputs = lab.drain();
-        assert_eq!(outputs[0], Output::Listen(true));
-        outputs.extend(lab.pass(Duration::from_secs(5)));
-        let asked: Vec<_> = questions(&outputs)
-            .iter()
-            .map(|bytes| Message::decode(bytes).unwrap())
-            .map(|question| (question.giaddr, question.flags))
-            .collect();
-        let none = Ipv4Addr::UNSPECIFIED;
-        assert_eq!(asked, [(none, 0x8000), (SERVER, 0x8000), (none, 0x8000), (SERVER, 0x8000)]);
-    }
-
-    #[test]
-    fn beside_another_server_auto_becomes_a_proxy_and_server_stops() {
-        for mode in [Mode::Auto, Mode::Server] {
-            let mut lab = Lab::started(asking(mode));
-            let question = &questions(&lab.drain())[0];
-            let from = SocketAddrV4::new(ip(99), 67);
-            let outputs = lab.packet(Port::Client, from, &offer(question, ip(200), b""));
-            if mode == Mode::Auto {
-                let serving = Event::Serving { role: Role::Proxy, beside: Some(ip(99)) };
-                assert_eq!(events(&outputs), [&serving]);
-            } else {
-                assert_eq!(lab.service.role(), None);
-                let outputs = lab.pass(Duration::from_secs(5));
-                assert_eq!(stopped(&outputs), Some(Conflict::ForeignServer(ip(99))));
-                assert_eq!(lab.service.next_timeout(), None);
-                assert!(lab.ask(&Ask::discover(1)).is_empty());
-            }
-        }
-    }
-
-    #[test]
-    fn forced_it_serves_at_once_and_says_who_else_does() {
-        let mut lab = Lab::started(config(60));
-        let outputs = lab.drain();
-        let question = &questions(&outputs)[0];
-        assert_eq!(lab.service.role(), Some(Role::Server));
-        let from = SocketAddrV4::new(ip(99), 67);
-        let outputs = lab.packet(Port::Client, from, &offer(question, ip(200), b"other.efi\0"));
-        let boot_file = Some("other.efi".to_owned());
-        assert_eq!(events(&outputs), [&Event::ForeignServer { address: ip(99), boot_file }]);
-        assert_eq!(lab.service.role(), Some(Role::Server));
-    }
-
-    #[test]
-    fn answers_to_others_questions_mean_nothing() {
-        let mut lab = Lab::started(asking(Mode::Auto));
-        let question = Ask::discover(1).patch(28, &config(60).mac.0).bytes();
-        let from = SocketAddrV4::new(ip(99), 67);
-        assert!(lab.packet(Port::Client, from, &offer(&question, ip(200), b"")).len() <= 2);
-        assert_eq!(lab.service.role(), None);
-    }
-
-    #[test]
-    fn a_proxy_without_a_server_says_that_nobody_gives_addresses() {
-        let mut lab = Lab::started(proxy());
-        let outputs = lab.pass(Duration::from_secs(5));
-        assert!(events(&outputs).contains(&&Event::NoServer));
-        let mut lab = Lab::started(Config { ranges: vec![], ..asking(Mode::Auto) });
-        let outputs = lab.pass(Duration::from_secs(5));
-        assert!(events(&outputs).contains(&&Event::NoServer));
-        assert_eq!(lab.service.role(), Some(Role::Proxy));
-    }
-
-    #[test]
-    fn a_server_that_comes_later_is_reported_and_changes_nothing() {
-        let mut lab = Lab::started(asking(Mode::Auto));
-        lab.pass(Duration::from_secs(5));
-        let mut asked = vec![];
-        while asked.is_empty() {
-            assert!(lab.now < START + 2 * LOOK_AROUND, "it never looks around");
-            asked = questions(&lab.pass(SECOND));
-        }
-        let from = SocketAddrV4::new(ip(99), 67);
-        let answer = offer(&asked[0], ip(200), b"");
-        let outputs = lab.packet(Port::Client, from, &answer);
-        let foreign = Event::ForeignServer { address: ip(99), boot_file: None };
-        assert_eq!(events(&outputs), [&foreign]);
-        assert!(lab.packet(Port::Client, from, &answer).is_empty(), "said once");
-        assert_eq!(lab.service.role(), Some(Role::Server));
-    }
-
-    /// Two services on one network, each hearing what the other sends.
-    fn meet(first: &mut Lab, second: &mut Lab, from_first: Vec<Output>) -> Vec<Output> {
-        let mut heard = vec![];
-        for output in from_first {
-            if let Output::Send { to, bytes, .. } = output {
-                let port = if to.port() == 67 { Port::Server } else { Port::Client };
-                let from = SocketAddrV4::new(first.service.config.address, 67);
-                heard.extend(second.packet(port, from, &bytes));
-            }
-        }
-        heard
-    }
-
-    #[test]
-    fn a_second_lab_refuses_and_the_first_goes_on() {
-        for mode in [Mode::Auto, Mode::Server, Mode::Proxy] {
-            let mut first = Lab::started(asking(Mode::Auto));
-            first.pass(Duration::from_secs(5));
-            let other = Config { address: ip(2), lab: LabId([9; 8]), ..asking(mode) };
-            let service = Service::new(other, [], START, 2).unwrap();
-            let mut second = Lab { service, now: START };
-            let asked = second.drain();
-            let answered = meet(&mut second, &mut first, asked);
-            let lab = LabId([9; 8]);
-            assert_eq!(events(&answered), [&Event::OtherLab { address: ip(2), lab }]);
-            let outputs = meet(&mut first, &mut second, answered);
-            let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
-            assert_eq!(stopped(&outputs), Some(conflict), "{mode:?}");
-            assert_eq!(first.service.role(), Some(Role::Server));
-        }
-    }
-
-    #[test]
-    fn two_proxies_of_one_lab_go_on_together() {
-        let mut first = Lab::started(asking(Mode::Proxy));
-        first.pass(Duration::from_secs(5));
-        let twin = Config { address: ip(2), ..asking(Mode::Proxy) };
-        let mut second = Lab { service: Service::new(twin, [], START, 2).unwrap(), now: START };
-        let asked = second.drain();
-        let answered = meet(&mut second, &mut first, asked);
-        assert_eq!(events(&answered), [&Event::Twin { address: ip(2) }]);
-        let outputs = meet(&mut first, &mut second, answered);
-        assert_eq!(stopped(&outputs), None);
-        assert!(events(&outputs).contains(&&Event::Twin { address: SERVER }), "{outputs:?}");
-        assert_eq!(second.service.role(), Some(Role::Proxy));
-    }
-
-    #[test]
-    fn servers_without_a_lab_are_nobody_s_twins() {
-        let config = |address, mode| Config { address, lab: LabId::NONE, ..asking(mode) };
-        let mut first = Lab::started(config(SERVER, Mode::Proxy));
-        first.pass(Duration::from_secs(5));
-        let second = Service::new(config(ip(2), Mode::Proxy), [], START, 2).unwrap();
-        let mut second = Lab { service: second, now: START };
-        let asked = second.drain();
-        let answered = meet(&mut second, &mut first, asked);
-        let outputs = meet(&mut first, &mut second, answered);
-        let conflict = Conflict::OtherLab { address: SERVER, lab: LabId::NONE };
-        assert_eq!(stopped(&outputs), Some(conflict));
-    }
-
-    /// Whichever of them answers first.
-    #[test]
-    fn beside_a_server_and_another_lab_the_lab_is_the_reason_to_refuse() {
-        for mode in [Mode::Auto, Mode::Server] {
-            let mut first = Lab::started(asking(Mode::Auto));
-            first.pass(Duration::from_secs(5));
-            let other = Config { address: ip(2), lab: LabId([9; 8]), ..asking(mode) };
-            let service = Service::new(other, [], START, 2).unwrap();
-            let mut second = Lab { service, now: START };
-            let asked = second.drain();
-            let from = SocketAddrV4::new(ip(99), 67);
-            second.packet(Port::Client, from, &offer(&questions(&asked)[0], ip(200), b""));
-            let answered = meet(&mut second, &mut first, asked);
-            let outputs = meet(&mut first, &mut second, answered);
-            let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
-            assert_eq!(stopped(&outputs), Some(conflict), "{mode:?}");
-        }
-    }
-
-    #[test]
-    fn of_two_labs_that_begin_together_one_goes_on() {
-        let mut first = Lab::started(asking(Mode::Auto));
-        let other = Config { address: ip(2), lab: LabId([9; 8]), ..asking(Mode::Auto) };
-        let mut second = Lab { service: Service::new(other, [], START, 2).unwrap(), now: START };
-        let (from_first, from_second) = (first.drain(), second.drain());
-        let by_second = meet(&mut first, &mut second, from_first);
-        let by_first = meet(&mut second, &mut first, from_second);
-        let conflict = Conflict::OtherLab { address: SERVER, lab: LabId([7; 8]) };
-        assert_eq!(stopped(&by_second), Some(conflict));
-        assert_eq!(stopped(&by_first), None);
-        let outputs = first.pass(Duration::from_secs(5));
-        assert_eq!(events(&outputs), [&Event::Serving { role: Role::Server, beside: None }]);
-    }
-
-    #[test]
-    fn an_offer_in_its_own_name_is_no_other_server() {
-        let mut lab = Lab::started(asking(Mode::Auto));
-        let question = Message::decode(&questions(&lab.drain())[0]).unwrap();
-        let own = Ask::new(MessageType::Offer, 0)
-            .patch(0, &[2])
-            .patch(4, &question.xid.to_be_bytes())
-            .patch(16, &ip(200).octets())
-            .patch(28, &question.mac.0)
-            .option(54, &SERVER.octets());
-        lab.packet(Port::Client, SocketAddrV4::new(SERVER, 67), &own.bytes());
-        assert_eq!(lab.service.role(), None);
-    }
-
-    #[test]
-    fn its_own_broadcasts_mean_nothing() {
-        let mut lab = Lab::started(asking(Mode::Auto));
-        for question in questions(&lab.drain()) {
-            let from = SocketAddrV4::new(SERVER, 67);
-            assert!(lab.packet(Port::Server, from, &question).is_empty());
-        }
-        assert_eq!(lab.service.role(), None);
-    }
-}
+mod others;
+mod strangers;

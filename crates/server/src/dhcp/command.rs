@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::setup::{LEASE_TIME_USUAL, attachment, range_of};
-use super::{Dhcp, Setup};
+use super::{Dhcp, LabProver, Memory, Place, Setup};
 use crate::cli::OutputFormat;
 use crate::leases::Leases;
 
@@ -40,7 +41,7 @@ pub(crate) struct DhcpArgs {
     /// The port of the HTTP server that boot programs are named at.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
-    /// A folder in which leases survive the end of the command, in `state/state.db`.
+    /// A folder in which leases survive the end of the command, in `state/leases.db`.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// How to print.
@@ -67,17 +68,21 @@ fn parse_range(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), String> {
 /// Serves until Ctrl+C or SIGTERM.
 pub(crate) fn run(args: &DhcpArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
-    let setup = setup(args)?;
-    let leases = match &args.keep {
-        Some(folder) => Leases::open(folder)?,
-        None => Leases::in_memory()?,
+    let prover = LabProver::for_this_run()?;
+    let setup = setup(args, prover.lab())?;
+    let keep = args.keep.clone();
+    let memory = keep.as_deref().map_or(Memory::none(), Memory::of);
+    let leases = move || match &keep {
+        Some(folder) => Leases::open(folder),
+        None => Leases::in_memory(),
     };
+    let place = Place { leases: Arc::new(leases), memory, prover };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the DHCP service")?;
     runtime.block_on(async {
-        let dhcp = Dhcp::open(setup, leases)?;
+        let dhcp = Dhcp::open(setup, place)?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         print_ready(args).context("cannot write to standard output")?;
@@ -93,7 +98,7 @@ pub(crate) fn run(args: &DhcpArgs) -> anyhow::Result<()> {
     })
 }
 
-fn setup(args: &DhcpArgs) -> anyhow::Result<Setup> {
+fn setup(args: &DhcpArgs, lab: LabId) -> anyhow::Result<Setup> {
     let attachment = attachment(&args.interface, args.address)?;
     let ranges = args.range.iter();
     let config = Config {
@@ -104,7 +109,7 @@ fn setup(args: &DhcpArgs) -> anyhow::Result<Setup> {
             ModeArg::Proxy => Mode::Proxy,
         },
         force: args.force,
-        lab: LabId::NONE,
+        lab,
         address: args.address,
         subnet: attachment.subnet,
         mac: attachment.mac,

@@ -1,9 +1,9 @@
 //! What the fleet is told of DHCP's events.
 
-use boot::{Arch, Firmware, Mac};
+use boot::{Arch, Firmware, Mac, Stage};
 use dhcp::{Asker, Machine};
 
-use crate::fleet::{self, Event};
+use crate::fleet::{self, Event, SharedFleet};
 
 /// What an event means for a node; nothing if it is about the network.
 pub(crate) fn told(event: &dhcp::Event) -> Option<Event> {
@@ -15,6 +15,14 @@ pub(crate) fn told(event: &dhcp::Event) -> Option<Event> {
         dhcp::Event::Leased { mac, address, .. } => Event::Leased { mac: node(mac), address },
         _ => return None,
     })
+}
+
+/// Whether this server has seen that a machine does something with its address: it fetched its boot
+/// program, or went on from there.
+pub(crate) fn has_fetched(fleet: &SharedFleet, mac: dhcp::Mac) -> bool {
+    let fleet = fleet.lock();
+    let stage = fleet.node(node(mac)).and_then(|node| node.summary.stage.as_ref());
+    stage.is_some_and(|stage| !matches!(stage, Stage::Discovered | Stage::Offered))
 }
 
 const fn node(mac: dhcp::Mac) -> Mac {

@@ -19,7 +19,9 @@ impl Log {
         match event {
             // What is wrong with the network is said in any case; `dhcp` says it rarely.
             Event::Serving { .. }
+            | Event::Waiting(_)
             | Event::NoServer
+            | Event::Draining { .. }
             | Event::Exhausted { .. }
             | Event::UnknownRelay(_)
             | Event::ForeignServer { .. }
@@ -56,10 +58,26 @@ fn of_network(event: &Event) {
             "nobody gives addresses on this network, and no range is set for this server: nodes \
              cannot boot"
         ),
-        Event::Exhausted { subnet, mac } => tracing::warn!(
-            node = %mac,
-            "no address is left for {subnet}: add a range, or shorten the lease time"
+        Event::Waiting(conflict) => {
+            tracing::error!("DHCP waits until it is alone, the rest of the server runs: {conflict}")
+        }
+        Event::Draining { count, within, pool } => tracing::warn!(
+            free = pool.free_count,
+            "{count} machines that the lab does not name took addresses in {} s: nodes of the lab get \
+             theirs all the same. If nobody switched on a room, somebody invents machines: look in the \
+             switch for the port, let `nodes.unknown: ignore` answer nodes of the lab alone, or add a \
+             range",
+            within.as_secs().max(1)
         ),
+        Event::Exhausted { subnet, mac, why, pool } => {
+            let strangers = pool.unconfirmed_count + pool.confirmed_count;
+            tracing::warn!(
+                node = %mac,
+                strangers,
+                declined = pool.declined_count,
+                "no address is left for {subnet}: {why}. Add a range, or shorten the lease time"
+            );
+        }
         Event::UnknownRelay(relay) => tracing::warn!(
             "the relay agent {relay} asks for addresses of its network, for which there is no range"
         ),
@@ -69,9 +87,13 @@ fn of_network(event: &Event) {
                 boot_file.as_deref().map(|file| tracing::field::display(file.escape_debug()));
             tracing::warn!(boots, "another DHCP server, {address}, answers on this network");
         }
-        Event::OtherLab { address, lab } => tracing::warn!(
+        Event::OtherLab { address, lab, is_proved: true } => tracing::warn!(
             "another BootTorrent server, {address} (lab {lab}), is on this network: nodes boot what \
              answers first"
+        ),
+        Event::OtherLab { address, lab, is_proved: false } => tracing::warn!(
+            "another BootTorrent server, {address} (lab {lab}), says that it is on this network; it \
+             has not proved it, and nothing follows"
         ),
         Event::Twin { address } => tracing::info!(
             "a second server of this lab, {address}, is on this network: nodes boot from either"
@@ -115,9 +137,27 @@ fn of_machine(event: &Event) {
         Event::Refused { mac, address, reason } => {
             tracing::info!(node = %mac, "must not use {address}: {reason}");
         }
-        Event::Declined { mac, address } => tracing::warn!(
+        Event::Declined { mac, address } => {
+            tracing::info!(node = %mac, "says that another machine uses {address}");
+        }
+        Event::Disbelieved { mac, address } => tracing::warn!(
             node = %mac,
-            "found another machine using {address}: it is left alone for ten minutes"
+            "a message in its name says that another machine uses {address}, and is not believed: only \
+             who was just given an address can say so"
+        ),
+        Event::Conflict { mac, address, user, is_reserved: true } => tracing::warn!(
+            node = %mac,
+            "{address} is reserved for it, and {user} uses it: it is given another one; find that \
+             machine, or reserve another address"
+        ),
+        Event::Conflict { mac, address, user, is_reserved: false } => tracing::warn!(
+            node = %mac,
+            "{address} is used by {user}, which does not have it of this server: it is left alone for ten \
+             minutes"
+        ),
+        Event::Displaced { mac, address, by } => tracing::warn!(
+            node = %by,
+            "no address is left, so it is given {address} of {mac}, which the lab does not name"
         ),
         Event::Released { mac, address } => tracing::info!(node = %mac, "gives {address} back"),
         _ => {}

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use dhcp::config::RESERVATIONS_MAX;
 use dhcp::{Audience, BootFiles, Config, LabId, Mac, Mode, Range, Reservation, Subnet};
 use nix::ifaddrs::getifaddrs;
 
@@ -55,6 +56,13 @@ fn config(settings: &Settings, mode: Mode, lab: LabId, attachment: Attachment) -
         hostname: one.hostname.clone(),
     });
     let known = http::named(settings).into_keys();
+    // Named without an address of their own: they have one before strangers do.
+    let reserved: BTreeSet<_> = dhcp.reservations.iter().map(|one| one.mac).collect();
+    let others = http::named(settings).into_keys().filter(|mac| !reserved.contains(mac));
+    let others = others.map(|mac| Reservation { mac: Mac(mac.0), address: None, hostname: None });
+    // Beyond the limit they have what is left.
+    let room = RESERVATIONS_MAX.saturating_sub(dhcp.reservations.len());
+    let reservations = reservations.chain(others.take(room));
     let audience = match settings.unknown {
         Unknown::Ignore => Audience::Only(known.map(|mac| Mac(mac.0)).collect()),
         Unknown::Boot | Unknown::Wait => {

@@ -39,6 +39,11 @@ impl Sockets {
         })
     }
 
+    /// The interface that they hear.
+    pub(super) fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// Opens or closes port 68.
     pub(super) fn listen(&self, is_wanted: bool) {
         let mut client = self.client();

@@ -13,6 +13,7 @@
 
 mod event;
 mod history;
+mod keeper;
 mod log;
 mod node;
 mod priority;
@@ -27,9 +28,12 @@ use boot::{ImageName, Mac, Stage};
 
 pub(crate) use event::{Asker, Event, Fetched, ScriptAsked, Service};
 pub(crate) use history::History;
+#[cfg(test)]
+pub(crate) use keeper::Keep;
+pub(crate) use keeper::{Keeper, of_lab as keep_in_lab};
 pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
 pub(crate) use node::{Effect, Node, Standing, Summary, UnixMs, percent, printable};
-pub(crate) use priority::Priority;
+pub(crate) use priority::{Priority, Standings, strangers};
 pub(crate) use shared::SharedFleet;
 pub(crate) use timeline::{LastFailure, Step};
 pub(crate) use why::{Why, durations, why};
@@ -50,7 +54,7 @@ pub(crate) struct Fleet {
     addresses: BTreeMap<Ipv4Addr, Mac>,
     /// Those that may have to give way, first who does so first.
     strangers: BTreeSet<(Class, UnixMs, Mac)>,
-    /// Changed since [`Self::take_dirty`].
+    /// Changed since [`Self::take_changed`].
     dirty: BTreeSet<Mac>,
     /// Newcomers for whom there was no room.
     refused_count: u64,
@@ -329,10 +333,12 @@ impl Fleet {
         counts.into_iter().map(|((_, name), count)| (name, count)).collect()
     }
 
-    /// The nodes that have changed since this was asked last, or are gone (`None`).
-    pub(crate) fn take_dirty(&mut self) -> Vec<(Mac, Option<Node>)> {
+    /// The nodes that have changed since this was asked last, or are gone, and whether the configuration
+    /// names them.
+    pub(crate) fn take_changed(&mut self) -> Vec<(Mac, bool)> {
         let dirty = std::mem::take(&mut self.dirty);
-        dirty.into_iter().map(|mac| (mac, self.nodes.get(&mac).cloned())).collect()
+        let is_known = |mac: &Mac| self.nodes.get(mac).is_some_and(|node| node.summary.known);
+        dirty.into_iter().map(|mac| (mac, is_known(&mac))).collect()
     }
 
     /// The node that an event is about.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use boot::Mac;
 
-use super::{Change, Event, Fleet, Priority, UnixMs};
+use super::{Change, Event, Fleet, Priority, Standings, UnixMs};
 
 /// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
 /// takes microseconds.
@@ -44,6 +44,12 @@ impl SharedFleet {
             IpAddr::V4(address) => self.lock().priority(address),
             IpAddr::V6(_) => Priority::Stranger,
         }
+    }
+
+    /// [`Self::priority`], for services at their doors.
+    pub(crate) fn standings(&self) -> Standings {
+        let fleet = self.clone();
+        Arc::new(move |peer| fleet.priority(peer).into())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {

@@ -365,17 +365,18 @@ fn what_is_long_ago_is_forgotten_with_strangers_that_were_silent_since() {
         boot(&mut fleet, at, at);
     }
     fleet.configure(UnixMs(40), &BTreeMap::from([(named, None)]));
-    fleet.take_dirty();
+    fleet.take_changed();
     fleet.forget_until(UnixMs(30));
     let macs: Vec<Mac> = fleet.nodes().map(|node| node.summary.mac).collect();
     assert_eq!(macs, [named, MAC], "who has a name stays");
     let node = fleet.node(MAC).unwrap();
     assert_eq!(node.past.iter().map(|boot| boot.began.0).collect::<Vec<_>>(), [30]);
     assert!(node.events.iter().all(|event| event.at >= UnixMs(30)), "{:?}", node.events);
-    let dirty: Vec<bool> = fleet.take_dirty().iter().map(|(_, node)| node.is_some()).collect();
+    let dirty: Vec<bool> =
+        fleet.take_changed().iter().map(|(mac, _)| fleet.node(*mac).is_some()).collect();
     assert_eq!(dirty, [true, false, true], "all three are written, the stranger as gone");
     fleet.forget_until(UnixMs(30));
-    assert!(fleet.take_dirty().is_empty());
+    assert!(fleet.take_changed().is_empty());
 }
 
 #[test]

@@ -68,6 +68,8 @@ impl About {
             interface: "lo".to_owned(),
             address: "127.0.0.1".to_owned(),
             manifest_serial: 7,
+            hashing: vec![],
+            degraded: vec![],
             images: vec![],
             services: vec![],
             nodes: NodeCounts { count: 0, refused_count: 0, stages: vec![] },

@@ -33,6 +33,8 @@ pub(super) enum Boot {
     Wait,
     /// Ends the wait of a node that is to be left alone.
     Leave,
+    /// Waits for its image, which is being hashed.
+    Later(ImageName),
 }
 
 /// An image that boots without us, and words for its command line.
@@ -65,6 +67,8 @@ pub(crate) struct Boots {
     images: BTreeMap<ImageName, ImageBoot>,
     /// Image and words of the nodes for which something is decided.
     nodes: BTreeMap<Mac, (ImageName, String)>,
+    /// Nodes whose image is not there yet.
+    later: BTreeMap<Mac, ImageName>,
     /// Nodes that boot in another way.
     others: BTreeMap<Mac, BootFrom>,
     /// Nodes that the lab names.
@@ -99,6 +103,10 @@ impl Boots {
             .assignments
             .iter()
             .map(|assigned| (assigned.mac, (assigned.image.clone(), assigned.cmdline.clone())));
+        let later = settings.nodes.iter().filter_map(|node| {
+            let image = node.image.as_ref().filter(|name| manifest.image(name).is_none())?;
+            Some((node.mac, image.clone()))
+        });
         let others = settings.nodes.iter().filter(|node| node.boot != BootFrom::Image);
         let others = others.map(|node| (node.mac, node.boot));
         let named: BTreeSet<Mac> = named(settings).into_keys().collect();
@@ -106,6 +114,7 @@ impl Boots {
         Self {
             images: images.collect(),
             nodes: nodes.collect(),
+            later: later.collect(),
             others: others.collect(),
             named,
             ignored: settings.ignored.iter().copied().collect(),
@@ -160,6 +169,7 @@ impl Boots {
                 Some(Boot::Classic(ClassicBoot { image, cmdline }))
             }
             (_, None) => None,
+            (_, Some(image)) if !self.images.contains_key(&image) => Some(Boot::Later(image)),
             (_, Some(image)) => {
                 let words = format!("boottorrent.image={image} {words}");
                 Some(Boot::Phase1(self.boot(Some(&image), true, &words)))
@@ -194,14 +204,15 @@ impl Boots {
             None if self.unknown == Unknown::Wait && !self.named.contains(&mac) => {
                 return Boot::Wait;
             }
-            None => match self.others.get(&mac) {
-                Some(BootFrom::Disk) => return Boot::Disk,
-                Some(BootFrom::Classic) => {
+            None => match (self.others.get(&mac), self.later.get(&mac)) {
+                (Some(BootFrom::Disk), _) => return Boot::Disk,
+                (_, Some(image)) => return Boot::Later(image.clone()),
+                (Some(BootFrom::Classic), None) => {
                     if let Some(boot) = self.classic(mac) {
                         return Boot::Classic(boot);
                     }
                 }
-                Some(BootFrom::Image) | None => {}
+                (Some(BootFrom::Image) | None, None) => {}
             },
         }
         Boot::Phase1(match (self.nodes.get(&mac), &self.default) {

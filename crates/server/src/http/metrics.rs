@@ -4,7 +4,7 @@
 //! The registry is made anew for each scrape, from the same facts as the status. Labels are only what
 //! the lab names itself (images, stages, failures, services): a stranger cannot make series.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -54,11 +54,21 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Nodes can boot: everything is published and every service runs.
+/// Nodes can boot: everything is published and every service runs; a line more for each thing that does not
+/// work as it should.
 pub(super) async fn readiness(State(site): State<Site>) -> Response<Body> {
-    match site.0.is_ready.load(Ordering::Relaxed) {
-        true => "ready\n".into_response(),
-        false => refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or stopping"),
+    let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    match (is(&site.0.is_ready), is(&site.0.is_dhcp_well)) {
+        (true, true) => {
+            // Nodes can boot with what is missing.
+            let degraded = crate::state::degraded(&site.0.about.lab);
+            let lines = degraded.iter().map(|sentence| format!("degraded: {sentence}\n"));
+            format!("ready\n{}", lines.collect::<String>()).into_response()
+        }
+        (true, false) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: DHCP waits or fails, see `status`")
+        }
+        (false, _) => refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or stopping"),
     }
 }
 

@@ -83,6 +83,7 @@ struct Inner {
     counters: Counters,
     feed: Feed,
     is_ready: AtomicBool,
+    is_dhcp_well: AtomicBool,
     about: About,
 }
 
@@ -124,6 +125,7 @@ impl Site {
             counters: Counters::default(),
             feed: Feed::default(),
             is_ready: AtomicBool::new(false),
+            is_dhcp_well: AtomicBool::new(true),
             about,
         }))
     }
@@ -149,6 +151,11 @@ impl Site {
     /// Whether nodes can boot.
     pub(crate) fn set_ready(&self, is_ready: bool) {
         self.0.is_ready.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Whether DHCP serves, where it is to: without it nodes cannot boot either.
+    pub(crate) fn set_dhcp_well(&self, is_well: bool) {
+        self.0.is_dhcp_well.store(is_well, Ordering::Relaxed);
     }
 
     /// What is on offer.

@@ -59,7 +59,8 @@ impl NextBoots {
     /// # Errors
     /// If its state cannot be read.
     pub(crate) fn open(lab: &Path) -> anyhow::Result<Self> {
-        let table = state::open(lab, PART)?;
+        let without = "what is decided for next boots is forgotten with the next restart";
+        let table = state::open_or_copy(lab, state::STATE_FILE, PART, without)?;
         // A row is written while a node waits for its script: not for the disk.
         table.execute_batch("PRAGMA synchronous = NORMAL;").context("cannot use next boots")?;
         let nodes = load(&table).context("cannot read the next boots in state/state.db")?;

@@ -127,6 +127,11 @@ pub(crate) fn render(
             let known = context! { mac, chain, waits => WAITS };
             return whole(templates.render_str(include_str!("wait.ipxe.j2"), known));
         }
+        Boot::Later(image) => {
+            let reason = format!("{image}, which this node boots, is being hashed by the server");
+            let known = context! { chain, reason };
+            return whole(templates.render_str(include_str!("other.ipxe.j2"), known));
+        }
         Boot::Leave => {
             let known = context! { mac };
             return whole(templates.render_str(include_str!("leave.ipxe.j2"), known));

@@ -10,8 +10,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 
 use super::network;
-use crate::dhcp::{Dhcp, Setup};
+use crate::dhcp::{Dhcp, LabProver, Memory, Place, Setup};
 use crate::http::Tls;
+use crate::lab::key;
 use crate::lab::settings::Settings;
 use crate::leases::Leases;
 use crate::sockets::{BindError, bind_tcp, bind_udp};
@@ -103,10 +104,14 @@ impl Sockets {
 }
 
 fn open_dhcp(settings: &Settings, lab: LabId) -> anyhow::Result<Option<Dhcp>> {
-    match Setup::of(settings, lab)? {
-        Some(setup) => Dhcp::open(setup, Leases::open(settings.dir())?).map(Some),
-        None => Ok(None),
-    }
+    let Some(setup) = Setup::of(settings, lab)? else {
+        return Ok(None);
+    };
+    let dir = settings.dir().to_owned();
+    let memory = Memory::of(&dir);
+    let prover = LabProver::of(key::load(&dir)?);
+    let leases = Arc::new(move || Leases::open(&dir));
+    Dhcp::open(setup, Place { leases, memory, prover }).map(Some)
 }
 
 fn listener(socket: std::net::TcpListener) -> anyhow::Result<TcpListener> {

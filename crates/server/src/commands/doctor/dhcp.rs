@@ -1,20 +1,21 @@
 //! Whether another DHCP server is on the network: asks as the service would at start, and ends when
 //! it has made up its mind. Nothing is leased meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use dhcp::{Conflict, Event, LabId, Mode};
+use dhcp::{Event, LabId, Mode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Finding, State};
-use crate::dhcp::{Dhcp, Setup};
+use crate::dhcp::{Dhcp, LabProver, Memory, Place, Setup};
 use crate::lab::settings::{DhcpMode, Settings};
 use crate::leases::Leases;
 
-/// The service listens 4.5 s for servers that take their time.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// The service listens 4.5 s for servers that take their time, and once more to whoever answers.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 const TOPIC: &str = "network";
 
@@ -94,29 +95,35 @@ fn look(settings: &Settings) -> anyhow::Result<Option<Found>> {
         .build()
         .context("cannot look for servers")?;
     runtime.block_on(async {
-        let service = Dhcp::open(setup, Leases::in_memory()?)?;
+        let place = Place {
+            leases: Arc::new(Leases::in_memory),
+            memory: Memory::none(),
+            prover: LabProver::without_key(),
+        };
+        let service = Dhcp::open(setup, place)?;
         let (sender, mut events) = mpsc::channel(64);
         let (found, answer) = tokio::sync::oneshot::channel();
         let listen = async move {
             while let Some(event) = events.recv().await {
-                if let Event::Serving { beside, .. } = event {
-                    let _ = found.send(match beside {
-                        Some(address) => Found::Server(address.to_string()),
-                        None => Found::Nobody,
-                    });
-                    return;
-                }
+                let what = match event {
+                    Event::Serving { beside: Some(address), .. } => {
+                        Found::Server(address.to_string())
+                    }
+                    Event::Serving { beside: None, .. } => Found::Nobody,
+                    Event::Waiting(conflict) => Found::Lab(conflict.to_string()),
+                    _ => continue,
+                };
+                let _ = found.send(what);
+                return;
             }
         };
-        let result = timeout(PATIENCE, service.run(sender, listen)).await;
-        Ok(match result {
-            Ok(Ok(())) => answer.await.ok(),
-            Ok(Err(error)) => match error.downcast_ref::<Conflict>() {
-                Some(Conflict::OtherLab { .. }) => Some(Found::Lab(format!("{error:#}"))),
-                _ => return Err(error),
-            },
-            Err(_) => None,
-        })
+        match timeout(PATIENCE, service.run(sender, listen)).await {
+            Ok(result) => {
+                result?;
+                Ok(answer.await.ok())
+            }
+            Err(_) => Ok(None),
+        }
     })
 }
 

@@ -114,7 +114,7 @@ pub(crate) const SERVER: &[Key] = &[
         "`auto`, `server`, `proxy` or `off`",
         Default("auto"),
         "`server` leases addresses. `proxy` adds the boot options to what another DHCP server \
-         leases. `auto` asks the network at start: `proxy` if another server answers, else \
+         leases. `auto` asks the network at start: `proxy` if another server answers twice, else \
          `server`. `off` leaves it to a server that is told so by hand.",
     ),
     key(
@@ -252,7 +252,7 @@ pub(crate) const SERVER: &[Key] = &[
         "history.keep",
         "time",
         Default("90d"),
-        "How long what nodes did is kept in `state/state.db`: events and boots, 32 and 16 of each node at \
+        "How long what nodes did is kept in `state/history.db`: events and boots, 32 and 16 of each node at \
          most. A node that nodes.yaml does not name and that was silent for so long is forgotten.",
     ),
     key(
