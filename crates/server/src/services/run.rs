@@ -202,15 +202,16 @@ impl Server {
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
         facts.add(facts::seeding(seeding.counts()));
-        let router = site.clone().router();
+        let (router, keeper) = (site.clone().router(), site.keeper());
         services.spawn(async move {
-            http::serve(sockets.http, Door::Plain, router).await;
+            http::serve(sockets.http, Door::Plain, router, keeper).await;
             anyhow!("the web server ended")
         });
         let tls = sockets.tls.map(|(listener, tls)| {
             let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+            let keeper = site.keeper();
             services.spawn(async move {
-                http::serve(listener, door, router).await;
+                http::serve(listener, door, router, keeper).await;
                 anyhow!("the encrypted web server ended")
             });
             tls
