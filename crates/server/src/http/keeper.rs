@@ -20,8 +20,9 @@ use crate::fleet::Priority;
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Bytes for the kernel's buffers of connections that are quick; the slow ones have `moving::BUFFER_LEN`
-/// each. It is the kernel's memory, and counts for a service's limit all the same.
-const BUFFERS_LEN_MAX: usize = 64 << 20;
+/// each. It is the kernel's memory, and counts for a service's limit all the same. Sixteen connections can
+/// have a buffer that grows to what the kernel allows, 4 MiB: 64 MiB, if their peers never acknowledge anything.
+const BUFFERS_LEN_MAX: usize = 32 << 20;
 
 /// Answers up to this length are not counted together: as many as there are connections fit into 64 MiB.
 const SMALL_LEN: usize = 16 << 10;

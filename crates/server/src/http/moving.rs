@@ -14,6 +14,7 @@
 //! keep it for minutes otherwise, where nobody counts it; who is cut off is reset.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,9 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// request fit. (Without bound it grows them to 4 MiB and more for each connection.)
 pub(super) const BUFFER_LEN: usize = 16 << 10;
 
-/// The same to a peer that is quick: a gigabit with 2 ms there and back. Without `CAP_NET_ADMIN` the kernel stops
-/// at `net.core.wmem_max`, 208 KiB unless somebody has raised it.
-const BUFFER_LEN_MAX: usize = 512 << 10;
+/// The same for a peer that is quick, as long as the purse has this: the kernel sizes the buffer itself then, for what is on its
+/// way, and takes half of this beyond it. Fixed buffers cost half of the speed of a link of 30 Gbit/s.
+const GROWING_LEN: usize = 1 << 20;
+
+/// For one that is quick if the purse has less: a gigabit with 1 ms there and back, and always less than
+/// `net.core.wmem_max`.
+const BUFFER_LEN_MAX: usize = 128 << 10;
 
 /// Bytes after which it is looked whether a peer is quick, and how long they take if it is.
 const QUICK_LEN: usize = 256 << 10;
@@ -55,8 +60,10 @@ pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) trait Socket {
     /// Whatever is on its way is thrown away when it closes.
     fn reset_when_closed(&self);
-    /// How much may be on its way.
+    /// How much may be in the kernel for the peer.
     fn set_buffer(&self, len: usize);
+    /// As much as the kernel finds good may be on its way, and `unsent_len` wait to be.
+    fn let_buffer_grow(&self, unsent_len: usize);
 }
 
 impl Socket for TcpStream {
@@ -67,6 +74,22 @@ impl Socket for TcpStream {
     fn set_buffer(&self, len: usize) {
         let _ = socket2::SockRef::from(self).set_send_buffer_size(len);
     }
+
+    fn let_buffer_grow(&self, unsent_len: usize) {
+        let unsent_len = u32::try_from(unsent_len).unwrap_or(u32::MAX);
+        let _ = socket2::SockRef::from(self).set_tcp_notsent_lowat(unsent_len);
+        let unlocked: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and the option is read from one int at the address given.
+        unsafe {
+            libc::setsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BUF_LOCK,
+                (&raw const unlocked).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +97,8 @@ impl Socket for tokio::io::DuplexStream {
     fn reset_when_closed(&self) {}
 
     fn set_buffer(&self, _: usize) {}
+
+    fn let_buffer_grow(&self, _: usize) {}
 }
 
 /// How many requests of a connection wait for their answer to begin.
@@ -247,11 +272,18 @@ impl<S: Socket> Moving<S> {
         }
         let is_quick = self.looked.1.elapsed() < QUICK_TIME;
         self.looked = (0, Instant::now());
-        let wanted = if is_quick { BUFFER_LEN_MAX } else { BUFFER_LEN };
         // The kernel takes twice of what it is told.
-        let granted = if is_quick { 2 * BUFFER_LEN_MAX } else { 0 };
-        if self.buffer.len() != granted && self.buffer.resize(granted) {
-            self.stream.set_buffer(wanted);
+        let fixed_len = 2 * BUFFER_LEN_MAX;
+        match (is_quick, self.buffer.len()) {
+            (true, 0) if self.buffer.resize(GROWING_LEN) => {
+                self.stream.let_buffer_grow(GROWING_LEN / 2);
+            }
+            (true, 0) if self.buffer.resize(fixed_len) => self.stream.set_buffer(BUFFER_LEN_MAX),
+            (false, len) if len > 0 => {
+                self.buffer.resize(0);
+                self.stream.set_buffer(BUFFER_LEN);
+            }
+            _ => {}
         }
     }
 }

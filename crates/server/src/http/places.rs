@@ -169,7 +169,8 @@ impl<T> Places<T> {
         let mut displaced = vec![];
         while let Some(least) = self.in_the_way(source, rank) {
             let is_worth_more = self.places.get(&least).is_none_or(|place| {
-                (place.rank, place.worth.0.total_cmp(&welcome.0)) > (rank, std::cmp::Ordering::Equal)
+                (place.rank, place.worth.0.total_cmp(&welcome.0))
+                    > (rank, std::cmp::Ordering::Equal)
             });
             if is_worth_more {
                 return Entry { id: None, displaced };
