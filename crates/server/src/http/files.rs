@@ -440,6 +440,22 @@ mod tests {
         assert_eq!(BLOCK_LEN + lens.iter().sum::<usize>(), bytes.len());
     }
 
+    #[tokio::test]
+    async fn nothing_is_read_ahead_for_who_has_not_taken_the_first_block() {
+        let (_dir, served, bytes) = served();
+        let len = bytes.len() as u64;
+        let mut body = FileBody::new(served.source, 0, len, SentCount::default());
+        let first = std::future::poll_fn(|context| {
+            hyper::body::Body::poll_frame(Pin::new(&mut body), context)
+        })
+        .await;
+        let more = std::future::poll_fn(|context| {
+            Poll::Ready(hyper::body::Body::poll_frame(Pin::new(&mut body), context))
+        });
+        assert!(more.await.is_pending() && body.reading.is_none());
+        drop(first);
+    }
+
     async fn ask(
         served: &Served,
         method: Method,
