@@ -23,6 +23,7 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Bound;
 
 use boot::{ImageName, Mac, Stage};
 
@@ -267,6 +268,12 @@ impl Fleet {
     /// All nodes, by Ethernet address.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// The first node after that of this Ethernet address; the first of all if there is none.
+    pub(crate) fn node_after(&self, mac: Option<Mac>) -> Option<&Node> {
+        let after = mac.map_or(Bound::Unbounded, Bound::Excluded);
+        self.nodes.range((after, Bound::Unbounded)).next().map(|(_, node)| node)
     }
 
     /// How many nodes download an image at `now`.

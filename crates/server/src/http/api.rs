@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::sync::atomic::Ordering;
 
 use super::serve::Source;
-use super::{Site, refuse};
+use super::{Site, pieces, refuse};
 use crate::fleet::{self, Event, Summary, UnixMs};
 
 /// How long a report may take to arrive: it fits into a dozen packets.
@@ -54,9 +54,14 @@ struct Nodes {
 }
 
 async fn nodes(State(site): State<Site>) -> Response<Body> {
-    // Copied, so that nothing is written to a socket or turned into text under the lock.
-    let nodes = site.0.fleet.lock().nodes().map(|node| node.summary.clone()).collect();
-    json(&Nodes { nodes })
+    let mut last = None;
+    // One by one, so that nothing is turned into text under the lock, and nobody who reads slowly has a fleet in memory.
+    let next = move || {
+        let node = site.0.fleet.lock().node_after(last).map(|node| node.summary.clone())?;
+        last = Some(node.mac);
+        Some(node)
+    };
+    pieces::listing("nodes", &Nodes { nodes: vec![] }, next)
 }
 
 async fn node(State(site): State<Site>, Path(which): Path<String>) -> Response<Body> {

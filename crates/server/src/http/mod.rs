@@ -12,11 +12,17 @@ mod boots;
 mod dashboard;
 mod feed;
 mod files;
+mod keeper;
+mod listeners;
 pub(crate) mod login;
 mod metrics;
+mod moving;
 mod next_boots;
 mod offer;
 mod orders;
+mod pieces;
+mod places;
+mod purse;
 mod range;
 mod script;
 mod serve;
@@ -43,6 +49,7 @@ pub(crate) use about::{About, Tell};
 pub(crate) use boots::{Boots, named};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
+pub(crate) use keeper::{DoorCounts, Keeper};
 pub(crate) use next_boots::{NextBoot, NextBoots};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use orders::Orders;
@@ -82,6 +89,7 @@ struct Inner {
     login: Login,
     counters: Counters,
     feed: Feed,
+    keeper: Keeper,
     is_ready: AtomicBool,
     is_dhcp_well: AtomicBool,
     about: About,
@@ -103,6 +111,8 @@ pub(crate) struct HttpCounts {
     pub(crate) refusal_count: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) report_count: u64,
+    #[serde(flatten)]
+    pub(crate) doors: DoorCounts,
 }
 
 impl Site {
@@ -115,6 +125,8 @@ impl Site {
     ) -> Self {
         let mut versions = Versions::default();
         versions.offer(&live.offer.images, Instant::now());
+        let known = fleet.clone();
+        let keeper = Keeper::new(about.address, move |peer| known.priority(peer));
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             versions: Mutex::new(versions),
@@ -124,6 +136,7 @@ impl Site {
             login: Login::new(about.lab.clone()),
             counters: Counters::default(),
             feed: Feed::default(),
+            keeper,
             is_ready: AtomicBool::new(false),
             is_dhcp_well: AtomicBool::new(true),
             about,
@@ -158,6 +171,11 @@ impl Site {
         self.0.is_dhcp_well.store(is_well, Ordering::Relaxed);
     }
 
+    /// Who gives places to those who ask.
+    pub(crate) fn keeper(&self) -> Keeper {
+        self.0.keeper.clone()
+    }
+
     /// What is on offer.
     pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.0.live.read().unwrap_or_else(PoisonError::into_inner))
@@ -169,8 +187,9 @@ impl Site {
         HttpCounts {
             request_count: read(&counters.requests),
             refusal_count: read(&counters.refused),
-            sent_bytes: read(&counters.sent),
+            sent_bytes: counters.sent.bytes(),
             report_count: read(&counters.reports),
+            doors: self.0.keeper.counts(),
         }
     }
 

@@ -321,15 +321,16 @@ fn serve_http(
     plain: TcpListener,
     encrypted: Option<(TcpListener, Tls)>,
 ) -> Option<Tls> {
-    let router = site.clone().router();
+    let (router, keeper) = (site.clone().router(), site.keeper());
     services.spawn(async move {
-        http::serve(plain, Door::Plain, router).await;
+        http::serve(plain, Door::Plain, router, keeper).await;
         anyhow!("the web server ended")
     });
     let (listener, tls) = encrypted?;
     let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+    let keeper = site.keeper();
     services.spawn(async move {
-        http::serve(listener, door, router).await;
+        http::serve(listener, door, router, keeper).await;
         anyhow!("the encrypted web server ended")
     });
     Some(tls)
