@@ -156,6 +156,17 @@ pub(super) struct NodePage {
     next_boot: Option<BootView>,
     /// Whether it can be told to start anew: its agent was heard of lately.
     is_in_reach: bool,
+    /// What was said last in its name and is not proved to be its word; used for nothing.
+    hearsay: Option<HearsayView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct HearsayView {
+    unix_ms: u64,
+    /// In a sentence, with where it came from.
+    text: String,
+    /// How often something was said so.
+    count: u32,
 }
 
 /// What a node is to boot.
@@ -533,6 +544,11 @@ fn page(node: &Node, decided: Decided, now: UnixMs) -> NodePage {
         assigned: decided.assigned.map(BootView::from),
         next_boot: decided.next_boot.map(BootView::from),
         is_in_reach: node.boot_in_reach(now, SILENT_MS).is_some(),
+        hearsay: node.heard.as_ref().map(|heard| HearsayView {
+            unix_ms: heard.at.0,
+            text: heard.sentence(),
+            count: heard.count,
+        }),
     }
 }
 
