@@ -24,9 +24,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::{Extension, RawQuery, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::extract::{Extension, RawQuery, Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::uri::Authority;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -305,9 +308,32 @@ fn router(tracker: Shared) -> Router {
     Router::new()
         .route("/announce", get(announce))
         .route("/scrape", get(scrape))
-        .route("/stats", get(stats_json))
-        .route("/", get(stats_text))
+        .merge(
+            Router::new()
+                .route("/stats", get(stats_json))
+                .route("/", get(stats_text))
+                .route_layer(from_fn(by_address)),
+        )
         .with_state(tracker)
+}
+
+/// What people look at is asked for by an address: a page of another site could make a name of its own point
+/// here, and read it (DNS rebinding).
+async fn by_address(request: HttpRequest, next: Next) -> HttpResponse {
+    let Some(host) = request.headers().get(HOST) else {
+        // No browser leaves it out.
+        return next.run(request).await;
+    };
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    let is_address = host.is_some_and(|host| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<IpAddr>().is_ok()
+    });
+    match is_address {
+        true => next.run(request).await,
+        false => (StatusCode::MISDIRECTED_REQUEST, "ask for this by the server's address\n")
+            .into_response(),
+    }
 }
 
 /// Always status 200: a client that meets another looks no further, and misses the reason.
@@ -501,10 +527,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connection_is_closed_after_one_answer() {
-        let (answer, took) = exchange(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (answer, took) = exchange(b"GET /stats HTTP/1.1\r\nHost: 10.0.0.1:6969\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\"torrents\":[],\"uptime_s\":0}"), "{answer}");
         assert!(took < Duration::from_secs(1));
+        let (answer, _) = exchange(b"GET /stats HTTP/1.1\r\nHost: evil.example.org\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
     }
 
     #[test]

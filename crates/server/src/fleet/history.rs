@@ -405,8 +405,8 @@ mod tests {
                     "node": mac, "boot": boot, "sequence": sequence, "uptime_ms": 9, "stage": stage,
                     "log": [format!("line {boot}.{sequence}")],
                 });
-                let report = Box::new(serde_json::from_value(report).unwrap());
-                let event = Event::Reported { address: None, report };
+                let report = serde_json::from_value(report).unwrap();
+                let event = Event::reported(None, report);
                 fleet.handle(UnixMs(boot * 100_000 + sequence * 1_000), &event);
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use boot::{ImageName, KernelVersion, Mac, Manifest};
+use boot::{Arch, ImageName, KernelVersion, Mac, Manifest};
 
 use super::next_boots::NextBoot;
 use crate::fleet::ScriptAsked;
@@ -73,6 +73,8 @@ pub(crate) struct Boots {
     others: BTreeMap<Mac, BootFrom>,
     /// Nodes that the lab names.
     named: BTreeSet<Mac>,
+    /// What the lab says that they are.
+    facts: BTreeMap<Mac, (Option<String>, Option<Arch>)>,
     /// Nodes that are left alone though they ask.
     ignored: BTreeSet<Mac>,
     /// What becomes of all others.
@@ -117,6 +119,11 @@ impl Boots {
             later: later.collect(),
             others: others.collect(),
             named,
+            facts: settings
+                .nodes
+                .iter()
+                .map(|node| (node.mac, (node.uuid.clone(), node.arch)))
+                .collect(),
             ignored: settings.ignored.iter().copied().collect(),
             unknown: settings.unknown,
             groups: settings.groups.clone(),
@@ -175,6 +182,13 @@ impl Boots {
                 Some(Boot::Phase1(self.boot(Some(&image), true, &words)))
             }
         }
+    }
+
+    /// A request from `address`, with what the lab says of the node where it says nothing itself.
+    pub(super) fn completed(&self, asked: ScriptAsked, address: Option<Ipv4Addr>) -> ScriptAsked {
+        let (uuid, arch) = self.facts.get(&asked.mac).cloned().unwrap_or_default();
+        let (uuid, arch) = (asked.uuid.or(uuid), asked.arch.or(arch));
+        ScriptAsked { uuid, arch, address, ..asked }
     }
 
     /// What is decided for a node: an image's name, or that it is left to its disk.
@@ -273,7 +287,7 @@ mod tests {
     use crate::lab::settings::NodeSettings;
     use crate::lab::template::Vars;
     use boot::manifest::{Assignment, Discovery, Menu, VERSION};
-    use boot::{Arch, Image, Loader};
+    use boot::{Image, Loader};
 
     const NODE: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);

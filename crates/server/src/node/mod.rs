@@ -250,6 +250,9 @@ fn page(node: &Node, now: UnixMs) -> String {
         field("seen", format!("{seen} ago; boot {} began {began} ago", summary.boot_count));
         field("uploads", quantity::bytes(summary.uploads));
     }
+    if let Some(heard) = &node.heard {
+        field("hearsay", format!("{}, {} ago", heard.sentence(), since(now, heard.at)));
+    }
     machine(node, &mut field);
     sections(node, now, &mut lines);
     lines.join("\n") + "\n"

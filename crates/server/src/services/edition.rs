@@ -100,8 +100,8 @@ fn tftp_root(
     }
     let bytes = |text: String| Source::Bytes(Arc::from(text.into_bytes()));
     // For an iPXE that was told nothing but this server's address.
-    let fallback =
-        http::render_script(script, None, None, None).context("cannot write boot.ipxe")?;
+    let fallback = http::render_script(script, None, &http::Told::default())
+        .context("cannot write boot.ipxe")?;
     root.insert("boot.ipxe", bytes(fallback))?;
     if settings.phase1.loader == BootProgram::Pxelinux {
         root.insert("pxelinux.cfg/default", bytes(pxelinux_config(script)))?;

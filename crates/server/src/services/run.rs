@@ -28,9 +28,12 @@ use super::seeding::Seeding;
 use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
 use crate::dhcp::Dhcp;
-use crate::fleet::{Fleet, History, Keeper, SharedFleet, Strangers, UnixMs, keep_in_lab};
+use crate::fleet::{
+    DhcpRole, Fleet, History, Keeper, ProofKey, SharedFleet, Strangers, UnixMs, keep_in_lab,
+};
 use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls};
 use crate::lab::HashingProgress;
+use crate::lab::key;
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::{Settings, Unknown};
@@ -130,7 +133,8 @@ pub(crate) async fn run(
     let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
     let sockets = Sockets::bind(settings, roots, prepared.lab)?;
     let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
-    let fleet = SharedFleet::new(Fleet::restore(History::read(settings.dir())));
+    let nodes = History::read(settings.dir());
+    let fleet = SharedFleet::new(Fleet::restore(nodes, &http::named(settings)));
     configure(&fleet, settings);
     let history = Keeper::start(fleet.clone(), keep_in_lab(settings.dir().to_owned()));
     let history = history.context("cannot start the thread that keeps the history")?;
@@ -190,7 +194,7 @@ impl Server {
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone(), hashing);
         facts.publish(&edition);
-        let about = about(&facts, &seeding, settings, wishes);
+        let about = about(&facts, &seeding, settings, wishes)?;
         let site = Site::new(edition.live, fleet.clone(), next, orders, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
@@ -203,6 +207,10 @@ impl Server {
         }
         // Last: from here on nodes come.
         let dhcp = sockets.dhcp.as_ref().map(Dhcp::control);
+        if dhcp.is_some() {
+            // Until it is known whether somebody else does.
+            fleet.lock().set_dhcp(DhcpRole::Leases);
+        }
         match sockets.dhcp {
             Some(dhcp) => serve_dhcp(&mut services, &facts, &fleet, dhcp),
             None => facts.add(Box::new(|| facts::off("dhcp"))),
@@ -321,15 +329,16 @@ fn serve_http(
     plain: TcpListener,
     encrypted: Option<(TcpListener, Tls)>,
 ) -> Option<Tls> {
-    let router = site.clone().router();
+    let (router, keeper) = (site.clone().router(), site.keeper());
     services.spawn(async move {
-        http::serve(plain, Door::Plain, router).await;
+        http::serve(plain, Door::Plain, router, keeper).await;
         anyhow!("the web server ended")
     });
     let (listener, tls) = encrypted?;
     let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+    let keeper = site.keeper();
     services.spawn(async move {
-        http::serve(listener, door, router).await;
+        http::serve(listener, door, router, keeper).await;
         anyhow!("the encrypted web server ended")
     });
     Some(tls)
@@ -383,11 +392,17 @@ fn serve_dhcp(
 }
 
 /// What the web server may ask.
-fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) -> About {
+fn about(
+    facts: &Facts,
+    seeding: &Seeding,
+    settings: &Settings,
+    wishes: Wishes,
+) -> anyhow::Result<About> {
+    let proofs = ProofKey::of(&key::load(settings.dir())?);
     let Wishes { perform: deeds, reload, stop } = wishes;
     let (facts, dir) = (facts.clone(), settings.dir.clone());
     let (offered, versions) = (facts.clone(), deeds.versions());
-    About {
+    Ok(About {
         started: facts.started(),
         address: settings.address.into(),
         status: Box::new(move || facts.status()),
@@ -396,6 +411,7 @@ fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) 
         versions: Box::new(move || {
             versions.of(|| offered.status().images.into_iter().map(|image| image.name).collect())
         }),
+        proofs,
         lab: settings.dir.clone(),
         perform: Box::new(move |deed| {
             let deeds = deeds.clone();
@@ -403,7 +419,7 @@ fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) 
         }),
         reload,
         stop,
-    }
+    })
 }
 
 /// Has the main loop read the configuration.
