@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// What only the owner of the lab may look into: there are programs in trees that are root's for whoever
@@ -43,11 +43,6 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     File::create(path)
 }
 
-/// Makes a file that only its owner reads, or empties it.
-pub(crate) fn create_closed(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
 /// The bytes of a file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
@@ -71,11 +66,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Gives a file one more name.
 pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to)
-}
-
-/// Sets who may read and write.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 /// Makes a folder and those above it.
@@ -108,7 +98,7 @@ pub(crate) fn entries(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
     Ok(entries)
 }
 
-/// Where a folder really is.
-pub(crate) fn canonicalize(path: &Path) -> io::Result<PathBuf> {
-    fs::canonicalize(path)
+/// Copies a file.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<u64> {
+    fs::copy(from, to)
 }

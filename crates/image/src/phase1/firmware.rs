@@ -73,7 +73,8 @@ impl Firmware {
 /// Whether the firmware of a phase 1 that was built earlier would be taken today.
 pub(super) fn is_unchanged(root: &Path, record: &Record) -> bool {
     let (Ok(tree), dirs) = (open(root), dirs(&record.version)) else { return false };
-    let len = |name: &String| find(&tree, &dirs, name).ok().flatten().map(|bytes| bytes.len() as u64);
+    let len =
+        |name: &String| find(&tree, &dirs, name).ok().flatten().map(|bytes| bytes.len() as u64);
     record.firmware.iter().all(|(name, expect)| len(name) == Some(*expect))
         && record.firmware_missing.values().flatten().all(|name| len(name).is_none())
 }
@@ -109,7 +110,8 @@ fn dirs(version: &KernelVersion) -> [String; 4] {
 }
 
 fn find(tree: &Root, dirs: &[String], name: &str) -> Result<Option<Vec<u8>>, Phase1Error> {
-    for file in dirs.iter().flat_map(|dir| ["", ".zst", ".xz"].map(|it| format!("{dir}/{name}{it}")))
+    for file in
+        dirs.iter().flat_map(|dir| ["", ".zst", ".xz"].map(|it| format!("{dir}/{name}{it}")))
     {
         if tree.has(&file) && !tree.has_file(&file) {
             continue;

@@ -78,6 +78,20 @@ pub(crate) fn module_versions(tree: &Root) -> Result<Vec<KernelVersion>, Phase1E
     Ok(entries.into_iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).collect())
 }
 
+/// Where a tree has its folders of modules, or is to have them: `/lib` is a link in most.
+pub(crate) fn modules_place(tree: &Root) -> &'static str {
+    match tree.plain_folder("lib") {
+        Some(_) => MODULES[0],
+        None => MODULES[1],
+    }
+}
+
+/// The folder of a kernel's modules, if no link leads to it.
+pub(crate) fn plain_modules(tree: &Root, version: &KernelVersion) -> Option<String> {
+    let places = MODULES.map(|it| format!("{it}/{version}"));
+    places.into_iter().find(|it| tree.plain_folder(it).is_some())
+}
+
 /// The folder with a folder of modules for each kernel.
 fn modules_dir(tree: &Root) -> &'static str {
     MODULES.into_iter().find(|it| tree.has_dir(it)).unwrap_or(MODULES[1])

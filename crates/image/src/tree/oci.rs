@@ -8,6 +8,11 @@
 //! eighty fields only five are needed, and `tar`, `flate2` and `zstd` do the work: a crate of all of them
 //! (oci-spec) would be more to trust, and to build, than the structures below.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "each path of a layer is looked at from inside of the tree before it is used (`within`)"
+)]
+
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Component, Path, PathBuf};

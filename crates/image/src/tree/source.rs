@@ -95,9 +95,7 @@ impl Source {
                 LivenetType::Small => 2 << 30,
                 LivenetType::Core => 3 << 29,
             }),
-            Self::Directory(path) => {
-                Ok(Root::open(path)?.content()?.saturating_mul(3) / 2)
-            }
+            Self::Directory(path) => Ok(Root::open(path)?.content()?.saturating_mul(3) / 2),
             Self::Tar(path) | Self::Squashfs(path) | Self::Oci(path) => packed(path),
         }
     }

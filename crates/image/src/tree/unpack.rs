@@ -81,13 +81,12 @@ fn live_root(tree: &Tree, work: &Work<'_>) -> Result<(), ImageError> {
     }
     work.step("copying out of LiveOS/rootfs.img")?;
     let outer = tree.beside("outer");
-    let to = |path: &Path| ImageError::write(path);
-    host::rename(tree.whole(), outer.whole()).map_err(to(outer.whole()))?;
+    host::rename(tree.whole(), outer.whole()).map_err(ImageError::write(outer.whole()))?;
     make(tree)?;
     // Out of the tree it is one of this machine's own files, which nothing in the tree can be taken for.
     let image = tree.beside("rootfs");
     outer.root()?.move_out(folder, name, image.whole())?;
-    host::remove_dir_all(outer.whole()).map_err(to(outer.whole()))?;
+    host::remove_dir_all(outer.whole()).map_err(ImageError::write(outer.whole()))?;
     // Mounted in a namespace that ends with this command, and the loop device with it.
     let script = "mount -t \"$3\" -o \"$4\" \"$1\" /mnt; cp -a --one-file-system -T /mnt \"$2\"";
     Call::new("sh", "dash")
@@ -96,7 +95,7 @@ fn live_root(tree: &Tree, work: &Work<'_>) -> Result<(), ImageError> {
         .arg(tree.whole())
         .args([FILE_SYSTEMS, MOUNT_OPTIONS])
         .run(work)?;
-    host::remove_file(image.whole()).map_err(to(image.whole()))
+    host::remove_file(image.whole()).map_err(ImageError::write(image.whole()))
 }
 
 #[cfg(test)]
