@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use tftp::{Config, Input, Options, Output, Packet, Port, Receiver, Server, Time, TransferId};
+use tftp::{
+    Config, Input, Options, Output, Packet, Port, Receiver, Server, Standing, Time, TransferId,
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, bytes)) = input.split_first() else {
@@ -46,7 +48,7 @@ fn server(bytes: &[u8]) {
         let from = ([10, 0, 0, control % 3], 2_000 + u16::from(control / 3 % 2)).into();
         let to = TransferId { peer: from, port: Port(control / 8 % 3) };
         match control >> 6 {
-            0 => server.handle(now, Input::Request { from, datagram }),
+            0 => server.handle(now, Input::Request { from, standing: Standing::Stranger, datagram }),
             1 | 2 => server.handle(now, Input::Datagram { to, datagram }),
             _ => {
                 now += Duration::from_millis(u64::from(control % 64) * 20);

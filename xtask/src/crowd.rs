@@ -277,7 +277,8 @@ impl Connection {
     fn post(&mut self, path: &str, body: &str) -> Result<Vec<u8>> {
         let len = body.len();
         self.ask(&format!(
-            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
+             content-length: {len}\r\n\r\n{body}"
         ))
     }
 
@@ -292,7 +293,7 @@ impl Connection {
         let mut line = String::new();
         self.0.read_line(&mut line).context("waiting for an answer")?;
         let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut len = 0;
+        let (mut len, mut is_chunked) = (0, false);
         loop {
             line.clear();
             self.0.read_line(&mut line).context("reading an answer")?;
@@ -302,14 +303,35 @@ impl Connection {
             if name.eq_ignore_ascii_case("content-length") {
                 len = value.trim().parse().context("the length of an answer")?;
             }
+            is_chunked |= name.eq_ignore_ascii_case("transfer-encoding");
         }
-        let mut body = vec![0; len];
-        self.0.read_exact(&mut body).context("reading an answer")?;
+        let body = if is_chunked { self.in_parts()? } else { self.exactly(len)? };
         ensure!(
             status == "200",
             "{} is answered by {status}",
             request.lines().next().unwrap_or("")
         );
         Ok(body)
+    }
+
+    fn exactly(&mut self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes).context("reading an answer")?;
+        Ok(bytes)
+    }
+
+    /// A body whose length is said part by part (RFC 9112 section 7.1).
+    fn in_parts(&mut self) -> Result<Vec<u8>> {
+        let mut body = vec![];
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).context("reading an answer")?;
+            let len = usize::from_str_radix(line.trim(), 16).context("the length of a part")?;
+            let part = self.exactly(len + b"\r\n".len())?;
+            body.extend_from_slice(&part[..len]);
+            if len == 0 {
+                return Ok(body);
+            }
+        }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Words {
     pub(crate) choice: Option<ImageName>,
     /// `boottorrent.node`: what the lab calls this node.
     pub(crate) name: Option<String>,
+    /// `boottorrent.proof`: what shows the server that it is this node which reports.
+    pub(crate) proof: Option<String>,
     /// `boottorrent.shell`: a shell before anything is done.
     pub(crate) shell: bool,
     /// `boottorrent.noshell`: no shell before the manifest has said who gets one.
@@ -42,6 +44,7 @@ impl Words {
                 "boottorrent.image" => words.take(key, value, |words| &mut words.image),
                 "boottorrent.choice" => words.take(key, value, |words| &mut words.choice),
                 "boottorrent.node" => words.take(key, value, |words| &mut words.name),
+                "boottorrent.proof" => words.proof = Some(value.to_owned()),
                 // Read where another kernel may be needed.
                 "boottorrent.kernel" => {}
                 "boottorrent.shell" => words.shell = value != "0",
@@ -112,8 +115,9 @@ mod tests {
             "initrd=lab.cpio boottorrent.server=http://10.0.0.1:8080 quiet boottorrent.shell \
              boottorrent.mac=52:54:00:12:34:56 boottorrent.image=debian-12 boottorrent.debug=0 \
              boottorrent.choice=arch boottorrent.kernel=6.1 boottorrent.node=c001 \
-             boottorrent.noshell",
+             boottorrent.noshell boottorrent.proof=1a-2b",
         );
+        assert_eq!(words.proof.as_deref(), Some("1a-2b"));
         assert_eq!(words.choice, Some("arch".parse().unwrap()));
         assert_eq!(words.name.as_deref(), Some("c001"));
         assert_eq!(words.server, Some("http://10.0.0.1:8080".parse().unwrap()));

@@ -21,7 +21,7 @@ use boot::{Failure, Image, ImageName, ImagePath, Stage};
 use torrent::metainfo::Metainfo;
 use torrent::swarm::Stats;
 use torrent::wire;
-use torrent_io::engine::{EngineConfig, EngineError, WebSeedTrouble};
+use torrent_io::engine::{EngineConfig, EngineError, Known, WebSeedTrouble};
 use torrent_io::session::{Place, Prepared, Session, SessionConfig, SessionError, SessionEvent};
 use torrent_io::storage::{Allocation, FileHandle, Storage, StorageError};
 
@@ -547,6 +547,7 @@ pub(crate) fn session(
                 upload_limit,
                 download_limit: None,
                 pex: discovery.pex,
+                known: Known::default(),
             },
             lsd: discovery.lsd,
             user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -119,6 +119,7 @@ fn as_init() -> ! {
     let options = Options {
         server: words.server,
         mac: words.mac,
+        proof: words.proof,
         image: words.image,
         choice: words.choice,
         name: words.name,

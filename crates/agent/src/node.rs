@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) server: Option<ServerUrl>,
     /// The interface that the boot program came through.
     pub(crate) mac: Option<Mac>,
+    /// What shows the server that it is this node which reports.
+    pub(crate) proof: Option<String>,
     /// An operator's choice for this boot.
     pub(crate) image: Option<ImageName>,
     /// What was chosen at this node before another kernel was loaded for it.
@@ -72,6 +74,7 @@ impl Options {
             root: PathBuf::from("/"),
             server: None,
             mac: None,
+            proof: None,
             image: None,
             choice: None,
             name: None,
@@ -117,6 +120,9 @@ impl Node {
     ) -> Self {
         let boot = fastrand::u64(..);
         let reporter = Reporter::start(boot, machine.clone(), log.clone(), inbox.sender());
+        if let Some(proof) = options.proof.clone() {
+            reporter.prove_by(proof);
+        }
         let shell = if options.no_shell { Shell::Forbidden } else { Shell::Allowed };
         let stage = "";
         let next_number = Cell::new(0);
@@ -188,6 +194,11 @@ impl Node {
     /// What the next report says of the stage that this node is in.
     pub(crate) fn amend(&self, stage: Stage) {
         self.reporter.amend(stage);
+    }
+
+    /// What shows the server that it is this node which reports.
+    pub(crate) fn proof(&self) -> Option<String> {
+        self.reporter.proof()
     }
 
     /// The number of this boot, and that of its last report.

@@ -1,12 +1,13 @@
 //! Tells the server where this node is. A thread of its own sends; of reports that wait, the latest
 //! takes the place of the others; nobody ever waits for a server that does not answer.
 
+use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot::report::{Answer, Hardware, Machine, Source};
+use boot::report::{Answer, Hardware, Machine, PROOF_FIELD, Source};
 use boot::{Mac, Report, Stage};
 
 use crate::events::{Answered, Event};
@@ -37,6 +38,16 @@ pub(crate) struct Correspondence {
     pub(crate) node: Mac,
 }
 
+/// A secret: nobody finds it in a log.
+#[derive(Clone)]
+struct Proof(String);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof")
+    }
+}
+
 /// The thread that reports.
 #[derive(Clone)]
 pub(crate) struct Reporter {
@@ -52,6 +63,8 @@ struct Shared {
 #[derive(Debug)]
 struct Queue {
     to: Option<Correspondence>,
+    /// Shows the server that it is this node which reports.
+    proof: Option<Proof>,
     boot: u64,
     sequence: u64,
     stage: Option<Stage>,
@@ -154,6 +167,7 @@ impl Reporter {
     ) -> Self {
         let queue = Queue {
             to: None,
+            proof: None,
             boot,
             sequence,
             stage: None,
@@ -181,6 +195,16 @@ impl Reporter {
         queue.machine = machine;
         queue.to = Some(to);
         self.shared.changed.notify_all();
+    }
+
+    /// What is sent with reports, from now on.
+    pub(crate) fn prove_by(&self, proof: String) {
+        self.shared.queue().proof = Some(Proof(proof));
+    }
+
+    /// What is sent with reports.
+    pub(crate) fn proof(&self) -> Option<String> {
+        self.shared.queue().proof.clone().map(|Proof(proof)| proof)
     }
 
     /// Says what this node is made of, with the next report if that is new.
@@ -257,11 +281,13 @@ impl Worker {
             if report.machine.is_some() || matches!(report.stage, Stage::Failed { .. }) {
                 report.log = self.log.lines();
             }
-            let sent = self.send(&to, &report);
+            let proof = self.shared.queue().proof.clone();
+            let sent = self.send(&to, proof.as_ref(), &report);
             repeat_at = Instant::now() + REPEAT;
             let mut queue = self.shared.queue();
             match &sent {
                 Some(answer) => {
+                    queue.proof = answer.proof.clone().map(Proof).or(queue.proof.take());
                     let after_silence = queue.delivered(&report);
                     let (serial, downloading) = (answer.manifest_serial, answer.downloading);
                     let answered = Answered { serial, downloading, after_silence };
@@ -306,10 +332,14 @@ impl Worker {
         queue.take(repeat_at <= Instant::now())
     }
 
-    fn send(&self, to: &Correspondence, report: &Report) -> Option<Answer> {
+    fn send(&self, to: &Correspondence, proof: Option<&Proof>, report: &Report) -> Option<Answer> {
         let body = serde_json::to_vec(report).ok()?;
         let url = to.server.join("/api/v1/reports");
-        let sent = self.client.post(&url).content_type("application/json").send(&body);
+        let mut request = self.client.post(&url).content_type("application/json");
+        if let Some(Proof(proof)) = proof {
+            request = request.header(PROOF_FIELD, proof);
+        }
+        let sent = request.send(&body);
         let mut response = match sent {
             Ok(response) => response,
             Err(error) => {
@@ -343,6 +373,7 @@ mod tests {
                 server: "http://h".parse().unwrap(),
                 node: Mac([2, 0, 0, 0, 0, 1]),
             }),
+            proof: None,
             boot: 7,
             sequence: 0,
             stage: None,

@@ -381,6 +381,7 @@ impl Run {
         Handover {
             server: node.options.server.as_ref().map(ToString::to_string),
             node: node.options.mac,
+            proof: node.proof(),
             boot,
             // Of the last word of this process and what is tried again of it.
             sequence: sequence + REPORTS_BETWEEN,

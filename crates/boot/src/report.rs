@@ -12,6 +12,13 @@ use crate::stage::Stage;
 /// The most bytes of a report that a server reads.
 pub const LEN_MAX: usize = 16 << 10;
 
+/// The field of a report's HTTP header with the node's secret for this boot, which its boot script gave it as
+/// `boottorrent.proof=` or an answer as [`Answer::proof`]: that it is this node which reports.
+pub const PROOF_FIELD: &str = "boottorrent-proof";
+
+/// The most characters of that secret.
+pub const PROOF_LEN_MAX: usize = 64;
+
 /// The most bytes of log lines in a report.
 pub const LOG_LEN_MAX: usize = 4 << 10;
 
@@ -151,6 +158,9 @@ pub struct Answer {
     /// To a node that is whole: how many others download the same image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloading: Option<u32>,
+    /// To a node that has no secret for this boot, or one of before: what it sends from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
 }
 
 #[cfg(test)]

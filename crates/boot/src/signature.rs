@@ -114,6 +114,16 @@ impl LabKey {
         LabPublicKey(self.0.verifying_key())
     }
 
+    /// A secret of its own for a `purpose`, which says nothing of this key: SHA-256 over both.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        // Parted by a zero, so that no two purposes have the same bytes.
+        hash.update(purpose.as_bytes());
+        hash.update([0]);
+        hash.update(self.0.to_bytes());
+        hash.finalize().into()
+    }
+
     /// The signature over `bytes`, which are what `domain` says.
     pub fn sign(&self, domain: Domain, bytes: &[u8]) -> Signature {
         let signature = self.0.sign(&[domain.word(), bytes].concat());

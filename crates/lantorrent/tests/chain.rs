@@ -38,11 +38,19 @@ struct Node {
 
 impl Node {
     fn start(compat: Compat) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), compat, Limits::default(), None)
+    }
+
+    fn start_in(
+        dir: tempfile::TempDir,
+        compat: Compat,
+        limits: Limits,
+        replay_file: Option<PathBuf>,
+    ) -> Self {
         let roots = Roots::open(&[dir.path().to_owned()]).unwrap();
-        let limits = Limits::default();
         let (identity, observer) = (identity(compat), Arc::new(|_: &_| ()));
-        let serving = Serving { roots, identity, limits, observer, replay_file: None };
+        let names = vec![];
+        let serving = Serving { roots, identity, limits, observer, replay_file, names };
         let endpoint = Arc::new(Endpoint::bind("127.0.0.1:0".parse().unwrap(), serving).unwrap());
         let address = endpoint.local_addr().unwrap();
         let running = Arc::clone(&endpoint);
@@ -382,22 +390,81 @@ fn l14_what_other_endpoints_do_wrong_has_codes() {
     }
 }
 
-#[test]
-fn a_replayed_header_is_denied() {
-    let node = Node::start(Compat::Off);
+/// A transfer to a node, and the bytes that went over the wire.
+fn heard(node: &Node) -> Vec<u8> {
     let (address, captured) = tap(node.address);
     let sent =
         transfer(1_000, vec![Wanted { port: address.port(), ..node.wants("a") }], 1, Compat::Off);
     assert_eq!(sent.codes(), [0]);
-    let captured = captured.join().unwrap();
     fs::remove_file(node.file("a")).unwrap();
-    let mut stream = TcpStream::connect(node.address).unwrap();
-    stream.write_all(&captured).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
+    captured.join().unwrap()
+}
+
+/// What is answered to bytes that somebody has heard.
+fn say_again(to: SocketAddr, heard: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).unwrap();
+    let _ = stream.write_all(heard);
+    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_replayed_header_is_denied() {
+    let node = Node::start(Compat::Off);
+    let heard = heard(&node);
+    let answer = say_again(node.address, &heard);
     assert!(answer.contains("\"code\":508"), "{answer}");
     assert!(node.names().is_empty());
+}
+
+#[test]
+fn a_replayed_header_is_denied_after_a_restart() {
+    let memory = tempfile::tempdir().unwrap();
+    let start = || {
+        let (dir, file) = (tempfile::tempdir().unwrap(), memory.path().join("seen"));
+        Node::start_in(dir, Compat::Off, Limits::default(), Some(file))
+    };
+    let node = start();
+    let heard = heard(&node);
+    drop(node);
+    let node = start();
+    let answer = say_again(node.address, &heard);
+    assert!(answer.contains("\"code\":508"), "{answer}");
+}
+
+#[test]
+fn a_header_for_another_host_is_denied() {
+    let node = Node::start(Compat::Off);
+    let extension = |nonce: &str| Extension {
+        transfer: nonce.to_owned(),
+        time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
+        nonce: nonce.to_owned(),
+        depth: 0,
+        control: None,
+    };
+    for (host, expect) in [("10.99.5.5", "508"), ("127.0.0.1", "hello"), ("localhost", "hello")] {
+        let header = Header {
+            host: host.to_owned(),
+            boottorrent: Some(extension(host)),
+            ..old_header(&node, 0, vec![])
+        };
+        let answer = speak(node.address, &header.encode(), "secret", Scheme::Sha256, b"");
+        assert!(answer.contains(expect), "{host}: {answer}");
+    }
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let limits = Limits { connections: 8, ..Limits::default() };
+    let node = Node::start_in(tempfile::tempdir().unwrap(), Compat::Off, limits, None);
+    let idle: Vec<TcpStream> =
+        (0..300).map(|_| TcpStream::connect(node.address).unwrap()).collect();
+    let sent = transfer(1_000, vec![node.wants("a")], 1, Compat::Off);
+    assert_eq!(sent.codes(), [0]);
+    sent.check(&node, "a");
+    drop(idle);
 }
 
 /// Passes one connection on, and keeps what the sender said.

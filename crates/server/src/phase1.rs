@@ -1,6 +1,7 @@
 //! `boottorrent phase1`: the kernel and initramfs that nodes run first.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -137,12 +138,21 @@ fn ensure_in(
 /// Gives a file a second name in `dir`, or copies it where that cannot be.
 fn place(file: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let placed = dir.join(file.file_name().unwrap_or_default());
+    if is_same_file(file, &placed) {
+        // A full disk would not take it again.
+        return Ok(placed);
+    }
     // That of an earlier start that could not be removed then is told of here.
     let _ = fs::remove_file(&placed);
     fs::hard_link(file, &placed)
         .or_else(|_| fs::copy(file, &placed).map(|_| ()))
         .with_context(|| format!("cannot write {}", placed.display()))?;
     Ok(placed)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let which = |path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    which(one).is_some_and(|file| which(other) == Some(file))
 }
 
 /// What `start` takes, too, so that both build the same.

@@ -26,7 +26,7 @@ use crate::lab::phase1s::{Phase1Files, Shelf};
 use crate::lab::publisher::{Hashing, Publisher};
 use crate::lab::settings::{Access, BootProgram, Settings};
 use crate::lab::watch::{self, Watcher};
-use crate::lab::{self, Lab, OpenError, wipe_out};
+use crate::lab::{self, Lab, OpenError};
 use crate::phase1;
 use crate::progress::{Console, print};
 use crate::services::edition::{BootFiles, NamedProgram};
@@ -121,7 +121,6 @@ fn prepare(lab: &Path, args: &StartArgs) -> anyhow::Result<(Prepared, Publisher)
         // The level says that it is one.
         tracing::warn!(target: "LAB", "{}", warning.replacen(": warning: ", ": ", 1));
     }
-    wipe_out(&lab.settings).context("cannot empty the folder out/")?;
     let mut console = Console::new(args.output);
     let (boot_files, own) = boot_files(&lab.settings, args.phase1.as_deref(), &mut console)?;
     let publisher = Publisher::new(lab.settings.dir())?;
@@ -140,7 +139,8 @@ fn prepare(lab: &Path, args: &StartArgs) -> anyhow::Result<(Prepared, Publisher)
     })?;
     console.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let publication = outcome.publication;
-    Ok((Prepared { publication, boot_files, lab: LabId(id) }, publisher))
+    let hashing = publisher.progress();
+    Ok((Prepared { publication, boot_files, lab: LabId(id), hashing }, publisher))
 }
 
 /// What nodes boot from, before there is an image, and the lab's own phase 1 as far as its kernel is
@@ -200,11 +200,7 @@ fn watch(publisher: Publisher) -> anyhow::Result<(Arc<Watcher>, News)> {
         // Nobody listens any more when the server ends.
         let _ = sender.send(told);
     };
-    let hashing = |hashing: Hashing<'_>| {
-        let Hashing { image, done, total } = hashing;
-        tracing::debug!(target: "LAB", "hashing {image}: {done} of {total} bytes");
-    };
-    let watcher = Watcher::start(publisher, tell, hashing).context("cannot watch the lab")?;
+    let watcher = Watcher::start(publisher, tell).context("cannot watch the lab")?;
     let watcher = Arc::new(watcher);
     let reloading = Arc::downgrade(&watcher);
     let reload = Arc::new(move || {

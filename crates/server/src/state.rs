@@ -1,24 +1,43 @@
-//! `state/state.db`: what must survive a restart and `kill -9`, in one SQLite file.
+//! What must survive a restart and `kill -9`: a few SQLite files under `state/`, each with one
+//! purpose, so that none can hold up, fill or damage another.
 //!
-//! Each part of the server has tables of its own in it, named after the part, and brings them up to
-//! date by itself when it opens the file: a list of steps, of which the file remembers how many were
-//! taken. Parts never look into one another's tables. Each has a connection of its own, on a thread
-//! of its own; SQLite's write-ahead log lets them do so.
+//! | File | Holds | Without it |
+//! |---|---|---|
+//! | `state.db` | the manifest's last serial, next boots | the serial comes from `out/manifest.json` |
+//! | `leases.db` | who has which address | leases are kept in memory |
+//! | `history.db` | what nodes did | the history begins anew |
+//! | `hashes.db` | hashes of images' files | files are read again |
+//!
+//! Each part of the server has tables of its own, named after the part, and brings them up to date by
+//! itself when it opens its file: a list of steps, of which the file remembers how many were taken.
+//!
+//! **What is wrong with a file keeps no room from booting.** A damaged one is put aside
+//! ([`aside`]) and begun anew. One that cannot be written, since the disk is full or not ours, is read
+//! ([`open_or_copy`]), and what it is for goes on in memory. Both is said in the log, and by [`degraded`] to
+//! whoever asks. Only tables of a newer program are refused: an operator has just put an older one
+//! there and looks on, and it would give addresses again that are in use.
+
+mod aside;
+mod degraded;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+pub(crate) use aside::put_aside_files;
+pub(crate) use degraded::{degraded, recovered, suffers};
 
 /// The folder of the lab that this is in.
 pub(crate) const FOLDER: &str = "state";
 
-const FILE: &str = "state.db";
+/// The file of what is small and rarely written.
+pub(crate) const STATE_FILE: &str = "state.db";
 
-/// How long one part waits for another's transaction: they last milliseconds, the disk's flush some
-/// hundred at worst.
+/// How long one connection waits for another's transaction: they last milliseconds, the disk's flush
+/// some hundred at worst.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tables of a part.
@@ -36,11 +55,8 @@ pub(crate) enum StateError {
     /// The folder cannot be made.
     #[error("cannot make the folder {}", path.display())]
     Folder { path: PathBuf, source: io::Error },
-    /// It is not a database, or a damaged one, or cannot be written.
-    #[error(
-        "cannot use {}; if it is damaged, move it away: leases and the nodes' history begin anew",
-        path.display()
-    )]
+    /// It cannot be read or written, or is damaged and cannot be put aside.
+    #[error("cannot use {}: {}", path.display(), cure(path, source))]
     Database { path: PathBuf, source: rusqlite::Error },
     /// It was written by a later version of this program.
     #[error(
@@ -51,24 +67,126 @@ pub(crate) enum StateError {
     Newer { path: PathBuf, part: &'static str, found: usize, known: usize },
 }
 
-/// Opens the state of the lab in `lab`, with the tables of `part` up to date.
+const FULL: &str = "the disk is full, make room";
+
+/// Below so much free space the disk of a file is said to be full: the least that a database needs beside it.
+const SPACE_MIN: u64 = 64 << 10;
+
+fn is_full(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < SPACE_MIN)
+}
+
+/// What to do about an error of SQLite's.
+fn cure(path: &Path, error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => FULL,
+        // SQLite's index of its log could not be made.
+        Some(ErrorCode::SystemIoFailure) if is_full(path) => FULL,
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "this user may not write it, give it back with chown"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds it, see `fuser`"
+        }
+        _ => "the disk may be full or failing, see `dmesg` and `df`",
+    }
+}
+
+/// Opens `state.db` of the lab in `lab`, with the tables of `part` up to date.
 ///
 /// # Errors
 /// [`StateError`], which names the file.
 pub(crate) fn open(lab: &Path, part: Part) -> Result<Connection, StateError> {
+    open_file(lab, STATE_FILE, part)
+}
+
+/// Opens `file` in `state/`, with the tables of `part` up to date. What is damaged is put aside first. Rows
+/// that an earlier version of this program kept in `state.db` are taken over once.
+///
+/// # Errors
+/// [`StateError`], which names the file.
+pub(crate) fn open_file(
+    lab: &Path,
+    file: &'static str,
+    part: Part,
+) -> Result<Connection, StateError> {
     let folder = lab.join(FOLDER);
     fs::create_dir_all(&folder)
         .map_err(|source| StateError::Folder { path: folder.clone(), source })?;
-    let path = folder.join(FILE);
-    let refuse = |source| StateError::Database { path: path.clone(), source };
-    let mut connection = Connection::open(&path).map_err(refuse)?;
+    let path = folder.join(file);
+    aside::clear_the_place(&path);
+    let opened = match try_open(&path, part) {
+        Err(StateError::Database { source, .. }) if is_damage(&source) && aside::put(&path) => {
+            try_open(&path, part)
+        }
+        other => other,
+    };
+    let mut connection = opened?;
+    if file != STATE_FILE
+        && let Err(error) = take_over(&mut connection, &folder.join(STATE_FILE), part)
+    {
+        tracing::warn!(target: "LAB", "what {STATE_FILE} has of {} is not taken over: {error}", part.name);
+    }
+    recovered(lab, part.name);
+    Ok(connection)
+}
+
+/// As [`open_file`], or a copy in memory of what is there if it cannot be written.
+///
+/// # Errors
+/// [`StateError`], if the tables are those of a newer program.
+pub(crate) fn open_or_copy(
+    lab: &Path,
+    file: &'static str,
+    part: Part,
+    without: &str,
+) -> Result<Connection, StateError> {
+    let error = match open_file(lab, file, part) {
+        Err(error @ (StateError::Database { .. } | StateError::Folder { .. })) => error,
+        other => return other,
+    };
+    suffers(lab, part.name, &format!("{error}; {without}"));
+    let path = lab.join(FOLDER).join(file);
+    copy(&path, part).map_err(|source| StateError::Database { path, source })
+}
+
+fn try_open(path: &Path, part: Part) -> Result<Connection, StateError> {
+    let refuse = |source| StateError::Database { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(refuse)?;
     prepare(&connection).map_err(refuse)?;
     let found = migrate(&mut connection, part).map_err(refuse)?;
     if found > part.steps.len() {
         let known = part.steps.len();
-        return Err(StateError::Newer { path, part: part.name, found, known });
+        return Err(StateError::Newer { path: path.to_owned(), part: part.name, found, known });
     }
+    check_tables(&connection, part).map_err(refuse)?;
     Ok(connection)
+}
+
+/// Finds tables that are not as this program makes them.
+fn check_tables(connection: &Connection, part: Part) -> rusqlite::Result<()> {
+    let mut fresh = Connection::open_in_memory()?;
+    migrate(&mut fresh, part)?;
+    match tables(connection, part)? == tables(&fresh, part)? {
+        true => Ok(()),
+        false => Err(corrupt("its tables are not those of this program")),
+    }
+}
+
+/// The names of a part's tables and how they were made.
+fn tables(connection: &Connection, part: Part) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut select = connection
+        .prepare("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name")?;
+    let tables = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let tables = tables.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(tables.into_iter().filter(|(name, _)| name.starts_with(part.name)).collect())
+}
+
+/// Puts a file aside that turned out to be damaged while it was used, and was closed.
+pub(crate) fn put_aside(lab: &Path, file: &str) {
+    aside::put(&lab.join(FOLDER).join(file));
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
@@ -76,19 +194,45 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // The mode is answered as a row.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     // What was committed is on the disk: an address that was promised survives a power cut.
-    connection.execute_batch("PRAGMA synchronous = FULL;")
+    connection.execute_batch("PRAGMA synchronous = FULL;")?;
+    // A torn page is found now, when nothing depends on it yet. All of it is read soon anyway.
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        found => Err(corrupt(found)),
+    }
+}
+
+fn corrupt(found: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(found.to_owned()))
+}
+
+/// Whether the file itself is at fault, and not the disk or who may write it. Tables that are not as
+/// this program makes them (an error in SQL) are no state of its own either.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(code) => matches!(
+            code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+        ),
+        // A column that is not there or of another kind.
+        None => true,
+    }
 }
 
 /// Takes the steps that are missing, and returns the version that the file had or has now.
 fn migrate(connection: &mut Connection, part: Part) -> rusqlite::Result<usize> {
+    if version(connection, "main", part)? == Some(part.steps.len()) {
+        // A full disk takes no transaction.
+        return Ok(part.steps.len());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS parts (name TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT;",
     )?;
-    let found: Option<i64> = transaction
-        .query_row("SELECT version FROM parts WHERE name = ?1", [part.name], |row| row.get(0))
-        .optional()?;
-    let found = usize::try_from(found.unwrap_or(0)).unwrap_or(0);
+    let found = version(&transaction, "main", part)?.unwrap_or(0);
     let Some(missing) = part.steps.get(found..) else {
         return Ok(found);
     };
@@ -103,6 +247,113 @@ fn migrate(connection: &mut Connection, part: Part) -> rusqlite::Result<usize> {
     )?;
     transaction.commit()?;
     Ok(part.steps.len())
+}
+
+/// The version of a part's tables in `schema`, if it has any.
+fn version(connection: &Connection, schema: &str, part: Part) -> rusqlite::Result<Option<usize>> {
+    let has_parts: bool = connection.query_row(
+        &format!("SELECT count(*) FROM {schema}.sqlite_master WHERE name = 'parts'"),
+        [],
+        |row| row.get(0),
+    )?;
+    if !has_parts {
+        return Ok(None);
+    }
+    let select = format!("SELECT version FROM {schema}.parts WHERE name = ?1");
+    let found: Option<i64> =
+        connection.query_row(&select, [part.name], |row| row.get(0)).optional()?;
+    Ok(found.map(|found| usize::try_from(found).unwrap_or(0)))
+}
+
+/// Whether `state.db` has tables of a part.
+pub(crate) fn has_part(lab: &Path, part: Part) -> bool {
+    let path = lab.join(FOLDER).join(STATE_FILE);
+    path.is_file()
+        && Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .is_ok_and(|file| version(&file, "main", part).is_ok_and(|found| found.is_some()))
+}
+
+/// Removes the tables of a part that `state.db` no longer needs.
+///
+/// # Errors
+/// If the disk does not take it.
+pub(crate) fn drop_part(lab: &Path, part: Part) -> rusqlite::Result<()> {
+    if !has_part(lab, part) {
+        return Ok(());
+    }
+    let file = Connection::open(lab.join(FOLDER).join(STATE_FILE))?;
+    file.busy_timeout(BUSY_TIMEOUT)?;
+    for (name, _) in tables(&file, part)? {
+        file.execute_batch(&format!("DROP TABLE {name}"))?;
+    }
+    file.execute("DELETE FROM parts WHERE name = ?1", [part.name])?;
+    Ok(())
+}
+
+/// Moves the rows of a part out of the file that once held all parts. They are in the new file before
+/// they leave the old one: whoever is killed between does it again, to the same effect.
+fn take_over(connection: &mut Connection, old: &Path, part: Part) -> rusqlite::Result<()> {
+    if !old.is_file() {
+        return Ok(());
+    }
+    let moved = with_old(connection, old, |connection| {
+        if version(connection, "old", part)? != Some(1) {
+            return Ok(false);
+        }
+        copy_tables(connection, part)?;
+        Ok(true)
+    })?;
+    if moved && let Some(lab) = old.parent().and_then(Path::parent) {
+        drop_part(lab, part)?;
+        tracing::info!(target: "LAB", "{} moved from {STATE_FILE} into a file of their own", part.name);
+    }
+    Ok(())
+}
+
+/// Calls `work` while the file `old` is there as the schema `old`.
+fn with_old<T>(
+    connection: &mut Connection,
+    old: &Path,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let path = old.to_string_lossy();
+    connection.execute("ATTACH ?1 AS old", [&*path])?;
+    let result = work(connection);
+    connection.execute_batch("DETACH old")?;
+    result
+}
+
+/// The tables of a part in the schema `old`.
+fn table_names(connection: &Connection, part: Part) -> rusqlite::Result<Vec<String>> {
+    let mut select =
+        connection.prepare("SELECT name FROM old.sqlite_master WHERE type = 'table'")?;
+    let names = select.query_map([], |row| row.get::<_, String>(0))?;
+    let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| name.starts_with(part.name)).collect())
+}
+
+/// Copies what the schema `old` has of a part and this one does not, in one transaction.
+fn copy_tables(connection: &mut Connection, part: Part) -> rusqlite::Result<()> {
+    let names = table_names(connection, part)?;
+    let transaction = connection.transaction()?;
+    for name in names {
+        transaction.execute_batch(&format!(
+            "INSERT OR IGNORE INTO main.{name} SELECT * FROM old.{name}"
+        ))?;
+    }
+    transaction.commit()
+}
+
+/// What can be read of a file, in memory. That nothing of it can be read is as good as an empty one.
+fn copy(path: &Path, part: Part) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    migrate(&mut connection, part)?;
+    // With the file to itself SQLite keeps its index of the log in memory, and so needs no room.
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+    if let Err(error) = with_old(&mut connection, path, |it| copy_tables(it, part)) {
+        tracing::error!(target: "LAB", "{} cannot be read either: {error}", path.display());
+    }
+    Ok(connection)
 }
 
 #[cfg(test)]
@@ -155,13 +406,111 @@ mod tests {
         assert_eq!(rows, 100);
     }
 
+    /// What is wrong with a file, and how it came so.
+    type Damage = (&'static str, fn(&Path));
+
+    /// A file of many pages, with all of it in the file and not in the log.
+    fn filled(lab: &Path) -> PathBuf {
+        let connection = open(lab, ONE).unwrap();
+        let rows =
+            "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+                    INSERT INTO t SELECT i FROM n";
+        connection.execute(rows, []).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        lab.join(FOLDER).join(STATE_FILE)
+    }
+
+    fn overwrite(path: &Path, at: u64) {
+        use std::os::unix::fs::FileExt as _;
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0xa5; 700], at).unwrap();
+    }
+
+    fn beside(path: &Path, suffix: &str) -> PathBuf {
+        PathBuf::from(format!("{}{suffix}", path.display()))
+    }
+
     #[test]
-    fn what_is_no_database_is_named() {
+    fn what_is_damaged_is_put_aside_said_and_begun_anew() {
+        let kinds: [Damage; 6] = [
+            ("no database at all", |path| {
+                fs::write(path, "this is no database, ".repeat(9)).unwrap()
+            }),
+            ("another header", |path| overwrite(path, 0)),
+            ("a torn page", |path| overwrite(path, 4096 * 3)),
+            ("cut off", |path| {
+                fs::File::options().write(true).open(path).unwrap().set_len(9_000).unwrap();
+            }),
+            ("tables of somebody else", |path| {
+                let connection = Connection::open(path).unwrap();
+                connection.execute_batch("DROP TABLE t; CREATE TABLE t (b TEXT)").unwrap();
+            }),
+            ("a folder in its place", |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir_all(path.join("x")).unwrap();
+            }),
+        ];
+        for (kind, damage) in kinds {
+            let lab = tempfile::tempdir().unwrap();
+            damage(&filled(lab.path()));
+            let connection =
+                open(lab.path(), ONE).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
+            let aside = put_aside_files(lab.path());
+            assert_eq!(aside.len(), 1, "{kind}: {aside:?}");
+            assert!(aside[0].starts_with("state.db.damaged-20"), "{kind}: {aside:?}");
+            let said = degraded(lab.path());
+            assert!(said.len() == 1 && said[0].contains(&aside[0]), "{kind}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_costs_what_was_in_it_alone() {
+        let kinds: [Damage; 2] = [
+            ("a folder", |wal| fs::create_dir(wal).unwrap()),
+            ("nonsense", |wal| fs::write(wal, [7; 9_000]).unwrap()),
+        ];
+        for (kind, damage) in kinds {
+            let lab = tempfile::tempdir().unwrap();
+            let path = filled(lab.path());
+            damage(&beside(&path, "-wal"));
+            let connection =
+                open(lab.path(), ONE).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            let rows: i64 =
+                connection.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
+            assert_eq!(rows, 5_000, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_read_and_goes_on_in_memory() {
         let lab = tempfile::tempdir().unwrap();
-        fs::create_dir(lab.path().join(FOLDER)).unwrap();
-        fs::write(lab.path().join(FOLDER).join(FILE), "this is no database, but long enough")
-            .unwrap();
-        let error = open(lab.path(), ONE).unwrap_err().to_string();
-        assert!(error.contains("state.db") && error.contains("move it away"), "{error}");
+        let path = filled(lab.path());
+        // Somebody else holds it: neither full nor damaged, and not to be used all the same.
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+        drop(other);
+        let copy = copy(&path, ONE).unwrap();
+        let rows: i64 = copy.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 5_000);
+        copy.execute("DELETE FROM t", []).unwrap();
+        let disk = open(lab.path(), ONE).unwrap();
+        let rows: i64 = disk.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 5_000);
+    }
+
+    #[test]
+    fn rows_of_a_part_move_into_its_own_file_once() {
+        let lab = tempfile::tempdir().unwrap();
+        open(lab.path(), ONE).unwrap().execute("INSERT INTO t VALUES (7)", []).unwrap();
+        let count = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+        };
+        let moved = open_file(lab.path(), "t.db", ONE).unwrap();
+        assert_eq!(count(&moved), 1);
+        moved.execute("DELETE FROM t", []).unwrap();
+        drop(moved);
+        assert_eq!(count(&open_file(lab.path(), "t.db", ONE).unwrap()), 0);
+        assert_eq!(count(&open(lab.path(), ONE).unwrap()), 0, "it has left the old file");
     }
 }

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 pub(crate) use command::{TftpArgs, run};
 pub(crate) use root::{Root, Source};
 
+use crate::fleet::Standings;
 use crate::sockets;
 
 /// Ports for transfers. A few, as what waits in this machine to be sent is what their sockets hold
@@ -84,13 +85,14 @@ impl Tftp {
         self.requests.local_addr().unwrap_or(self.config.listen)
     }
 
-    /// Serves until `shutdown`. Events go to `events` as long as there is room, so that nobody who
+    /// Serves until `shutdown`, first those whom `standings` prefers. Events go to `events` as long as there is room, so that nobody who
     /// is slow to listen holds up a boot.
     ///
     /// # Errors
     /// If the system fails us; then no more is served.
     pub(crate) async fn run(
         self,
+        standings: Standings,
         events: mpsc::Sender<tftp::Event>,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
@@ -100,7 +102,7 @@ impl Tftp {
             ..tftp::Config::default()
         };
         let count = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
-        let (drivers, stop) = driver::drivers(self, limits, &events, count)
+        let (drivers, stop) = driver::drivers(self, limits, &standings, &events, count)
             .context("cannot start the TFTP server")?;
         let mut ends = JoinSet::new();
         for driver in drivers {

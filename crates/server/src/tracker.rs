@@ -10,8 +10,9 @@
 //! a LAN all are private, strangers too.) Behind a reverse proxy this tracker would see one peer, so
 //! there is no header for that either.
 //!
-//! **Slow and hostile clients.** Connections are limited in number ([`CONNECTIONS_MAX`]; the kernel
-//! queues the rest), in time ([`HEADER_TIMEOUT`], [`CONNECTION_TIMEOUT`]) and in bytes
+//! **Slow and hostile clients.** Connections are limited in number ([`CONNECTIONS_MAX`], of which one
+//! address has an eighth; when all are taken the one that has waited longest is cut off, a stranger's
+//! before a node's), in time ([`HEADER_TIMEOUT`], [`CONNECTION_TIMEOUT`]) and in bytes
 //! ([`HEADER_LEN_MAX`]); one request each, bodies are not read. What peers make the registry remember
 //! has its limits there.
 
@@ -23,18 +24,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::{Extension, RawQuery, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::extract::{Extension, RawQuery, Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::uri::Authority;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Bounds, Standing, Table};
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use torrent::Time;
 use torrent::tracker::http::{
     decode_announce_query, decode_scrape_query, encode_announce_response, encode_failure,
@@ -45,6 +50,7 @@ use torrent::tracker::{AnnounceRequest, AnnounceResponse, Refusal, Registry, SWE
 use tower::ServiceExt;
 
 use crate::cli::{OutputFormat, TrackerArgs};
+use crate::fleet::{Standings, strangers};
 
 /// HTTP connections at once. An answered one lives for a millisecond, so that is 100,000 announces a
 /// second; and it stays below the 1,024 files that a process may have open by default.
@@ -53,11 +59,12 @@ const CONNECTIONS_MAX: usize = 768;
 /// Connections that the kernel holds for us meanwhile: a fleet that starts in the same second.
 const BACKLOG: u32 = 4_096;
 
-/// How long the request may take to arrive: several retransmissions, on any network.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the request may take to arrive: it is one packet that follows the connection at once, and
+/// three retransmissions of it, on any network of a lab.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a connection may live in all. The answer, of a few hundred bytes, needs one round trip.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest request: twice the longest query.
 const HEADER_LEN_MAX: usize = 16 * 1024;
@@ -84,7 +91,7 @@ pub(crate) fn run(args: &TrackerArgs) -> anyhow::Result<()> {
         let (tcp, udp) =
             bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
         let addr = tcp.local_addr().context("cannot listen")?;
-        let tracker = Shared::new().context("no randomness from the system")?;
+        let tracker = Shared::new(strangers()).context("no randomness from the system")?;
         // Before the line that says "ready", after which somebody may want us to end.
         let stopped = stop_signal().context("cannot wait for signals")?;
         print_ready(args.output, addr).context("cannot write to standard output")?;
@@ -151,6 +158,9 @@ async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
 #[derive(Clone)]
 pub(crate) struct Shared {
     state: Arc<Mutex<Tracker>>,
+    /// Connections, and what ends each when it is dropped.
+    door: Arc<Mutex<Table<oneshot::Sender<()>>>>,
+    standings: Standings,
     started: Instant,
 }
 
@@ -179,7 +189,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+    /// `standings` says which addresses keep their places.
+    pub(crate) fn new(standings: Standings) -> Result<Self, getrandom::Error> {
         let (mut secret, mut seed) = ([0; 32], [0; 8]);
         getrandom::fill(&mut secret)?;
         getrandom::fill(&mut seed)?;
@@ -190,8 +201,22 @@ impl Shared {
                 announces_http: 0,
                 announces_udp: 0,
             })),
+            door: Arc::new(Mutex::new(Table::new(Bounds::of(CONNECTIONS_MAX, Duration::ZERO)))),
+            standings,
             started: Instant::now(),
         })
+    }
+
+    /// Lets a connection in, if there is a place: its ticket, and what says that it has to go.
+    fn enter(&self, source: IpAddr) -> Option<(u64, oneshot::Receiver<()>)> {
+        let (guest, sent_away) = oneshot::channel();
+        let (now, standing) = (self.started.elapsed(), (self.standings)(source));
+        let entered = self.door().enter(now, source, standing, guest)?;
+        Some((entered.ticket, sent_away))
+    }
+
+    fn door(&self) -> MutexGuard<'_, Table<oneshot::Sender<()>>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tracker> {
@@ -204,11 +229,13 @@ impl Shared {
 }
 
 impl Tracker {
-    /// An announce from `source`, which may name another address if it is loopback.
+    /// An announce from `source`, which may name another address if it is loopback: then it is of this
+    /// host's own seed, which keeps its place.
     fn announce(
         &mut self,
         now: Time,
         source: IpAddr,
+        standing: Standing,
         claimed: Option<IpAddr>,
         request: &AnnounceRequest,
     ) -> Result<AnnounceResponse, Refusal> {
@@ -217,7 +244,8 @@ impl Tracker {
             .filter(|_| source.is_loopback())
             .filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
         let addr = SocketAddr::new(believed.unwrap_or(source), request.port);
-        self.registry.announce(now, addr, request)
+        let standing = if source.is_loopback() { Standing::Named } else { standing };
+        self.registry.announce_as(now, addr, standing, request)
     }
 }
 
@@ -230,19 +258,19 @@ async fn sweep(tracker: Shared) {
 }
 
 async fn serve_http(listener: TcpListener, tracker: Shared) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let router = router(tracker);
+    let router = router(tracker.clone());
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, from)) => {
                 let source = from.ip().to_canonical();
-                let router = router.clone();
+                let Some((ticket, sent_away)) = tracker.enter(source) else { continue };
+                let (router, tracker) = (router.clone(), tracker.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, source, router).await;
-                    drop(place);
+                    tokio::select! {
+                        () = serve_connection(stream, source, router) => {}
+                        _ = sent_away => {}
+                    }
+                    tracker.door().leave(ticket);
                 });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -280,9 +308,32 @@ fn router(tracker: Shared) -> Router {
     Router::new()
         .route("/announce", get(announce))
         .route("/scrape", get(scrape))
-        .route("/stats", get(stats_json))
-        .route("/", get(stats_text))
+        .merge(
+            Router::new()
+                .route("/stats", get(stats_json))
+                .route("/", get(stats_text))
+                .route_layer(from_fn(by_address)),
+        )
         .with_state(tracker)
+}
+
+/// What people look at is asked for by an address: a page of another site could make a name of its own point
+/// here, and read it (DNS rebinding).
+async fn by_address(request: HttpRequest, next: Next) -> HttpResponse {
+    let Some(host) = request.headers().get(HOST) else {
+        // No browser leaves it out.
+        return next.run(request).await;
+    };
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    let is_address = host.is_some_and(|host| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<IpAddr>().is_ok()
+    });
+    match is_address {
+        true => next.run(request).await,
+        false => (StatusCode::MISDIRECTED_REQUEST, "ask for this by the server's address\n")
+            .into_response(),
+    }
 }
 
 /// Always status 200: a client that meets another looks no further, and misses the reason.
@@ -293,10 +344,10 @@ async fn announce(
 ) -> impl IntoResponse {
     let body = match decode_announce_query(query.unwrap_or_default().as_bytes()) {
         Ok(query) => {
-            let now = tracker.now();
+            let (now, standing) = (tracker.now(), (tracker.standings)(source));
             let mut tracker = tracker.lock();
             tracker.announces_http += 1;
-            match tracker.announce(now, source, query.ip, &query.request) {
+            match tracker.announce(now, source, standing, query.ip, &query.request) {
                 Ok(response) => {
                     encode_announce_response(&response, query.compact, query.no_peer_id)
                 }
@@ -398,6 +449,7 @@ async fn serve_udp(socket: UdpSocket, tracker: Shared) {
 fn answer_udp(tracker: &Shared, ip: IpAddr, packet: &[u8]) -> Option<Response> {
     let now = tracker.now();
     let request = Request::decode(packet).ok()?;
+    let standing = (tracker.standings)(ip);
     let mut tracker = tracker.lock();
     let (connection, transaction) = match &request {
         Request::Connect { transaction } => {
@@ -417,7 +469,7 @@ fn answer_udp(tracker: &Shared, ip: IpAddr, packet: &[u8]) -> Option<Response> {
     Some(match request {
         Request::Announce { request, .. } => {
             tracker.announces_udp += 1;
-            match tracker.announce(now, ip, None, &request) {
+            match tracker.announce(now, ip, standing, None, &request) {
                 Ok(response) => Response::Announce { transaction, response },
                 Err(refusal) => refuse(refusal.to_string()),
             }
@@ -450,10 +502,19 @@ mod tests {
         }
     }
 
+    fn announce(
+        tracker: &mut Tracker,
+        source: IpAddr,
+        claimed: Option<IpAddr>,
+        request: &AnnounceRequest,
+    ) -> Result<AnnounceResponse, Refusal> {
+        tracker.announce(Time::ZERO, source, Standing::Stranger, claimed, request)
+    }
+
     /// Sends `bytes` over one connection and returns the answer, and how long it took in all.
     async fn exchange(bytes: &[u8]) -> (String, Duration) {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let tracker = Shared::new().unwrap();
+        let tracker = Shared::new(strangers()).unwrap();
         let source = IpAddr::from([10, 0, 0, 1]);
         let begin = tokio::time::Instant::now();
         let serving = tokio::spawn(serve_connection(server, source, router(tracker)));
@@ -466,10 +527,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connection_is_closed_after_one_answer() {
-        let (answer, took) = exchange(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (answer, took) = exchange(b"GET /stats HTTP/1.1\r\nHost: 10.0.0.1:6969\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\"torrents\":[],\"uptime_s\":0}"), "{answer}");
         assert!(took < Duration::from_secs(1));
+        let (answer, _) = exchange(b"GET /stats HTTP/1.1\r\nHost: evil.example.org\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+    }
+
+    #[test]
+    fn idle_connections_of_one_address_and_of_many_keep_nobody_out() {
+        let node = IpAddr::from([10, 0, 5, 5]);
+        let known: Standings =
+            Arc::new(move |peer| if peer == node { Standing::Leased } else { Standing::Stranger });
+        let shared = Shared::new(known).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..5_500 {
+            held.push(shared.enter(IpAddr::from([10, 0, 66, 1])).unwrap());
+        }
+        assert_eq!(shared.door().len(), CONNECTIONS_MAX / 8);
+        let (_, mut kept) = shared.enter(node).unwrap();
+        for host in 0..=255 {
+            for _ in 0..CONNECTIONS_MAX / 8 {
+                held.push(shared.enter(IpAddr::from([10, 0, 66, host])).unwrap());
+            }
+        }
+        assert_eq!(shared.door().len(), CONNECTIONS_MAX);
+        assert_eq!(kept.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        // A stranger comes in too, in place of who has waited longest.
+        assert!(shared.enter(IpAddr::from([10, 0, 7, 7])).is_some());
+        assert_eq!(shared.door().len(), CONNECTIONS_MAX);
     }
 
     #[tokio::test(start_paused = true)]
@@ -506,14 +593,14 @@ mod tests {
     #[test]
     fn claimed_address_is_believed_from_loopback_only() {
         let check = |source: &str, claimed: Option<&str>, expect: &str| {
-            let shared = Shared::new().unwrap();
+            let shared = Shared::new(strangers()).unwrap();
             let mut tracker = shared.lock();
             let claimed = claimed.map(|ip| ip.parse().unwrap());
             let peer = |ip: &str| ip.parse::<IpAddr>().unwrap();
-            tracker.announce(Time::ZERO, peer(source), claimed, &request(1)).unwrap();
+            announce(&mut tracker, peer(source), claimed, &request(1)).unwrap();
             // Who is told of it sees under which address it is known.
             let asker = if expect.contains(':') { "::1" } else { "127.0.0.1" };
-            let told = tracker.announce(Time::ZERO, peer(asker), None, &request(2)).unwrap();
+            let told = announce(&mut tracker, peer(asker), None, &request(2)).unwrap();
             assert_eq!(told.peers[0].addr.ip(), peer(expect));
         };
         check("10.0.0.1", None, "10.0.0.1");
@@ -527,7 +614,7 @@ mod tests {
 
     #[test]
     fn udp_needs_a_connection_id() {
-        let shared = Shared::new().unwrap();
+        let shared = Shared::new(strangers()).unwrap();
         let ip = IpAddr::from([10, 0, 0, 1]);
         let ask = |packet: Request| answer_udp(&shared, ip, &packet.encode());
         let announce =

@@ -55,6 +55,7 @@ fn object(node: &Node, now: UnixMs) -> Value {
         "is_late": is_late,
         "cure": cure,
         "timeline": timeline,
+        "hearsay": node.heard,
     })
 }
 
@@ -75,6 +76,13 @@ fn page(node: &Node, now: UnixMs) -> String {
     {
         let ago = since(now, last.at);
         text.push_str(&format!("  failed     {}, {ago} ago: {}\n", last.failure, last.reason));
+    }
+    if let Some(heard) = &node.heard {
+        text.push_str(&format!(
+            "  hearsay    {}, {} ago\n",
+            heard.sentence(),
+            since(now, heard.at)
+        ));
     }
     let steps = fleet::durations(&node.steps);
     if let Some((first, _)) = steps.first() {

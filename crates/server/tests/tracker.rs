@@ -43,7 +43,7 @@ impl Tracker {
 
     fn get(&self, path: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.addr).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.addr).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         let head_len = answer.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;

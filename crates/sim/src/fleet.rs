@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use torrent::swarm::{
-    Config, Direction, Input, LAZY_DELAY, Output, PeerKey, PeerTraits, Role, Swarm, Urgency,
+    Config, Direction, Input, LAZY_DELAY, Output, PeerKey, PeerTraits, Role, Standing, Swarm,
+    Urgency,
 };
 use torrent::wire::Message;
 use torrent::{Bitfield, Geometry, Time};
@@ -320,7 +321,13 @@ impl<'a> Fleet<'a> {
             let addr = addr_of(other);
             let traits = PeerTraits { peer_id: peer_id(other), fast: true, own: true, v2: true };
             let reveals = self.nodes[self.network.node(end)].swarm.reveals();
-            self.tell(end, |peer| Input::Connected { peer, addr, direction, traits });
+            self.tell(end, |peer| Input::Connected {
+                peer,
+                addr,
+                direction,
+                traits,
+                standing: Standing::Stranger,
+            });
             if self.network.socket(end).open {
                 self.network.send(end, Item::ExtendedHandshake { reveals });
             }

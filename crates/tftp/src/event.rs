@@ -45,8 +45,8 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
-    /// A node asks in vain because [`crate::TRANSFERS_MAX`] or [`crate::NODE_TRANSFERS_MAX`] is
-    /// reached. It is not answered, so that it asks again.
+    /// A node asks in vain because nobody gives up a place for it ([`crate::TRANSFERS_MAX`],
+    /// [`crate::NODE_TRANSFERS_MAX`], [`crate::HALF_OPEN_MAX`]).
     Busy {
         /// Who.
         peer: SocketAddr,
@@ -72,6 +72,8 @@ pub enum Outcome {
     },
     /// The node has been silent for [`crate::PATIENCE`].
     Silent,
+    /// Another one got its place: it had brought nothing for longest.
+    Displaced,
     /// The file could not be read to its end.
     Unreadable,
 }
@@ -117,6 +119,6 @@ pub struct Counts {
     pub malformed: u64,
     /// Packets that belong to no transfer: late copies, mostly.
     pub stray: u64,
-    /// Requests that were not answered as a limit was reached.
+    /// Requests and transfers for which there was no room.
     pub busy: u64,
 }

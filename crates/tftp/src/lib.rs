@@ -29,10 +29,11 @@ pub use options::{
     BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Options, TIMEOUT_S_MAX, WINDOWSIZE_MAX,
 };
 pub use packet::{DecodeError, ErrorCode, MESSAGE_LEN_MAX, Mode, Packet, Request};
+pub use places::Standing;
 pub use receiver::{FetchError, Heard, Receiver};
 pub use server::{
-    Config, Input, NODE_TRANSFERS_MAX, OpenError, Output, Port, Server, TRANSFERS_MAX, TransferId,
-    WINDOWS_LEN_MAX, WINDOWSIZE_FEW,
+    Config, HALF_OPEN_MAX, IDLE_MAX, Input, NODE_TRANSFERS_MAX, OpenError, Output, Port, Server,
+    TRANSFERS_MAX, TransferId, WINDOWS_LEN_MAX, WINDOWSIZE_FEW,
 };
 pub use time::Time;
 pub use transfer::{PATIENCE, Step, Transfer};

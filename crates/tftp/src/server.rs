@@ -11,13 +11,22 @@
 //! before is left to end by itself, since a copy of an old packet must not end a transfer; if a copy
 //! it was, the node refuses the second transfer.
 //!
+//! **A request proves nothing.** Its address may be anybody's, so a transfer of which nothing was
+//! acknowledged is *half-open*: it has a place in a purse of its own ([`HALF_OPEN_MAX`]), from which the
+//! oldest goes, and takes none from a transfer whose node has answered. With the first
+//! acknowledgement, which only who sits at the address can send, it gets a place among those.
+//! Whom a full table keeps is decided by [`places`].
+//!
 //! **Windows are granted out of one purse** ([`WINDOWS_LEN_MAX`]). TFTP has no congestion control: if
 //! every node of a fleet had a large window, all of them together would be far more than queues on
 //! the way hold, most windows would lose a block, and be sent again, for ever. Many nodes need no
 //! large windows to fill a link together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use places::{Admission, Bounds, Seat, Standing};
 
 use crate::event::{Counts, Event, Outcome, Refusal};
 use crate::name::FileName;
@@ -27,13 +36,21 @@ use crate::time::Time;
 use crate::transfer::{Step, Transfer};
 use crate::window::Window;
 
-/// Transfers at once: a fleet of 4,000 nodes that is switched on in one second, half of which are
-/// asked for a second file before the first one's end is known. 1 kB each.
+/// Transfers at once that their nodes have acknowledged: a fleet of 4,000 nodes that is switched on in
+/// one second, half of which are asked for a second file before the first one's end is known. 1 kB each.
 pub const TRANSFERS_MAX: usize = 8_192;
 
 /// Transfers of one address at once: one machine holds a 64th at most. A node has one or two, and
 /// some more for half a minute when it is restarted.
 pub const NODE_TRANSFERS_MAX: usize = 128;
+
+/// Transfers at once of which nothing is acknowledged: an eighth of [`TRANSFERS_MAX`]. A node answers
+/// within milliseconds, so this is 100,000 requests a second of nodes that answer within 10 ms.
+pub const HALF_OPEN_MAX: usize = TRANSFERS_MAX / 8;
+
+/// How long a transfer must have brought nothing new before another one gets its place: twice the
+/// longest time after which the server itself sends again, so that who is repaired is not cut off.
+pub const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes that all windows together may have under way: 33 ms of a gigabit, which is below what
 /// Linux queues for a network card, and above what a single far node can use. Each transfer gets an
@@ -42,6 +59,9 @@ pub const WINDOWS_LEN_MAX: u64 = 4 << 20;
 
 /// Blocks of a window that are granted always: what EDK2 asks for.
 pub const WINDOWSIZE_FEW: u16 = 4;
+
+/// What a node is told for which there is no room: with its frame 9 bytes, fewer than any request has.
+const BUSY: &str = "full";
 
 /// Limits and what the driver has.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +75,8 @@ pub struct Config {
     pub transfers_max: usize,
     /// [`NODE_TRANSFERS_MAX`].
     pub node_transfers_max: usize,
+    /// [`HALF_OPEN_MAX`].
+    pub half_open_max: usize,
     /// [`WINDOWS_LEN_MAX`], or this server's share of it if others use the same link.
     pub windows_len_max: u64,
 }
@@ -66,6 +88,7 @@ impl Default for Config {
             blksize_max: 1_468,
             transfers_max: TRANSFERS_MAX,
             node_transfers_max: NODE_TRANSFERS_MAX,
+            half_open_max: HALF_OPEN_MAX,
             windows_len_max: WINDOWS_LEN_MAX,
         }
     }
@@ -100,6 +123,8 @@ pub enum Input<'a, F> {
     Request {
         /// Its sender.
         from: SocketAddr,
+        /// How much its address is worth a place.
+        standing: Standing,
         /// All of it.
         datagram: &'a [u8],
     },
@@ -158,6 +183,9 @@ pub enum Output {
 struct Entry<F> {
     name: FileName,
     asked: Options,
+    standing: Standing,
+    /// Nothing is acknowledged.
+    is_half_open: bool,
     state: State<F>,
     started_at: Time,
     /// Where the entry stands among the timers: not after the transfer's own.
@@ -176,7 +204,8 @@ enum State<F> {
 pub struct Server<F> {
     config: Config,
     entries: BTreeMap<TransferId, Entry<F>>,
-    node_counts: BTreeMap<IpAddr, usize>,
+    /// Those of which nothing is acknowledged.
+    half_open: BTreeSet<TransferId>,
     /// One for each open transfer. A transfer's time moves on with each packet, its place here only
     /// when that comes up: most never do.
     timers: BTreeSet<(Time, TransferId)>,
@@ -195,7 +224,7 @@ impl<F> Server<F> {
         Self {
             config: Config { port_count: config.port_count.max(1), ..config },
             entries: BTreeMap::new(),
-            node_counts: BTreeMap::new(),
+            half_open: BTreeSet::new(),
             timers: BTreeSet::new(),
             next_port: 0,
             windows_len: 0,
@@ -207,7 +236,9 @@ impl<F> Server<F> {
     /// Takes note of something that happened.
     pub fn handle(&mut self, now: Time, input: Input<'_, F>) {
         match input {
-            Input::Request { from, datagram } => self.requested(now, from, datagram),
+            Input::Request { from, standing, datagram } => {
+                self.requested(now, from, standing, datagram);
+            }
             Input::Datagram { to, datagram } => self.heard(now, to, datagram),
             Input::Opened { transfer, file } => self.opened(now, transfer, file),
             Input::ReadFailed { transfer } => {
@@ -250,7 +281,7 @@ impl<F> Server<F> {
         self.counts
     }
 
-    fn requested(&mut self, now: Time, from: SocketAddr, datagram: &[u8]) {
+    fn requested(&mut self, now: Time, from: SocketAddr, standing: Standing, datagram: &[u8]) {
         let request = match Packet::decode(datagram) {
             Ok(Packet::Read(request)) => request,
             Ok(Packet::Write) => return self.refuse(from, &[], Refusal::Write),
@@ -272,7 +303,7 @@ impl<F> Server<F> {
             Err(error) => return self.refuse(from, request.name, Refusal::Name(error)),
         };
         if !self.is_repetition(now, from, &name, &request) {
-            self.admit(now, from, name, request.options);
+            self.admit(now, from, standing, name, request.options);
         }
     }
 
@@ -304,22 +335,108 @@ impl<F> Server<F> {
         true
     }
 
-    fn admit(&mut self, now: Time, from: SocketAddr, name: FileName, asked: Options) {
-        let of_node = self.node_counts.get(&from.ip()).copied().unwrap_or(0);
-        let is_full = self.entries.len() >= self.config.transfers_max
-            || of_node >= self.config.node_transfers_max;
-        let Some(port) = self.free_port(from).filter(|_| !is_full) else {
+    fn admit(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        standing: Standing,
+        name: FileName,
+        asked: Options,
+    ) {
+        let Some(port) = self.free_port(from) else {
+            // It has one on each of ours: whichever it is, the node gets the answer to it.
             self.counts.busy += 1;
             self.outputs.push_back(Output::Event(Event::Busy { peer: from }));
             return;
         };
+        let bounds = Bounds::of(self.config.half_open_max, Duration::ZERO);
+        let purse = self.half_open.iter().filter_map(|id| {
+            self.entries.get(id).map(|entry| Seat {
+                key: *id,
+                address: id.peer.ip(),
+                standing: entry.standing,
+                idle_since: entry.started_at.since(Time::ZERO),
+            })
+        });
+        let place = places::admit(&bounds, purse, from.ip(), standing, now.since(Time::ZERO));
         let transfer = TransferId { peer: from, port };
-        *self.node_counts.entry(from.ip()).or_default() += 1;
+        if !self.make_room(now, transfer, place) {
+            return;
+        }
+        self.half_open.insert(transfer);
         self.outputs.push_back(Output::Open { transfer, name: name.clone() });
-        self.entries.insert(
-            transfer,
-            Entry { name, asked, state: State::Opening, started_at: now, timer: Time::NEVER },
-        );
+        let entry = Entry {
+            name,
+            asked,
+            standing,
+            is_half_open: true,
+            state: State::Opening,
+            started_at: now,
+            timer: Time::NEVER,
+        };
+        self.entries.insert(transfer, entry);
+    }
+
+    /// Gives a transfer whose node has answered a place among those of its kind; says whether there
+    /// was one.
+    fn settle(&mut self, now: Time, id: TransferId) -> bool {
+        let Some(Entry { is_half_open: true, standing, .. }) = self.entries.get(&id) else {
+            return true;
+        };
+        let standing = *standing;
+        let is_full = self.entries.len() - self.half_open.len() >= self.config.transfers_max;
+        let of_node = TransferId { peer: SocketAddr::new(id.peer.ip(), 0), port: Port(0) }
+            ..=TransferId { peer: SocketAddr::new(id.peer.ip(), u16::MAX), port: Port(u8::MAX) };
+        let is_greedy = self.entries.range(of_node).count() > self.config.node_transfers_max;
+        if is_full || is_greedy {
+            let bounds = Bounds {
+                of_address: self.config.node_transfers_max,
+                ..Bounds::of(self.config.transfers_max, IDLE_MAX)
+            };
+            let settled = self.entries.iter().filter_map(|(id, entry)| match &entry.state {
+                State::Open { transfer, .. } if !entry.is_half_open => Some(Seat {
+                    key: *id,
+                    address: id.peer.ip(),
+                    standing: entry.standing,
+                    idle_since: transfer.progress_at().since(Time::ZERO),
+                }),
+                _ => None,
+            });
+            let since = now.since(Time::ZERO);
+            let place = places::admit(&bounds, settled, id.peer.ip(), standing, since);
+            if !self.make_room(now, id, place) {
+                self.end(now, id, Outcome::Displaced);
+                return false;
+            }
+        }
+        self.half_open.remove(&id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.is_half_open = false;
+        }
+        true
+    }
+
+    /// Ends who has to go; says whether there is room. Whoever finds none is told once, in fewer bytes
+    /// than it has sent: firmware then tries what it would try next, rather than wait.
+    fn make_room(&mut self, now: Time, id: TransferId, place: Admission<TransferId>) -> bool {
+        match place {
+            Admission::Free => true,
+            Admission::InPlaceOf(other) => {
+                match self.entries.get(&other) {
+                    Some(Entry { state: State::Open { .. }, .. }) => {
+                        self.end(now, other, Outcome::Displaced);
+                    }
+                    _ => drop(self.remove(other)),
+                }
+                true
+            }
+            Admission::Refused => {
+                self.counts.busy += 1;
+                self.answer(id, ErrorCode::Undefined, BUSY);
+                self.outputs.push_back(Output::Event(Event::Busy { peer: id.peer }));
+                false
+            }
+        }
     }
 
     /// The next port in turn that this address and port of a node has no transfer on.
@@ -395,7 +512,10 @@ impl<F> Server<F> {
         match packet {
             Ok(Packet::Ack { block }) => {
                 let step = transfer.acknowledged(now, block);
-                self.apply(now, id, step);
+                let needs_place = transfer.is_answered() && step != Step::Complete;
+                if !needs_place || self.settle(now, id) {
+                    self.apply(now, id, step);
+                }
             }
             Ok(Packet::Error { code, message }) => {
                 let outcome = aborted(transfer, code, message);
@@ -482,12 +602,7 @@ impl<F> Server<F> {
         if let State::Open { transfer, .. } = &entry.state {
             self.windows_len -= window_len(transfer.options());
         }
-        if let Some(count) = self.node_counts.get_mut(&id.peer.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                self.node_counts.remove(&id.peer.ip());
-            }
-        }
+        self.half_open.remove(&id);
         Some(entry)
     }
 }

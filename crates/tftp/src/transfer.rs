@@ -21,9 +21,13 @@ use crate::time::Time;
 use crate::window::Window;
 
 /// How long a node may bring nothing new before it is given up: longer than any firmware waits
-/// before it asks anew. Without a first answer this makes five packets, 1, 2, 4, 8 and 16 s apart,
-/// which is all that somebody can have sent to a third party by a forged request.
+/// before it asks anew.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the first answer is sent again unasked: once, for the packet that a network loses now and
+/// then. Firmware that has not heard it asks again and is answered again, and whoever forges requests
+/// has two packets for each sent to a third party, not one every few seconds for as long as we wait.
+const FIRST_REPEATS_MAX: u32 = 1;
 
 /// Before a round trip is known (RFC 6298 §2.1).
 const INTERVAL_FIRST: Duration = Duration::from_secs(1);
@@ -184,6 +188,12 @@ impl Transfer {
         !self.offered && (self.acked > 0 || self.has_options)
     }
 
+    /// When the node last acknowledged something new, or the start.
+    #[must_use]
+    pub const fn progress_at(&self) -> Time {
+        self.progress_at
+    }
+
     /// Bytes that the node has acknowledged.
     #[must_use]
     pub fn acked_len(&self) -> u64 {
@@ -275,9 +285,9 @@ impl Transfer {
         let interval = self.options.interval().unwrap_or_else(|| self.clock.interval());
         let longest = INTERVAL_MAX.max(interval);
         self.due = now + interval.saturating_mul(1 << self.backoff.min(8)).min(longest);
-        if !self.is_answered() {
-            // Not capped: whoever asked may not be who gets the answer.
-            self.due = now + interval.saturating_mul(1 << self.backoff.min(8));
+        if !self.is_answered() && self.backoff >= FIRST_REPEATS_MAX {
+            // Whoever asked may not be who gets the answer.
+            self.due = self.progress_at + self.patience();
         }
     }
 

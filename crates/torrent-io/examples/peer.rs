@@ -11,7 +11,7 @@ use std::time::Instant;
 use torrent::Bitfield;
 use torrent::metainfo::Metainfo;
 use torrent::swarm::Role;
-use torrent_io::engine::{Engine, EngineConfig, TorrentConfig, TorrentEvent};
+use torrent_io::engine::{Engine, EngineConfig, Known, TorrentConfig, TorrentEvent};
 use torrent_io::storage::{Allocation, FileSpan, Layout, Storage};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         upload_limit: None,
         download_limit: None,
         pex: false,
+        known: Known::default(),
     })?;
     let started = Instant::now();
     let torrent = engine.add(TorrentConfig {

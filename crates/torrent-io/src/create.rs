@@ -79,7 +79,15 @@ pub fn create(
     progress: &(impl Fn(u64, u64) + Sync),
 ) -> Result<Vec<u8>, CreateError> {
     let stop = &AtomicBool::new(false);
-    let options = Options { threads, progress, takes: &|_| true, known: &|_| None, stop };
+    let options = Options {
+        threads,
+        progress,
+        takes: &|_| true,
+        known: &|_| None,
+        begun: &|_| vec![],
+        hashed: &|_, _, _| {},
+        stop,
+    };
     create_with(path, spec, &options).map(|created| created.bytes)
 }
 
@@ -94,6 +102,11 @@ pub struct Options<'a> {
     pub takes: &'a dyn Fn(&str) -> bool,
     /// The hashes of all pieces of a file, if they are known: then it is not read.
     pub known: &'a dyn Fn(&FileState<'_>) -> Option<Vec<PieceHash>>,
+    /// Hashes of some pieces of a file that is not known whole, by their number within the file.
+    pub begun: &'a dyn Fn(&FileState<'_>) -> Vec<(u32, PieceHash)>,
+    /// Told by any thread the hashes of pieces of one file, the first of which has this number within it: as
+    /// [`Options::begun`] may give them again if this comes to no end.
+    pub hashed: &'a (dyn Fn(&FileState<'_>, u32, &[PieceHash]) + Sync),
     /// Ends it within some milliseconds, by an error.
     pub stop: &'a AtomicBool,
 }
@@ -148,7 +161,8 @@ pub fn create_with(path: &Path, spec: Spec, options: &Options<'_>) -> Result<Cre
     let mut hashes: Vec<Option<PieceHash>> = vec![None; draft.geometry().piece_count() as usize];
     let spans = spans(&draft);
     for (source, span) in sources.iter().zip(&spans) {
-        let known = (options.known)(&source.state(draft.geometry().piece_len(), span.is_last));
+        let state = source.state(draft.geometry().piece_len(), span.is_last);
+        let known = (options.known)(&state);
         let fits = |known: &Vec<PieceHash>| {
             known.len() == span.pieces.len() && known.iter().all(|hash| draft.takes(hash))
         };
@@ -157,10 +171,20 @@ pub fn create_with(path: &Path, spec: Spec, options: &Options<'_>) -> Result<Cre
         {
             *hash = Some(known);
         }
+        let own = &mut hashes[span.pieces.clone()];
+        if own.iter().any(Option::is_none) {
+            for (index, known) in (options.begun)(&state) {
+                if let Some(hash) = own.get_mut(index as usize).filter(|_| draft.takes(&known)) {
+                    *hash = Some(known);
+                }
+            }
+        }
     }
     let read_len = Hashing {
         draft: &draft,
         sources: &sources,
+        spans: &spans,
+        hashed: options.hashed,
         progress: options.progress,
         runs: runs(&draft, &hashes),
         next_run: AtomicUsize::new(0),
@@ -357,6 +381,8 @@ struct Hashing<'a> {
     draft: &'a Draft,
     /// In the order of the draft's files.
     sources: &'a [Source],
+    spans: &'a [Span],
+    hashed: &'a (dyn Fn(&FileState<'_>, u32, &[PieceHash]) + Sync),
     progress: &'a (dyn Fn(u64, u64) + Sync),
     runs: Vec<Range<u32>>,
     next_run: AtomicUsize,
@@ -418,15 +444,33 @@ impl Hashing<'_> {
             buffer.resize(run.len() * piece_len, 0);
             self.read(run.start, &mut buffer, &mut open)?;
             let pieces = run.clone().map_while(|index| geometry.piece(index));
+            let begin = hashes.len();
             for (piece, data) in pieces.zip(buffer.chunks(piece_len)) {
                 let data = &data[..geometry.piece_data_len(piece) as usize];
                 hashes.push((piece, self.draft.hash_piece(piece, data)));
             }
+            self.tell(run.start, &hashes[begin..]);
             let len = self.len(run.clone());
             let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
             (self.progress)(done, total);
         }
         Ok(hashes)
+    }
+
+    /// Tells the hashes of pieces from `first` on, each part of them with its file.
+    fn tell(&self, first: u32, hashes: &[(PieceIndex, PieceHash)]) {
+        let run = first as usize..first as usize + hashes.len();
+        for (source, span) in self.sources.iter().zip(self.spans) {
+            let (start, end) = (run.start.max(span.pieces.start), run.end.min(span.pieces.end));
+            if start < end {
+                let own: Vec<PieceHash> = hashes[start - run.start..end - run.start]
+                    .iter()
+                    .map(|(_, hash)| *hash)
+                    .collect();
+                let state = source.state(self.draft.geometry().piece_len(), span.is_last);
+                (self.hashed)(&state, (start - span.pieces.start) as u32, &own);
+            }
+        }
     }
 
     /// Fills the buffer with pieces from `first` on; padding is left as it is, as it is not hashed

@@ -47,6 +47,9 @@ pub(crate) struct Handover {
     pub(crate) server: Option<String>,
     /// This node.
     pub(crate) node: Option<Mac>,
+    /// What shows the server that it is this node which reports.
+    #[serde(default)]
+    pub(crate) proof: Option<String>,
     /// The number of this boot.
     pub(crate) boot: u64,
     /// The number of the last report; more may have been tried.
@@ -133,6 +136,7 @@ mod tests {
         let handover = Handover {
             server: Some("http://10.0.0.1:8080".to_owned()),
             node: Some(Mac([2, 0, 0, 0, 0, 1])),
+            proof: Some("1a-2b".to_owned()),
             boot: u64::MAX,
             sequence: 7,
             machine: crate::machine::look(Path::new("/nonexistent")),

@@ -128,6 +128,9 @@ impl Booted {
             log,
             sender.clone(),
         );
+        if let Some(proof) = handover.proof.clone() {
+            reporter.prove_by(proof);
+        }
         let server = handover.server.as_deref().and_then(|server| server.parse().ok());
         if let (Some(server), Some(node)) = (server, handover.node) {
             reporter.address(Correspondence { server, node }, machine);

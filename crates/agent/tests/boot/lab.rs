@@ -9,7 +9,7 @@ use boot::{Image, LabKey, Loader, Mac, Manifest, PasswordHash};
 use tempfile::TempDir;
 use torrent::metainfo::Metainfo;
 use torrent::metainfo::create::Spec;
-use torrent_io::engine::EngineConfig;
+use torrent_io::engine::{EngineConfig, Known};
 use torrent_io::session::{Place, Prepared, Session, SessionConfig};
 
 use super::server::Server;
@@ -185,6 +185,7 @@ impl Lab {
                 upload_limit: None,
                 download_limit: None,
                 pex: true,
+                known: Known::default(),
             },
             lsd: false,
             user_agent: "test".to_owned(),

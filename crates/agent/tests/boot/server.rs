@@ -155,7 +155,8 @@ fn reply(
     };
     if path == "/api/v1/reports" {
         state.reports.push(serde_json::from_slice(body).unwrap());
-        let answer = Answer { manifest_serial: state.serial, order: None, downloading: Some(0) };
+        let answer =
+            Answer { manifest_serial: state.serial, downloading: Some(0), ..Answer::default() };
         let answer = serde_json::to_vec(&answer).unwrap();
         return (head("200 OK", "", answer.len()), answer);
     }

@@ -1,12 +1,13 @@
 //! The endpoint: accepts connections, and lets nobody in who does not know the password.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use places::{Bounds, Standing, Table};
 use socket2::SockRef;
 
 use super::connect::{be_measured, prepare};
@@ -25,13 +26,21 @@ use crate::signature::Scheme;
 /// How long a stranger may take to say who it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of a header that everybody may send before it is known who they are: some 200 destinations.
+const HEAD_LEN_FREE: usize = 64 * 1024;
+
+/// Longer headers at once that are not verified, of up to 2 MiB each with what was read ahead. One
+/// address has an eighth, and the oldest gives way.
+const LONG_HEADS_MAX: usize = 16;
+
 /// How long the threads of transfers may take to clean up at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an endpoint may spend.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once, each with a thread of 100 KiB or so.
+    /// Connections at once, each with a thread of 100 KiB or so. Of those that have not said who they
+    /// are one address has an eighth, and when all are taken the oldest of them gives way.
     pub connections: usize,
     /// How long an endpoint behind this one may be silent before it is cut out.
     pub stall: Duration,
@@ -54,8 +63,11 @@ pub struct Serving {
     pub limits: Limits,
     /// Called with what is reported of each file of this endpoint.
     pub observer: Observer,
-    /// Where one-connection processes remember headers; a service remembers them by itself.
+    /// Where headers are remembered beyond the process: by those of one connection each, and by a
+    /// service across its restarts. Without it a service remembers them while it runs.
     pub replay_file: Option<PathBuf>,
+    /// Further names of this host, beside its host name and what resolves to its addresses.
+    pub names: Vec<String>,
 }
 
 /// Why an endpoint cannot serve.
@@ -82,6 +94,14 @@ struct Shared {
     seen: Mutex<Seen>,
     observer: Observer,
     replay_file: Option<PathBuf>,
+    names: Vec<String>,
+    /// Since when [`Self::door`] counts.
+    started: Instant,
+    /// Connections, and what ends them.
+    door: Mutex<Table<Option<TcpStream>>>,
+    /// Those of them that send long headers.
+    long_heads: Mutex<Table<Option<TcpStream>>>,
+    /// Threads, of connections that were sent away too.
     connection_count: AtomicUsize,
     /// Whether connections of one transfer meet in this process.
     is_service: bool,
@@ -95,7 +115,7 @@ impl std::fmt::Debug for Endpoint {
 
 impl Shared {
     fn new(serving: Serving, is_service: bool) -> Self {
-        let Serving { roots, identity, limits, observer, replay_file } = serving;
+        let Serving { roots, identity, limits, observer, replay_file, names } = serving;
         Self {
             roots,
             identity: Arc::new(identity),
@@ -104,6 +124,10 @@ impl Shared {
             seen: Mutex::default(),
             observer,
             replay_file,
+            names,
+            started: Instant::now(),
+            door: Mutex::new(Table::new(Bounds::of(limits.connections, Duration::ZERO))),
+            long_heads: Mutex::new(Table::new(Bounds::of(LONG_HEADS_MAX, Duration::ZERO))),
             connection_count: AtomicUsize::new(0),
             is_service,
         }
@@ -139,20 +163,20 @@ impl Endpoint {
                 continue;
             };
             let shared = Arc::clone(&self.shared);
-            if shared.connection_count.fetch_add(1, Ordering::AcqRel) >= shared.limits.connections {
-                shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+            let Some(ticket) = shared.let_in(&stream, peer) else {
                 tracing::warn!(%peer, "refused: too many connections");
                 continue;
-            }
+            };
+            shared.connection_count.fetch_add(1, Ordering::AcqRel);
             let served = std::thread::Builder::new().name("lan-session".to_owned()).spawn({
                 let shared = Arc::clone(&shared);
                 move || {
-                    shared.serve(stream, &peer.to_string());
-                    shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+                    shared.serve(stream, &peer.to_string(), Some(ticket));
+                    shared.leave(ticket);
                 }
             });
             if let Err(error) = served {
-                shared.connection_count.fetch_sub(1, Ordering::AcqRel);
+                shared.leave(ticket);
                 tracing::warn!(%error, "no thread for a connection");
             }
         }
@@ -180,16 +204,57 @@ pub fn serve_stdin(serving: Serving) -> Result<bool, EndpointError> {
     let fd = io::stdin().as_fd().try_clone_to_owned().map_err(refuse)?;
     let stream = TcpStream::from(fd);
     SockRef::from(&stream).local_addr().map_err(refuse)?;
-    Ok(Shared::new(serving, false).serve(stream, "stdin"))
+    Ok(Shared::new(serving, false).serve(stream, "stdin", None))
+}
+
+/// What can still be used by others after a panic: counts that are right.
+fn lock(table: &Mutex<Table<Option<TcpStream>>>) -> MutexGuard<'_, Table<Option<TcpStream>>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
+    /// A place for a connection, if need be that of another one which has not said who it is.
+    fn let_in(&self, stream: &TcpStream, peer: SocketAddr) -> Option<u64> {
+        // Threads of those that were sent away end at once, but not at the same moment.
+        if self.connection_count.load(Ordering::Acquire) >= 2 * self.limits.connections {
+            return None;
+        }
+        self.enter(&self.door, stream, peer)
+    }
+
+    fn enter(
+        &self,
+        table: &Mutex<Table<Option<TcpStream>>>,
+        stream: &TcpStream,
+        peer: SocketAddr,
+    ) -> Option<u64> {
+        let guest = Some(stream.try_clone().ok()?);
+        let now = self.started.elapsed();
+        let entered = lock(table).enter(now, peer.ip(), Standing::Stranger, guest)?;
+        if let Some(displaced) = entered.displaced.flatten() {
+            let _ = displaced.shutdown(std::net::Shutdown::Both);
+        }
+        Some(entered.ticket)
+    }
+
+    fn leave(&self, ticket: u64) {
+        lock(&self.door).leave(ticket);
+        self.connection_count.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// One connection, to its end. Whether all went well.
-    fn serve(&self, mut stream: TcpStream, peer: &str) -> bool {
+    fn serve(&self, mut stream: TcpStream, peer: &str, ticket: Option<u64>) -> bool {
         // Not all connections of inetd's are TCP.
         let _ = prepare(&stream);
         match self.read_head(&mut stream) {
-            Ok(Some((header, pending))) => self.dispatch(Attach { stream, header, pending }, peer),
+            Ok(Some((header, pending))) => {
+                if let Some(ticket) = ticket {
+                    // It knows the password: no stranger gets its place, and nobody else needs its socket,
+                    // which closes when the transfer lets go of it.
+                    lock(&self.door).raise(ticket, Standing::Leased).map(Option::take);
+                }
+                self.dispatch(Attach { stream, header, pending }, peer)
+            }
             // It looked whether somebody is here.
             Ok(None) => true,
             Err(refusal) => {
@@ -202,6 +267,20 @@ impl Shared {
 
     /// Reads, verifies and understands the header; `None` if nothing came at all.
     fn read_head(&self, stream: &mut TcpStream) -> Result<Option<(Header, Vec<u8>)>, Refusal> {
+        let mut long = None;
+        let head = self.read_head_as(stream, &mut long);
+        if let Some(ticket) = long {
+            lock(&self.long_heads).leave(ticket);
+        }
+        head
+    }
+
+    /// `long` becomes its ticket among the long headers, if it is one.
+    fn read_head_as(
+        &self,
+        stream: &mut TcpStream,
+        long: &mut Option<u64>,
+    ) -> Result<Option<(Header, Vec<u8>)>, Refusal> {
         let deadline = Instant::now() + HEADER_TIMEOUT;
         let (mut head, mut input) = (Head::default(), Vec::new());
         let mut buffer = vec![0; 64 * 1024];
@@ -210,11 +289,21 @@ impl Shared {
             while let Some(at) = input.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = input.drain(..=at).collect();
                 if let HeadState::Signed(signature) = head.line(&line)? {
-                    return Ok(Some((self.admit(head.text(), &signature)?, input)));
+                    return Ok(Some((self.admit(head.text(), &signature, stream)?, input)));
                 }
             }
             if input.len() > head.room() {
                 return Err(HeaderError::TooLong.into());
+            }
+            if long.is_none()
+                && head.text().len() + input.len() > HEAD_LEN_FREE
+                && let Ok(peer) = stream.peer_addr()
+            {
+                let ticket = self.enter(&self.long_heads, stream, peer);
+                *long =
+                    Some(ticket.ok_or_else(|| {
+                        Refusal::denied("too many long headers at once".to_owned())
+                    })?);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -235,7 +324,7 @@ impl Shared {
         }
     }
 
-    fn admit(&self, text: &str, signature: &str) -> Result<Header, Refusal> {
+    fn admit(&self, text: &str, signature: &str, stream: &TcpStream) -> Result<Header, Refusal> {
         let identity = &self.identity;
         let scheme = identity
             .password
@@ -243,9 +332,16 @@ impl Shared {
             .ok_or_else(|| Refusal::denied("the signature is wrong".to_owned()))?;
         let header = Header::decode(text)?;
         match &header.boottorrent {
-            Some(extension) => self
-                .remember(extension.time, &extension.nonce)
-                .map_err(|refused| Refusal::denied(refused.to_string()))?,
+            Some(extension) => {
+                if !self.is_addressed(&header.host, stream) {
+                    return Err(Refusal::denied(format!(
+                        "it is for {}, which is not this host: is --name missing?",
+                        header.host
+                    )));
+                }
+                self.remember(extension.time, &extension.nonce)
+                    .map_err(|refused| Refusal::denied(refused.to_string()))?;
+            }
             // Without it anybody could say it again.
             None if scheme == Scheme::Sha256 => {
                 return Err(Refusal::denied("it has no time and no nonce".to_owned()));
@@ -253,6 +349,21 @@ impl Shared {
             None => {}
         }
         Ok(header)
+    }
+
+    /// Whether a header for `host` is for us: or one that was heard on its way to an endpoint could be
+    /// said to all others.
+    fn is_addressed(&self, host: &str, stream: &TcpStream) -> bool {
+        let own = rustix::system::uname();
+        let own = own.nodename().to_string_lossy();
+        if is_name(host, &own) || self.names.iter().any(|name| is_name(host, name)) {
+            return true;
+        }
+        let Ok(local) = stream.local_addr() else { return false };
+        let addresses = (host, 0).to_socket_addrs().into_iter().flatten();
+        addresses
+            .into_iter()
+            .any(|address| address.ip().to_canonical() == local.ip().to_canonical())
     }
 
     fn remember(&self, time: u64, nonce: &str) -> Result<(), Refused> {
@@ -330,6 +441,17 @@ impl Shared {
         // Whoever came in the last moment finds nobody, and comes again.
         all_well
     }
+}
+
+/// Whether two names are of one host: as they are, or one of them without its domain.
+fn is_name(asked: &str, own: &str) -> bool {
+    let (asked, own) = (asked.trim_end_matches('.'), own.trim_end_matches('.'));
+    if asked.eq_ignore_ascii_case(own) {
+        return true;
+    }
+    let is_short = !asked.contains('.') || !own.contains('.');
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    is_short && asked.parse::<IpAddr>().is_err() && !own.is_empty() && first(asked) == first(own)
 }
 
 /// Says again what a transfer that has ended came to.
@@ -441,6 +563,21 @@ mod tests {
         assert_eq!(file::admit(&path, 2_000, 1_000, "a"), Err(Refused::Time));
         assert_eq!(file::admit(&path, 2_000, 2_000, "c"), Ok(()));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "2000 c\n");
+    }
+
+    #[test]
+    fn names_of_one_host_differ_by_their_domain_at_most() {
+        for (asked, own, expect) in [
+            ("c001", "c001", true),
+            ("C001.lab", "c001", true),
+            ("c001", "c001.lab.", true),
+            ("c001.lab", "c001.other", false),
+            ("c002", "c001", false),
+            ("10.0.0.1", "10", false),
+            ("", "", true),
+        ] {
+            assert_eq!(is_name(asked, own), expect, "{asked} {own}");
+        }
     }
 
     #[test]

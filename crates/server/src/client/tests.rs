@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::http::{Door, Tls, serve};
+use crate::http::{Door, Keeper, Tls, serve};
 use crate::lab::settings::TlsSettings;
 use crate::services::control::Control;
 use crate::state::FOLDER;
@@ -98,7 +98,7 @@ async fn where_no_server_runs_that_is_said() {
 async fn listen(door: Door) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, door, router()));
+    tokio::spawn(serve(listener, door, router(), Keeper::for_tests()));
     address
 }
 

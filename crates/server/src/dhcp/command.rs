@@ -41,7 +41,7 @@ pub(crate) struct DhcpArgs {
     /// The port of the HTTP server that boot programs are named at.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
-    /// A folder in which leases survive the end of the command, in `state/state.db`.
+    /// A folder in which leases survive the end of the command, in `state/leases.db`.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// How to print.

@@ -1,16 +1,14 @@
 //! What the fleet is told of DHCP's events.
 
-use boot::{Arch, Firmware, Mac, Stage};
-use dhcp::{Asker, Machine};
+use boot::{Firmware, Mac, Stage};
+use dhcp::{Asker, Role};
 
-use crate::fleet::{self, Event, SharedFleet};
+use crate::fleet::{self, DhcpRole, Event, SharedFleet};
 
 /// What an event means for a node; nothing if it is about the network.
 pub(crate) fn told(event: &dhcp::Event) -> Option<Event> {
     Some(match *event {
-        dhcp::Event::Seen { mac, asker, .. } => {
-            Event::Asked { mac: node(mac), asker: kind(asker), arch: arch(asker) }
-        }
+        dhcp::Event::Seen { mac, asker, .. } => Event::Asked { mac: node(mac), asker: kind(asker) },
         dhcp::Event::Offered { mac, address } => Event::Offered { mac: node(mac), address },
         dhcp::Event::Leased { mac, address, .. } => Event::Leased { mac: node(mac), address },
         _ => return None,
@@ -23,6 +21,15 @@ pub(crate) fn has_fetched(fleet: &SharedFleet, mac: dhcp::Mac) -> bool {
     let fleet = fleet.lock();
     let stage = fleet.node(node(mac)).and_then(|node| node.summary.stage.as_ref());
     stage.is_some_and(|stage| !matches!(stage, Stage::Discovered | Stage::Offered))
+}
+
+/// What the event says of who gives addresses.
+pub(crate) const fn role(event: &dhcp::Event) -> Option<DhcpRole> {
+    match event {
+        dhcp::Event::Serving { role: Role::Server, .. } => Some(DhcpRole::Leases),
+        dhcp::Event::Serving { role: Role::Proxy, .. } => Some(DhcpRole::Beside),
+        _ => None,
+    }
 }
 
 const fn node(mac: dhcp::Mac) -> Mac {
@@ -41,37 +48,26 @@ const fn kind(asker: Asker) -> fleet::Asker {
     })
 }
 
-/// A BIOS does not say whether its processor has 64 bits.
-const fn arch(asker: Asker) -> Option<Arch> {
-    match asker {
-        Asker::Uefi(machine)
-        | Asker::UefiHttp(machine)
-        | Asker::Ipxe { uefi: Some(machine), .. } => Some(match machine {
-            Machine::X64 => Arch::X86_64,
-            Machine::Arm64 => Arch::Arm64,
-        }),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use dhcp::Machine;
+
     use super::*;
 
     #[test]
     fn who_asks_is_told_in_the_fleets_words() {
-        let check = |asker, expect: fleet::Asker, arch: Option<Arch>| {
+        let check = |asker, expect: fleet::Asker| {
             let mac = dhcp::Mac([2, 0, 0, 0, 0, 1]);
             let event = dhcp::Event::Seen { mac, asker, machine: None, relay: None };
-            let expect = Event::Asked { mac: Mac(mac.0), asker: expect, arch };
+            let expect = Event::Asked { mac: Mac(mac.0), asker: expect };
             assert_eq!(told(&event), Some(expect), "{asker}");
         };
         let firmware = fleet::Asker::Firmware;
-        check(Asker::Bios, firmware(Firmware::Bios), None);
-        check(Asker::Uefi(Machine::X64), firmware(Firmware::Uefi), Some(Arch::X86_64));
-        check(Asker::UefiHttp(Machine::Arm64), firmware(Firmware::UefiHttp), Some(Arch::Arm64));
-        check(Asker::Ipxe { uefi: None, http: true }, firmware(Firmware::Ipxe), None);
-        check(Asker::Agent, fleet::Asker::Agent, None);
-        check(Asker::Plain, fleet::Asker::System, None);
+        check(Asker::Bios, firmware(Firmware::Bios));
+        check(Asker::Uefi(Machine::X64), firmware(Firmware::Uefi));
+        check(Asker::UefiHttp(Machine::Arm64), firmware(Firmware::UefiHttp));
+        check(Asker::Ipxe { uefi: None, http: true }, firmware(Firmware::Ipxe));
+        check(Asker::Agent, fleet::Asker::Agent);
+        check(Asker::Plain, fleet::Asker::System);
     }
 }

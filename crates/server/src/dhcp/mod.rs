@@ -34,7 +34,7 @@ use dhcp::{Conflict, Event, Mac, Pool, Role, Service, Start, Time};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use command::{DhcpArgs, run};
-pub(crate) use fleet::{has_fetched, told};
+pub(crate) use fleet::{has_fetched, role, told};
 pub(crate) use prover::LabProver;
 pub(crate) use role::Memory;
 pub(crate) use setup::{Setup, netmask};

@@ -1,32 +1,43 @@
-//! What the services tell the fleet: one event for each thing that a node did and we saw.
+//! What the services tell the fleet: one event for each thing that a node did and we saw. Whoever says that
+//! he is a node is believed by DHCP alone, where there is no other way, and for no more than where it is.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use boot::{Arch, Firmware, ImageName, Mac, Report};
 
+use super::trust::{Proven, UpSaid};
+
 /// Something that a node did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// It asked for an address or a boot server.
-    Asked {
-        mac: Mac,
-        asker: Asker,
-        /// Option 93, if it was there.
-        arch: Option<Arch>,
-    },
+    Asked { mac: Mac, asker: Asker },
     /// We have answered: as the DHCP server with an address, beside another one without.
     Offered { mac: Mac, address: Option<Ipv4Addr> },
-    /// It has leased an address, from us or in our hearing.
+    /// It has leased an address from us.
     Leased { mac: Mac, address: Ipv4Addr },
     /// It fetched something.
     Fetched { address: Ipv4Addr, service: Service, what: Fetched },
     /// Its boot program asks for its script, and says who it is.
-    Script { address: Ipv4Addr, asked: ScriptAsked },
+    Script(Proven<ScriptAsked>),
     /// Its agent says where it is.
-    Reported { address: Option<Ipv4Addr>, report: Box<Report> },
+    Reported(Box<Proven<Report>>),
     /// Its own system says that it is up.
-    Up { mac: Mac },
+    Up(Proven<UpSaid>),
+}
+
+#[cfg(test)]
+impl Event {
+    /// A report that counts, from `address`.
+    pub(crate) fn reported(address: Option<Ipv4Addr>, report: Report) -> Self {
+        Self::Reported(Box::new(Proven::for_tests(report, address)))
+    }
+
+    /// A request for a boot script that counts, from `address`.
+    pub(crate) const fn script(address: Ipv4Addr, asked: ScriptAsked) -> Self {
+        Self::Script(Proven::for_tests(asked, Some(address)))
+    }
 }
 
 /// What on a node speaks DHCP.
@@ -89,7 +100,7 @@ pub(crate) struct ScriptAsked {
     pub(crate) mac: Mac,
     /// The SMBIOS UUID, if it is one.
     pub(crate) uuid: Option<String>,
-    /// What iPXE was built for; i386 runs on 64-bit processors too, so that says nothing.
+    /// What it runs on, as far as iPXE says.
     pub(crate) arch: Option<Arch>,
     /// `pcbios` or `efi`.
     pub(crate) firmware: Option<Firmware>,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Asker, Fetched, ScriptAsked, Service};
 use super::timeline::{self, LastFailure, Step};
+use super::trust::{Ground, Hearsay, Proven, Sight, UpSaid};
 
 /// Events kept of a node: two boots' worth.
 pub(crate) const EVENTS_MAX: usize = 32;
@@ -20,10 +21,23 @@ pub(crate) const BOOTS_MAX: usize = 16;
 pub(crate) const TEXT_LEN_MAX: usize = 240;
 
 /// Characters kept of the name of a thing, as of a driver or a disk.
-const NAME_LEN_MAX: usize = 64;
+pub(super) const NAME_LEN_MAX: usize = 64;
 
 /// Lines kept of an agent's log.
 const LOG_LINES_MAX: usize = 64;
+
+/// While an agent has spoken within so many milliseconds its machine was not switched off and on: it says
+/// something every five seconds, and firmware needs longer to ask for its first address. Where it does not, the
+/// boot begins a moment later, with the boot script or the new agent's first word.
+const SPEAKS_MS: u64 = 6_000;
+
+/// A report that was on its way when its machine was reset arrives within so many milliseconds: agents give up
+/// after two seconds. What says later that the boot before goes on is right: it was not the node that asked.
+const LATE_MS: u64 = 5_000;
+
+/// A boot script that was not answered well is asked for again within 60 s. After so many milliseconds
+/// another boot has begun, where DHCP could not tell.
+const SCRIPT_AGAIN_MS: u64 = 300_000;
 
 /// Milliseconds since 1970, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -168,6 +182,44 @@ pub(crate) struct Node {
     /// What its agent had whole in this boot, and so may have loaded.
     #[serde(default)]
     whole: Option<ImageName>,
+    /// Since when its kernel ran at its last report.
+    #[serde(default, skip_serializing_if = "is_default")]
+    uptime_ms: u64,
+    /// When it asked for its script last.
+    #[serde(default, skip_serializing_if = "is_default")]
+    script_at: UnixMs,
+    /// How this server knows its address.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) sight: Option<Sight>,
+    /// When it said something last that was proved.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) spoke: UnixMs,
+    /// When the latest proof was issued that it has used.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) newest_proof: UnixMs,
+    /// Its firmware has asked by DHCP since its agent last spoke.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) has_asked: bool,
+    /// And this server has answered.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) is_answered: bool,
+    /// What was said in its name and not proved, the latest.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) heard: Option<Hearsay>,
+}
+
+/// Whether a field is as in a node of which nothing is known: it need not be stored.
+fn is_default<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
+}
+
+/// A boot that can be told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// The number that its agent has drawn for it.
+    pub(crate) boot: u64,
+    /// For how long its kernel has run.
+    pub(crate) uptime_ms: u64,
 }
 
 /// Something that a node did.
@@ -249,6 +301,14 @@ impl Node {
             reported: UnixMs(0),
             awaits_ipxe: false,
             whole: None,
+            uptime_ms: 0,
+            script_at: UnixMs(0),
+            sight: None,
+            spoke: UnixMs(0),
+            newest_proof: UnixMs(0),
+            has_asked: false,
+            is_answered: false,
+            heard: None,
         }
     }
 
@@ -257,11 +317,14 @@ impl Node {
         self.summary.label()
     }
 
-    /// The number of its boot, if its agent was heard of within `silent_ms` and has not given its place
-    /// to another kernel: then it can be told something.
-    pub(crate) fn boot_in_reach(&self, now: UnixMs, silent_ms: u64) -> Option<u64> {
+    /// Its boot, if its agent was heard of within `silent_ms` and has not given its place to another kernel:
+    /// then it can be told something.
+    pub(crate) fn boot_in_reach(&self, now: UnixMs, silent_ms: u64) -> Option<Reach> {
         let is_gone = matches!(self.summary.stage, Some(Stage::Loading { .. }));
-        self.boot.filter(|_| !is_gone && now.since(self.reported) <= silent_ms)
+        let silent = now.since(self.reported);
+        let uptime_ms = self.uptime_ms.saturating_add(silent);
+        let boot = self.boot.filter(|_| !is_gone && silent <= silent_ms)?;
+        Some(Reach { boot, uptime_ms })
     }
 
     /// Somebody has decided something about it.
@@ -270,11 +333,8 @@ impl Node {
     }
 
     /// DHCP.
-    pub(super) fn asked(&mut self, now: UnixMs, asker: Asker, arch: Option<Arch>) -> Effect {
+    pub(super) fn asked(&mut self, now: UnixMs, asker: Asker) -> Effect {
         self.summary.seen = now;
-        if arch.is_some() {
-            self.summary.arch = arch;
-        }
         match asker {
             Asker::Firmware(firmware) => self.asked_by_firmware(now, firmware),
             Asker::Agent if self.is_before(&Stage::Lease) => self.enter(now, Stage::Lease),
@@ -291,8 +351,13 @@ impl Node {
             Some(Stage::Bootloader) => firmware == Firmware::Ipxe && self.awaits_ipxe,
             _ => false,
         };
+        self.has_asked = true;
         if goes_on {
             return Effect::Nothing;
+        }
+        if self.boot.is_some() && now.since(self.reported) <= SPEAKS_MS {
+            self.note(now, "firmware asks by DHCP in its name, while its agent speaks");
+            return Effect::Noted;
         }
         self.begin_boot(now);
         self.summary.firmware = Some(firmware);
@@ -306,7 +371,7 @@ impl Node {
     fn asked_by_system(&mut self, now: UnixMs) -> Effect {
         match &self.summary.stage {
             Some(Stage::Booted { .. }) => Effect::Nothing,
-            _ if self.whole.is_some() => self.up(now),
+            _ if self.whole.is_some() => self.is_up(now),
             _ => {
                 self.note(now, "a system that this boot did not load asks by DHCP");
                 Effect::Noted
@@ -314,8 +379,13 @@ impl Node {
         }
     }
 
-    /// Its own system is up.
-    pub(super) fn up(&mut self, now: UnixMs) -> Effect {
+    /// Its own system says that it is up.
+    pub(super) fn up(&mut self, now: UnixMs, said: &Proven<UpSaid>) -> Effect {
+        self.spoken(now, said);
+        self.is_up(now)
+    }
+
+    fn is_up(&mut self, now: UnixMs) -> Effect {
         self.summary.seen = now;
         if matches!(self.summary.stage, Some(Stage::Booted { .. })) {
             return Effect::Nothing;
@@ -326,20 +396,29 @@ impl Node {
 
     pub(super) fn offered(&mut self, now: UnixMs) -> Effect {
         self.summary.seen = now;
+        self.is_answered |= self.has_asked;
         match self.summary.stage {
             Some(Stage::Discovered) => self.enter(now, Stage::Offered),
             _ => Effect::Nothing,
         }
     }
 
-    pub(super) fn leased(&mut self, now: UnixMs, address: Ipv4Addr) -> Effect {
+    /// This is its address from now on.
+    pub(super) fn settled(&mut self, now: UnixMs, address: Ipv4Addr, sight: Sight) {
         self.summary.seen = now;
-        if self.summary.address == Some(address) {
-            return Effect::Nothing;
+        self.sight = Some(sight);
+        if self.summary.address != Some(address) {
+            self.summary.address = Some(address);
+            self.note(now, &format!("has the address {address}"));
         }
-        self.summary.address = Some(address);
-        self.note(now, &format!("has the address {address}"));
-        Effect::Noted
+    }
+
+    /// It has said something itself.
+    fn spoken<T>(&mut self, now: UnixMs, said: &Proven<T>) {
+        (self.summary.seen, self.spoke) = (now, now);
+        if let Ground::Proof(issued) = said.ground() {
+            self.newest_proof = self.newest_proof.max(issued);
+        }
     }
 
     pub(super) fn fetched(&mut self, now: UnixMs, service: Service, what: &Fetched) -> Effect {
@@ -355,17 +434,26 @@ impl Node {
         }
     }
 
-    pub(super) fn asked_for_script(&mut self, now: UnixMs, asked: &ScriptAsked) -> Effect {
-        self.summary.seen = now;
+    pub(super) fn asked_for_script(&mut self, now: UnixMs, asked: &Proven<ScriptAsked>) -> Effect {
+        self.spoken(now, asked);
+        let asked = asked.what();
         // Without DHCP of ours this is the first that is seen of a boot.
-        if !self.is_before(&Stage::Agent) {
+        let was_left = self.script_at != UnixMs(0) && now.since(self.script_at) > SCRIPT_AGAIN_MS;
+        let is_at_script = matches!(self.summary.stage, Some(Stage::Bootloader));
+        if !self.is_before(&Stage::Agent) || (was_left && is_at_script && !self.awaits_ipxe) {
             self.begin_boot(now);
         }
+        self.script_at = now;
         self.awaits_ipxe = false;
         let summary = &mut self.summary;
-        summary.firmware = summary.firmware.filter(|&known| known != Firmware::Ipxe);
-        summary.firmware = summary.firmware.or(asked.firmware).or(Some(Firmware::Ipxe));
-        summary.arch = summary.arch.or(asked.arch);
+        // It does not tell the two ways of UEFI apart, as DHCP does.
+        summary.firmware = match (summary.firmware, asked.firmware) {
+            (Some(Firmware::UefiHttp), Some(Firmware::Uefi)) => Some(Firmware::UefiHttp),
+            (known, said) => {
+                said.or(known.filter(|&known| known != Firmware::Ipxe)).or(Some(Firmware::Ipxe))
+            }
+        };
+        summary.arch = asked.arch.or(summary.arch);
         summary.uuid = asked.uuid.clone().or(summary.uuid.take());
         self.note(now, "asks for its boot script");
         self.at_bootloader(now)
@@ -383,10 +471,12 @@ impl Node {
     pub(super) fn reported(
         &mut self,
         now: UnixMs,
-        report: &Report,
+        said: &Proven<Report>,
         gains: &mut Vec<(IpAddr, i64)>,
     ) -> Effect {
-        let is_old = self.boot_before == Some(report.boot)
+        let report = said.what();
+        let is_late = now.since(self.summary.boot_began) < LATE_MS;
+        let is_old = (self.boot_before == Some(report.boot) && (self.boot.is_some() || is_late))
             || (self.boot == Some(report.boot) && report.sequence <= self.sequence);
         if is_old {
             return Effect::Nothing;
@@ -399,28 +489,21 @@ impl Node {
         if begins || self.summary.boot_count == 0 {
             self.begin_boot(now);
         }
+        self.spoken(now, said);
         self.boot = Some(report.boot);
+        // It was not the node that asked by DHCP meanwhile.
+        self.boot_before = self.boot_before.filter(|before| *before != report.boot);
         self.sequence = report.sequence;
         self.reported = now;
-        self.summary.seen = now;
+        self.uptime_ms = report.uptime_ms;
+        (self.has_asked, self.is_answered) = (false, false);
         if let Some(machine) = &report.machine {
             self.learn(machine);
         }
         if let Some(hardware) = &report.hardware {
             self.hardware = checked(hardware);
         }
-        if !report.sources.is_empty() {
-            let told: Vec<Source> = report.sources.iter().take(SOURCES_MAX).cloned().collect();
-            let had = std::mem::replace(&mut self.sources, told);
-            let bytes = |source: &Source| i64::try_from(source.bytes).unwrap_or(i64::MAX);
-            let listed = |list: &[Source], address| {
-                list.iter().find(|source| source.address == address).map_or(0, bytes)
-            };
-            let address = |source: &Source| source.address;
-            let addresses: BTreeSet<_> = had.iter().chain(&self.sources).map(address).collect();
-            let more = |address| listed(&self.sources, address) - listed(&had, address);
-            gains.extend(addresses.into_iter().map(|address| (address, more(address))));
-        }
+        self.take_sources(&report.sources, gains);
         self.keep_log(&report.log);
         if let Stage::Downloading(progress) = &report.stage {
             self.summary.uploads = self.summary.uploads.max(progress.uploaded_bytes);
@@ -446,6 +529,22 @@ impl Node {
             }
             stage => self.enter(now, stage.clone()),
         }
+    }
+
+    fn take_sources(&mut self, sources: &[Source], gains: &mut Vec<(IpAddr, i64)>) {
+        if sources.is_empty() {
+            return;
+        }
+        let told: Vec<Source> = sources.iter().take(SOURCES_MAX).cloned().collect();
+        let had = std::mem::replace(&mut self.sources, told);
+        let bytes = |source: &Source| i64::try_from(source.bytes).unwrap_or(i64::MAX);
+        let listed = |list: &[Source], address| {
+            list.iter().find(|source| source.address == address).map_or(0, bytes)
+        };
+        let address = |source: &Source| source.address;
+        let addresses: BTreeSet<_> = had.iter().chain(&self.sources).map(address).collect();
+        let more = |address| listed(&self.sources, address) - listed(&had, address);
+        gains.extend(addresses.into_iter().map(|address| (address, more(address))));
     }
 
     fn learn(&mut self, machine: &Machine) {

@@ -1,12 +1,13 @@
 //! The fleet as the services share it: a clock, a lock, and a line in the log for each change.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use boot::Mac;
 
-use super::{Change, Event, Fleet, Priority, UnixMs};
+use super::trust::{Caller, Claim, Proven, Segment};
+use super::{Change, Event, Fleet, Priority, Standings, UnixMs};
 
 /// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
 /// takes microseconds.
@@ -32,6 +33,32 @@ impl SharedFleet {
         change.iter().for_each(log);
     }
 
+    /// Believes what `caller` says in a node's name, or keeps it as hearsay and gives it back. `look` asks the
+    /// kernel who is at an address, and is called only if that decides.
+    pub(crate) fn prove<T: Claim>(
+        &self,
+        caller: &Caller,
+        claim: T,
+        look: impl FnOnce(Ipv4Addr) -> Segment,
+    ) -> Result<Proven<T>, T> {
+        let now = UnixMs::now();
+        let first = self.lock().prove(now, caller, claim, None);
+        let (claim, asks_kernel) = match first {
+            Ok(proven) => return Ok(proven),
+            Err(unproven) => unproven,
+        };
+        let second = match (asks_kernel, caller.address) {
+            (true, Some(address)) => {
+                let segment = Some(look(address));
+                self.lock().prove(now, caller, claim, segment).map_err(|(claim, _)| claim)
+            }
+            _ => Err(claim),
+        };
+        second.inspect_err(|claim| {
+            self.lock().hear(now, claim.node(), caller.address, &claim.text());
+        })
+    }
+
     /// Somebody has decided something about a node.
     pub(crate) fn note(&self, mac: Mac, text: &str) {
         let change = self.lock().note(UnixMs::now(), mac, text);
@@ -44,6 +71,12 @@ impl SharedFleet {
             IpAddr::V4(address) => self.lock().priority(address),
             IpAddr::V6(_) => Priority::Stranger,
         }
+    }
+
+    /// [`Self::priority`], for services at their doors.
+    pub(crate) fn standings(&self) -> Standings {
+        let fleet = self.clone();
+        Arc::new(move |peer| fleet.priority(peer).into())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {

@@ -5,13 +5,14 @@ use boot::stage::Progress;
 use boot::{Failure, Firmware, Report};
 
 use super::node::{BOOTS_MAX, EVENTS_MAX};
+use super::proof::Proof;
 use super::*;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
 
 fn asked(asker: Asker) -> Event {
-    Event::Asked { mac: MAC, asker, arch: None }
+    Event::Asked { mac: MAC, asker }
 }
 
 fn firmware() -> Event {
@@ -34,7 +35,7 @@ fn script() -> Event {
         firmware: Some(Firmware::Bios),
         address: None,
     };
-    Event::Script { address: ADDRESS, asked }
+    Event::script(ADDRESS, asked)
 }
 
 fn report(boot: u64, sequence: u64, stage: Stage) -> Event {
@@ -49,7 +50,7 @@ fn report(boot: u64, sequence: u64, stage: Stage) -> Event {
         sources: vec![],
         log: vec![],
     };
-    Event::Reported { address: Some(ADDRESS), report: Box::new(report) }
+    Event::reported(Some(ADDRESS), report)
 }
 
 fn downloading(verified_bytes: u64) -> Stage {
@@ -70,10 +71,16 @@ fn loading() -> Stage {
 
 /// The stages that the events lead to, one after the other, a second apart.
 fn check(events: &[Event], expect: &[&str]) -> Fleet {
+    let events: Vec<_> = (0..).zip(events.iter().cloned()).collect();
+    check_at(&events, expect)
+}
+
+/// The stages that the events lead to, each with its second.
+fn check_at(events: &[(u64, Event)], expect: &[&str]) -> Fleet {
     let mut fleet = Fleet::default();
     let mut stages = vec![];
-    for (second, event) in events.iter().enumerate() {
-        fleet.handle(UnixMs(second as u64 * 1000), event);
+    for (second, event) in events {
+        fleet.handle(UnixMs(second * 1000), event);
         let stage = fleet.node(MAC).and_then(|node| node.summary.stage.as_ref());
         stages.push(stage.map_or("-", Stage::name));
     }
@@ -150,17 +157,18 @@ fn what_one_node_has_from_another_is_noted_with_that_one() {
     let giver_address = Ipv4Addr::new(10, 0, 0, 59);
     let mut fleet = Fleet::default();
     let asked = ScriptAsked { mac: GIVER, uuid: None, arch: None, firmware: None, address: None };
-    fleet.handle(UnixMs(0), &Event::Script { address: giver_address, asked });
+    fleet.handle(UnixMs(0), &Event::script(giver_address, asked));
     let takes = |sequence, bytes: Option<u64>| {
-        let Event::Reported { address, mut report } = report(7, sequence, downloading(50)) else {
+        let Event::Reported(mut said) = report(7, sequence, downloading(50)) else {
             panic!("not a report")
         };
+        let report = said.what_mut();
         let source = |address: Ipv4Addr, bytes| Source { address: address.into(), bytes };
         // A server is no node, and nobody gives to itself.
         let server = Ipv4Addr::new(10, 0, 0, 1);
         report.sources = vec![source(server, 5), source(ADDRESS, 5)];
         report.sources.extend(bytes.map(|bytes| source(giver_address, bytes)));
-        Event::Reported { address, report }
+        Event::Reported(said)
     };
     let mut check = |event: &Event, expect: u64| {
         fleet.handle(UnixMs(1_000), event);
@@ -184,14 +192,19 @@ fn firmware_that_asks_again_waits_for_its_answer() {
 
 #[test]
 fn firmware_that_asks_later_begins_a_new_boot() {
-    let fleet = check(
-        &[firmware(), report(7, 1, Stage::Agent), report(7, 2, downloading(10)), firmware()],
+    let fleet = check_at(
+        &[
+            (0, firmware()),
+            (1, report(7, 1, Stage::Agent)),
+            (20, report(7, 2, downloading(10))),
+            (40, firmware()),
+        ],
         &["discovered", "agent", "downloading", "discovered"],
     );
     let node = fleet.node(MAC).unwrap();
     assert_eq!((node.summary.boot_count, node.summary.uploads), (2, 0));
     assert_eq!(node.past[0].stage, "downloading");
-    assert_eq!(node.past[0].took_ms, 2000);
+    assert_eq!(node.past[0].took_ms, 20_000);
 }
 
 #[test]
@@ -202,15 +215,15 @@ fn ipxe_in_the_rom_begins_a_boot_though_the_last_one_ended_in_its_script() {
 
 #[test]
 fn late_reports_change_nothing() {
-    check(
+    check_at(
         &[
-            report(7, 1, Stage::Agent),
-            report(7, 3, loading()),
-            report(7, 2, downloading(1)),
-            report(7, 3, downloading(2)),
-            firmware(),
-            report(7, 9, downloading(3)),
-            report(8, 1, Stage::Agent),
+            (0, report(7, 1, Stage::Agent)),
+            (1, report(7, 3, loading())),
+            (2, report(7, 2, downloading(1))),
+            (3, report(7, 3, downloading(2))),
+            (20, firmware()),
+            (21, report(7, 9, downloading(3))),
+            (22, report(8, 1, Stage::Agent)),
         ],
         &["agent", "loading", "loading", "loading", "discovered", "discovered", "agent"],
     );
@@ -243,13 +256,20 @@ fn a_system_after_a_failed_loading_is_the_images() {
 
 #[test]
 fn a_system_can_say_itself_that_it_is_up() {
-    check(&[report(7, 1, loading()), Event::Up { mac: MAC }], &["loading", "booted"]);
+    check(
+        &[report(7, 1, loading()), Event::Up(Proven::for_tests(UpSaid(MAC), Some(ADDRESS)))],
+        &["loading", "booted"],
+    );
 }
 
 #[test]
 fn machines_that_do_not_boot_from_here_are_not_kept() {
     let fleet = check(
-        &[asked(Asker::System), Event::Up { mac: MAC }, fetched(Fetched::Manifest)],
+        &[
+            asked(Asker::System),
+            Event::Up(Proven::for_tests(UpSaid(MAC), Some(ADDRESS))),
+            fetched(Fetched::Manifest),
+        ],
         &["-"; 3],
     );
     assert_eq!(fleet.nodes().count(), 0);
@@ -297,7 +317,7 @@ fn an_address_is_that_of_one_node() {
     let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
     let mut fleet = check(&[script()], &["bootloader"]);
     let asked = ScriptAsked { mac: other, uuid: None, arch: None, firmware: None, address: None };
-    fleet.handle(UnixMs(1), &Event::Script { address: ADDRESS, asked });
+    fleet.handle(UnixMs(1), &Event::script(ADDRESS, asked));
     assert_eq!(fleet.node(MAC).unwrap().summary.address, None);
     fleet.handle(UnixMs(2), &fetched(Fetched::Manifest));
     assert_eq!(fleet.node(other).unwrap().summary.seen, UnixMs(2));
@@ -308,7 +328,8 @@ fn what_is_kept_of_a_node_is_limited() {
     let mut fleet = Fleet::default();
     for boot in 0..100 {
         let mut event = report(boot, 1, downloading(boot));
-        if let Event::Reported { report, .. } = &mut event {
+        if let Event::Reported(said) = &mut event {
+            let report = said.what_mut();
             report.log = vec!["x".repeat(9999); 99];
             report.hardware = Some(storage_server());
         }
@@ -334,7 +355,7 @@ fn storage_server() -> Hardware {
 fn stranger(number: usize) -> Event {
     let [.., a, b, c] = number.to_be_bytes();
     let asker = Asker::Firmware(Firmware::Bios);
-    Event::Asked { mac: Mac([2, 0, 0, a, b, c]), asker, arch: None }
+    Event::Asked { mac: Mac([2, 0, 0, a, b, c]), asker }
 }
 
 #[test]
@@ -365,17 +386,18 @@ fn what_is_long_ago_is_forgotten_with_strangers_that_were_silent_since() {
         boot(&mut fleet, at, at);
     }
     fleet.configure(UnixMs(40), &BTreeMap::from([(named, None)]));
-    fleet.take_dirty();
+    fleet.take_changed();
     fleet.forget_until(UnixMs(30));
     let macs: Vec<Mac> = fleet.nodes().map(|node| node.summary.mac).collect();
     assert_eq!(macs, [named, MAC], "who has a name stays");
     let node = fleet.node(MAC).unwrap();
     assert_eq!(node.past.iter().map(|boot| boot.began.0).collect::<Vec<_>>(), [30]);
     assert!(node.events.iter().all(|event| event.at >= UnixMs(30)), "{:?}", node.events);
-    let dirty: Vec<bool> = fleet.take_dirty().iter().map(|(_, node)| node.is_some()).collect();
+    let dirty: Vec<bool> =
+        fleet.take_changed().iter().map(|(mac, _)| fleet.node(*mac).is_some()).collect();
     assert_eq!(dirty, [true, false, true], "all three are written, the stranger as gone");
     fleet.forget_until(UnixMs(30));
-    assert!(fleet.take_dirty().is_empty());
+    assert!(fleet.take_changed().is_empty());
 }
 
 #[test]
@@ -407,7 +429,7 @@ fn when_all_boot_a_newcomer_waits_until_one_is_silent_for_an_hour() {
         let [.., a, b, c] = number.to_be_bytes();
         let mac = Mac([2, 0, 0, a, b, c]);
         let asked = ScriptAsked { mac, uuid: None, arch: None, firmware: None, address: None };
-        Event::Script { address: Ipv4Addr::from_bits(number as u32), asked }
+        Event::script(Ipv4Addr::from_bits(number as u32), asked)
     };
     for number in 0..STRANGERS_MAX {
         fleet.handle(UnixMs(0), &boots(number));
@@ -426,7 +448,7 @@ fn a_node_survives_as_text() {
     assert_eq!(std::mem::take(&mut node.summary.revision), fleet.revision());
     let text = serde_json::to_string(&node).unwrap();
     assert_eq!(serde_json::from_str::<Node>(&text).unwrap(), node);
-    let restored = Fleet::restore([node.clone()]);
+    let restored = Fleet::restore([node.clone()], &BTreeMap::new());
     assert_eq!(restored.node(MAC), Some(&node));
     let never = Node::new(MAC, UnixMs(1));
     let text = serde_json::to_string(&never).unwrap();
@@ -486,4 +508,99 @@ fn an_address_is_worth_what_is_known_of_its_node() {
     assert_eq!(fleet.priority(ADDRESS), Priority::Leased);
     fleet.configure(UnixMs(3), &BTreeMap::from([(MAC, None)]));
     assert_eq!(fleet.priority(ADDRESS), Priority::Named);
+}
+
+#[test]
+fn a_node_whose_agent_speaks_was_not_switched_off_whatever_dhcp_says_in_its_name() {
+    let fleet = check_at(
+        &[
+            (0, report(7, 1, Stage::Agent)),
+            (1, firmware()),
+            (2, report(7, 2, downloading(1))),
+            // Not even if its agent was silent for a while.
+            (20, firmware()),
+            (30, report(7, 3, downloading(2))),
+        ],
+        &["agent", "agent", "downloading", "discovered", "downloading"],
+    );
+    assert_eq!(fleet.node(MAC).unwrap().boot_in_reach(UnixMs(30_000), 5_000).unwrap().boot, 7);
+}
+
+#[test]
+fn nodes_of_the_lab_are_restored_before_strangers() {
+    let stranger = |number: u32| {
+        let [.., a, b] = number.to_be_bytes();
+        Node::new(Mac([2, 0, 0, 0, a, b]), UnixMs(9_000))
+    };
+    let nodes = (0..STRANGERS_MAX as u32 + 10).map(stranger);
+    let named = Node::new(MAC, UnixMs(1));
+    let known = BTreeMap::from([(MAC, Some("c001".to_owned()))]);
+    let fleet = Fleet::restore(nodes.chain([named]), &known);
+    assert!(fleet.node(MAC).is_some());
+    assert_eq!(fleet.nodes().count(), STRANGERS_MAX + 1);
+}
+
+/// Who is believed that says something for [`MAC`] from `last`.
+fn believed(fleet: &Fleet, last: u8, proof: Option<Proof>, segment: Segment) -> Option<Ground> {
+    let address = Some(Ipv4Addr::new(10, 0, 0, last));
+    let caller = Caller { address, is_own: false, proof };
+    let proven = fleet.prove(UnixMs(20_000), &caller, UpSaid(MAC), Some(segment));
+    proven.ok().map(|proven| proven.ground())
+}
+
+#[test]
+fn who_has_the_lease_is_the_node_and_nobody_else() {
+    let mut fleet = Fleet::default();
+    fleet.set_dhcp(DhcpRole::Leases);
+    fleet.handle(UnixMs(1), &firmware());
+    // Before it has one, the Ethernet address on the wire is all there is.
+    let here = Ground::Seen(Sight::Neighbour);
+    assert_eq!(believed(&fleet, 50, None, Segment::At(MAC)), Some(here));
+    assert_eq!(believed(&fleet, 50, None, Segment::Unknown), None);
+    fleet.handle(UnixMs(2), &Event::Leased { mac: MAC, address: ADDRESS });
+    let lease = Ground::Seen(Sight::Lease);
+    assert_eq!(believed(&fleet, 50, None, Segment::Unknown), Some(lease));
+    for segment in [Segment::At(MAC), Segment::Beyond, Segment::Unknown] {
+        assert_eq!(believed(&fleet, 66, None, segment), None, "{segment:?}");
+    }
+    // Somebody else leases the address.
+    let other = Mac([2, 0, 0, 0, 0, 9]);
+    let asker = Asker::Firmware(Firmware::Bios);
+    fleet.handle(UnixMs(3), &Event::Asked { mac: other, asker });
+    fleet.handle(UnixMs(4), &Event::Leased { mac: other, address: ADDRESS });
+    assert_eq!(believed(&fleet, 50, None, Segment::Unknown), None);
+}
+
+#[test]
+fn beside_another_dhcp_server_the_wire_says_who_it_is_or_who_came_first() {
+    let mut fleet = Fleet::default();
+    fleet.set_dhcp(DhcpRole::Beside);
+    assert_eq!(believed(&fleet, 50, None, Segment::Beyond), None, "nobody asked for a boot");
+    fleet.handle(UnixMs(1), &firmware());
+    fleet.handle(UnixMs(2), &Event::Offered { mac: MAC, address: None });
+    assert_eq!(believed(&fleet, 50, None, Segment::At(Mac([2; 6]))), None);
+    let first = Ground::Seen(Sight::Said);
+    assert_eq!(believed(&fleet, 50, None, Segment::Beyond), Some(first));
+    let caller = Caller { address: Some(ADDRESS), ..Caller::default() };
+    let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: None, address: None };
+    let proven = fleet.prove(UnixMs(3), &caller, asked, Some(Segment::Beyond)).unwrap();
+    fleet.handle(UnixMs(15_000), &Event::Script(proven));
+    assert_eq!(believed(&fleet, 50, None, Segment::Beyond), Some(first));
+    assert_eq!(believed(&fleet, 66, None, Segment::Beyond), None, "another came first");
+}
+
+#[test]
+fn a_secret_counts_from_anywhere_until_a_later_one_was_used() {
+    let mut fleet = Fleet::default();
+    fleet.set_dhcp(DhcpRole::Leases);
+    let proof = |issued| Some(Proof::for_tests(MAC, UnixMs(issued)));
+    let ground = Ground::Proof(UnixMs(7));
+    assert_eq!(believed(&fleet, 66, proof(7), Segment::Unknown), Some(ground));
+    let caller = Caller { proof: proof(8), ..Caller::default() };
+    let proven = fleet.prove(UnixMs(9), &caller, UpSaid(MAC), None).unwrap();
+    fleet.handle(UnixMs(1), &firmware());
+    fleet.handle(UnixMs(9), &Event::Up(proven));
+    assert_eq!(believed(&fleet, 66, proof(7), Segment::Unknown), None);
+    let of_another = Some(Proof::for_tests(Mac([2; 6]), UnixMs(10)));
+    assert_eq!(believed(&fleet, 66, of_another, Segment::Unknown), None);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::fleet::UnixMs;
+use crate::fleet::{ProofKey, UnixMs};
 use crate::services::changes::Changes;
 use crate::services::deeds::{Deed, Done, Refusal};
 use crate::services::seeding::SeedCounts;
@@ -40,6 +40,8 @@ pub(crate) struct About {
     pub(crate) leases: Ask<anyhow::Result<Vec<dhcp::Lease>>>,
     /// The versions of the images on offer. May wait for the disk.
     pub(crate) versions: Ask<Arc<OfImages>>,
+    /// What nodes' secrets are made with.
+    pub(crate) proofs: ProofKey,
     /// The lab, which has the token.
     pub(crate) lab: PathBuf,
     /// Has something done with nodes or images, for who is allowed to.
@@ -68,6 +70,8 @@ impl About {
             interface: "lo".to_owned(),
             address: "127.0.0.1".to_owned(),
             manifest_serial: 7,
+            hashing: vec![],
+            degraded: vec![],
             images: vec![],
             services: vec![],
             nodes: NodeCounts { count: 0, refused_count: 0, stages: vec![] },
@@ -79,6 +83,7 @@ impl About {
             seeding: Box::new(Vec::new),
             leases: Box::new(|| Ok(vec![])),
             versions: Box::new(Arc::default),
+            proofs: ProofKey::of(&boot::LabKey::from_seed([1; 32])),
             lab: PathBuf::from("/nonexistent"),
             perform: Box::new(|deed| {
                 Box::pin(async move { Ok(Done { text: format!("{deed:?}"), ..Done::default() }) })

@@ -4,23 +4,25 @@
 //! **Names.** A page of another site can make its own name point at this server (DNS rebinding); its
 //! scripts then are, for the browser, of the same site as this server, and could read and command what
 //! the person at the browser can. The one thing that gives them away is the name that they ask for, so
-//! every request must come for a name or address that is known to be this server's.
+//! every request must come for a name or address that is known to be this server's. Nodes and their firmware
+//! ask for an address, which no name can be made to point at; what boots by a name of its own needs that in
+//! `dashboard.names`, too.
 
 use std::net::IpAddr;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::HOST;
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::{Authority, PathAndQuery};
-use axum::http::{Method, Response, StatusCode};
+use axum::http::{HeaderMap, Method, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 
 use super::serve::{Encrypted, Source};
 use super::v1::Problem;
-use super::{Site, dashboard, metrics, v1};
+use super::{Site, dashboard, metrics, refuse, v1};
 use crate::lab::settings::Access;
 
 pub(super) fn guarded(site: &Site) -> Router<Site> {
@@ -56,6 +58,52 @@ async fn guard(
         Some(tls) if !is_encrypted => elsewhere(&request, tls.port),
         _ => next.run(request).await,
     }
+}
+
+/// Before everything else: whether this is asked by a page of another site, or for a name that is none of this
+/// server's.
+pub(super) async fn door(
+    State(site): State<Site>,
+    Extension(source): Extension<Source>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    if source == Source::Owner || WATCHED.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let names = &site.live().dashboard.names;
+    // Firmware of HTTP/1.0 names nobody; browsers always do.
+    let is_unnamed = !request.headers().contains_key(HOST);
+    if !is_unnamed && !asked_host(&request).is_some_and(|host| is_address(&host, names)) {
+        let text = "this server does not go by the name that was asked for: use its address, or \
+                    write the name under dashboard.names in Boottorrent.yaml";
+        return refuse(StatusCode::MISDIRECTED_REQUEST, text);
+    }
+    let path = request.uri().path();
+    if NODES.iter().any(|begin| path.starts_with(begin)) && is_of_a_page(request.headers()) {
+        return refuse(StatusCode::FORBIDDEN, "this is for nodes, not for pages of other sites");
+    }
+    next.run(request).await
+}
+
+/// What who watches over services asks, by whatever name: it says nothing and does nothing.
+const WATCHED: [&str; 2] = ["/healthz", "/readyz"];
+
+/// What nodes ask and no page does.
+const NODES: [&str; 2] = ["/api/", "/boot.ipxe"];
+
+/// Whether a browser sends this for a page (Fetch Standard, `Origin`; Fetch Metadata): nodes send neither
+/// field.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let says = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    headers.contains_key(ORIGIN)
+        || matches!(says("sec-fetch-site"), Some("cross-site" | "same-site"))
+}
+
+/// Whether this is an address, or a name of this server's.
+fn is_address(host: &str, names: &[String]) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.is_ok() || host == "localhost" || names.iter().any(|name| name == host)
 }
 
 /// Where this is served encrypted. What came in a request that was not is not looked at.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use boot::{ImageName, KernelVersion, Mac, Manifest};
+use boot::{Arch, ImageName, KernelVersion, Mac, Manifest};
 
 use super::next_boots::NextBoot;
 use crate::fleet::ScriptAsked;
@@ -33,6 +33,8 @@ pub(super) enum Boot {
     Wait,
     /// Ends the wait of a node that is to be left alone.
     Leave,
+    /// Waits for its image, which is being hashed.
+    Later(ImageName),
 }
 
 /// An image that boots without us, and words for its command line.
@@ -65,10 +67,14 @@ pub(crate) struct Boots {
     images: BTreeMap<ImageName, ImageBoot>,
     /// Image and words of the nodes for which something is decided.
     nodes: BTreeMap<Mac, (ImageName, String)>,
+    /// Nodes whose image is not there yet.
+    later: BTreeMap<Mac, ImageName>,
     /// Nodes that boot in another way.
     others: BTreeMap<Mac, BootFrom>,
     /// Nodes that the lab names.
     named: BTreeSet<Mac>,
+    /// What the lab says that they are.
+    facts: BTreeMap<Mac, (Option<String>, Option<Arch>)>,
     /// Nodes that are left alone though they ask.
     ignored: BTreeSet<Mac>,
     /// What becomes of all others.
@@ -99,6 +105,10 @@ impl Boots {
             .assignments
             .iter()
             .map(|assigned| (assigned.mac, (assigned.image.clone(), assigned.cmdline.clone())));
+        let later = settings.nodes.iter().filter_map(|node| {
+            let image = node.image.as_ref().filter(|name| manifest.image(name).is_none())?;
+            Some((node.mac, image.clone()))
+        });
         let others = settings.nodes.iter().filter(|node| node.boot != BootFrom::Image);
         let others = others.map(|node| (node.mac, node.boot));
         let named: BTreeSet<Mac> = named(settings).into_keys().collect();
@@ -106,8 +116,14 @@ impl Boots {
         Self {
             images: images.collect(),
             nodes: nodes.collect(),
+            later: later.collect(),
             others: others.collect(),
             named,
+            facts: settings
+                .nodes
+                .iter()
+                .map(|node| (node.mac, (node.uuid.clone(), node.arch)))
+                .collect(),
             ignored: settings.ignored.iter().copied().collect(),
             unknown: settings.unknown,
             groups: settings.groups.clone(),
@@ -160,11 +176,19 @@ impl Boots {
                 Some(Boot::Classic(ClassicBoot { image, cmdline }))
             }
             (_, None) => None,
+            (_, Some(image)) if !self.images.contains_key(&image) => Some(Boot::Later(image)),
             (_, Some(image)) => {
                 let words = format!("boottorrent.image={image} {words}");
                 Some(Boot::Phase1(self.boot(Some(&image), true, &words)))
             }
         }
+    }
+
+    /// A request from `address`, with what the lab says of the node where it says nothing itself.
+    pub(super) fn completed(&self, asked: ScriptAsked, address: Option<Ipv4Addr>) -> ScriptAsked {
+        let (uuid, arch) = self.facts.get(&asked.mac).cloned().unwrap_or_default();
+        let (uuid, arch) = (asked.uuid.or(uuid), asked.arch.or(arch));
+        ScriptAsked { uuid, arch, address, ..asked }
     }
 
     /// What is decided for a node: an image's name, or that it is left to its disk.
@@ -194,14 +218,15 @@ impl Boots {
             None if self.unknown == Unknown::Wait && !self.named.contains(&mac) => {
                 return Boot::Wait;
             }
-            None => match self.others.get(&mac) {
-                Some(BootFrom::Disk) => return Boot::Disk,
-                Some(BootFrom::Classic) => {
+            None => match (self.others.get(&mac), self.later.get(&mac)) {
+                (Some(BootFrom::Disk), _) => return Boot::Disk,
+                (_, Some(image)) => return Boot::Later(image.clone()),
+                (Some(BootFrom::Classic), None) => {
                     if let Some(boot) = self.classic(mac) {
                         return Boot::Classic(boot);
                     }
                 }
-                Some(BootFrom::Image) | None => {}
+                (Some(BootFrom::Image) | None, None) => {}
             },
         }
         Boot::Phase1(match (self.nodes.get(&mac), &self.default) {
@@ -262,7 +287,7 @@ mod tests {
     use crate::lab::settings::NodeSettings;
     use crate::lab::template::Vars;
     use boot::manifest::{Assignment, Discovery, Menu, VERSION};
-    use boot::{Arch, Image, Loader};
+    use boot::{Image, Loader};
 
     const NODE: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);

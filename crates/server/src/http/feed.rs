@@ -3,20 +3,21 @@
 //!
 //! **Slow listeners.** A message is made once, whoever listens, and only if somebody does. Who is
 //! [`BEHIND_MAX`] messages behind is dropped and never waited for; it may come again and begin with
-//! the whole fleet. Listeners are limited in number ([`LISTENERS_MAX`]).
+//! the whole fleet. Listeners are limited in number (`listeners`).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boot::{Mac, Stage};
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
 use super::Site;
+use super::listeners::Listeners;
+use super::serve::Source;
 use super::v1::{LogView, NodeView};
 use crate::fleet::UnixMs;
 
@@ -29,9 +30,6 @@ pub(super) const SAMPLES_MAX: usize = 3_600;
 /// Messages that a listener may be behind: three a second, so ten seconds. With 1,000 nodes that all
 /// change each second, 15 MB that all listeners share.
 const BEHIND_MAX: usize = 32;
-
-/// Listeners at once: the screens of a few dozen people.
-pub(super) const LISTENERS_MAX: usize = 64;
 
 /// Lines of the log in one message: what a listener misses it finds under `/v1/log`.
 const LINES_MAX: usize = 100;
@@ -56,19 +54,23 @@ pub(super) struct Sample {
 pub(super) struct Feed {
     samples: Mutex<VecDeque<Sample>>,
     sender: broadcast::Sender<Arc<str>>,
-    listener_count: Arc<AtomicUsize>,
+    listeners: SharedListeners,
 }
+
+type SharedListeners = Arc<Mutex<Listeners<oneshot::Sender<()>>>>;
 
 /// Somebody who listens.
 pub(super) struct Listener {
     receiver: broadcast::Receiver<Arc<str>>,
-    listener_count: Arc<AtomicUsize>,
+    listeners: SharedListeners,
+    number: u64,
+    is_cut: oneshot::Receiver<()>,
 }
 
 impl Default for Feed {
     fn default() -> Self {
         let sender = broadcast::Sender::new(BEHIND_MAX);
-        Self { samples: Mutex::default(), sender, listener_count: Arc::default() }
+        Self { samples: Mutex::default(), sender, listeners: Arc::default() }
     }
 }
 
@@ -79,16 +81,17 @@ impl Feed {
         samples.iter().skip(samples.len().saturating_sub(count)).copied().collect()
     }
 
-    /// Another listener, if there is room for it.
-    pub(super) fn listen(&self) -> Option<Listener> {
-        let listener_count = Arc::clone(&self.listener_count);
-        let was = listener_count.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { receiver: self.sender.subscribe(), listener_count };
-        (was < LISTENERS_MAX).then_some(listener)
+    /// Another listener, if there is or can be made room for it.
+    pub(super) fn listen(&self, source: Source, may_command: bool) -> Option<Listener> {
+        let (cut, is_cut) = oneshot::channel();
+        let (number, displaced) = lock(&self.listeners).enter(source, may_command, cut)?;
+        drop(displaced);
+        let (receiver, listeners) = (self.sender.subscribe(), Arc::clone(&self.listeners));
+        Some(Listener { receiver, listeners, number, is_cut })
     }
 
     pub(super) fn listener_count(&self) -> usize {
-        self.listener_count.load(Ordering::Relaxed)
+        lock(&self.listeners).count()
     }
 
     fn keep(&self, sample: Sample) {
@@ -108,16 +111,25 @@ impl Feed {
 }
 
 impl Listener {
-    /// The next message; none if it is too far behind, or the server ends.
+    /// The next message; none if it is too far behind, has to go for another, or the server ends.
     pub(super) async fn next(&mut self) -> Option<Arc<str>> {
-        self.receiver.recv().await.ok()
+        tokio::select! {
+            biased;
+            _ = &mut self.is_cut => None,
+            message = self.receiver.recv() => message.ok(),
+        }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.listener_count.fetch_sub(1, Ordering::Relaxed);
+        let left = lock(&self.listeners).leave(self.number);
+        drop(left);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A message of an event stream (HTML standard section 9.2): JSON has no line breaks of its own.
@@ -217,11 +229,15 @@ fn sample(site: &Site, now: UnixMs, told: &mut Told) -> Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::listeners::OF_ADDRESS_MAX;
+
+    const PEER: Source = Source::Peer(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     #[tokio::test]
     async fn who_is_behind_is_dropped_and_nobody_waits() {
         let feed = Feed::default();
-        let (mut quick, mut slow) = (feed.listen().unwrap(), feed.listen().unwrap());
+        let (mut quick, mut slow) =
+            (feed.listen(PEER, false).unwrap(), feed.listen(PEER, false).unwrap());
         for id in 0..=BEHIND_MAX as u64 {
             feed.tell("sample", id, &id);
             assert_eq!(quick.next().await.unwrap(), message("sample", id, &id.to_string()));
@@ -229,14 +245,17 @@ mod tests {
         assert_eq!(slow.next().await, None);
     }
 
-    #[test]
-    fn listeners_are_limited_in_number() {
+    #[tokio::test]
+    async fn who_has_to_go_for_another_hears_nothing_more() {
         let feed = Feed::default();
-        let listeners: Vec<_> = (0..LISTENERS_MAX).map(|_| feed.listen().unwrap()).collect();
-        assert!(feed.listen().is_none());
-        drop(listeners);
+        let mut listeners: Vec<_> =
+            (0..OF_ADDRESS_MAX).map(|_| feed.listen(PEER, false).unwrap()).collect();
+        let mut newcomer = feed.listen(PEER, false).unwrap();
+        assert_eq!(listeners[0].next().await, None);
+        feed.tell("sample", 1, &1);
+        assert!(newcomer.next().await.is_some() && listeners[1].next().await.is_some());
+        drop((listeners, newcomer));
         assert_eq!(feed.listener_count(), 0);
-        assert!(feed.listen().is_some());
     }
 
     #[test]

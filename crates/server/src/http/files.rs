@@ -5,9 +5,10 @@
 //! rather than bytes of two versions sent as one file. Nothing is looked up on the disk by a name that
 //! came over the network.
 //!
-//! **Speed.** Files are read in blocks of [`READ_LEN`], one ahead of what the socket takes, on
-//! threads that may wait for a disk. The bytes are copied twice in this machine, by the kernel
-//! (`sendfile`, which nginx uses, saves one of them).
+//! **Speed.** Files are read in blocks on threads that may wait for a disk: small ones, each when the one before is gone, until
+//! the reader has shown that it is quick; then ever larger ones, one ahead of what the
+//! socket takes, as far as the purse of all downloads has the bytes ([`PURSE_LEN`]). The bytes are copied
+//! twice in this machine, by the kernel (`sendfile`, which nginx uses, saves one of them).
 
 use std::fs::File;
 use std::io;
@@ -16,8 +17,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
@@ -25,14 +27,31 @@ use axum::http::header::{
     RANGE,
 };
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use futures_util::task::AtomicWaker;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use torrent_io::storage::FileHandle;
 
+use super::purse::{Grant, Purse};
 use super::range::{self, Wanted};
+use super::serve::Bounded;
 
-/// Bytes read at once. A system call and a change of threads cost some 10 µs, reading this much 50.
-const READ_LEN: usize = 512 << 10;
+/// Bytes read at once for who is quick. A system call and a change of threads cost some 10 µs, reading this
+/// much 50.
+const BLOCK_LEN_MAX: usize = 512 << 10;
+
+/// Bytes read at once for others: what a download costs whose reader does not read. 4,096 of them have 64 MiB.
+const BLOCK_LEN: usize = 16 << 10;
+
+/// What quick readers have beyond that, all together.
+const PURSE_LEN: usize = 64 << 20;
+
+/// Who takes a block in this time is quick, and gets one of twice its length: 64 kB/s for the first.
+const QUICK: Duration = Duration::from_millis(250);
+
+/// Who needs so long for one is not any more.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// A file as it was published.
 #[derive(Clone, Debug)]
@@ -53,8 +72,28 @@ enum Source {
     Image(FileHandle),
 }
 
-/// Bytes of bodies that were handed to sockets.
-pub(crate) type SentCount = Arc<AtomicU64>;
+/// Bytes of bodies that were handed to sockets, and those that may wait for them; a copy is another reference.
+#[derive(Clone, Debug)]
+pub(crate) struct SentCount {
+    count: Arc<AtomicU64>,
+    purse: Purse,
+}
+
+impl Default for SentCount {
+    fn default() -> Self {
+        Self { count: Arc::default(), purse: Purse::new(PURSE_LEN) }
+    }
+}
+
+impl SentCount {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, len: u64) {
+        self.count.fetch_add(len, Ordering::Relaxed);
+    }
+}
 
 impl Served {
     /// Bytes that are made, not read; `version` tells them from others under the same name.
@@ -135,7 +174,8 @@ impl Served {
             .status(status)
             .header(CONTENT_TYPE, self.media_type)
             .header(ACCEPT_RANGES, "bytes")
-            .header(ETAG, &self.tag);
+            .header(ETAG, &self.tag)
+            .extension(Bounded);
         for (name, value) in fields {
             answer = answer.header(name, value);
         }
@@ -143,18 +183,14 @@ impl Served {
     }
 
     fn body(&self, start: u64, len: u64, sent: &SentCount) -> Body {
-        let sent = Arc::clone(sent);
         match &self.source {
             Source::Memory(bytes) => {
-                sent.fetch_add(len, Ordering::Relaxed);
+                sent.add(len);
                 // Within the bytes: `range::parse` was told their length.
                 let (start, len) = (start as usize, len as usize);
                 Body::from(bytes.slice(start..start + len))
             }
-            source => {
-                let source = source.clone();
-                Body::new(FileBody { source, offset: start, left: len, reading: None, sent })
-            }
+            source => Body::new(FileBody::new(source.clone(), start, len, sent.clone())),
         }
     }
 }
@@ -171,7 +207,7 @@ fn matches_any(tags: &str, tag: &str) -> bool {
 
 impl Source {
     /// Up to `len` bytes from `offset`, at least one.
-    fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let fd = match self {
             Self::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
             Self::File(file) => file.as_fd(),
@@ -184,7 +220,7 @@ impl Source {
         loop {
             match rustix::io::pread(fd, rustix::buffer::spare_capacity(&mut bytes), offset) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(bytes.into()),
+                Ok(_) => return Ok(bytes),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -192,26 +228,98 @@ impl Source {
     }
 }
 
-/// A part of a file on its way.
+/// Bytes of one body that its reader has not taken.
+#[derive(Debug, Default)]
+struct Way {
+    len: AtomicUsize,
+    gone: AtomicWaker,
+}
+
+/// Some of them.
+struct Block {
+    bytes: Vec<u8>,
+    way: Arc<Way>,
+}
+
+impl Block {
+    fn send(bytes: Vec<u8>, way: &Arc<Way>) -> Bytes {
+        way.len.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Self { bytes, way: Arc::clone(way) })
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.way.len.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.way.gone.wake();
+    }
+}
+
+/// A part of a file on its way. Who takes it has to let go of a block before the next one comes.
 struct FileBody {
     source: Source,
     /// Of the next read.
     offset: u64,
     /// Bytes not yet handed on, those being read included.
     left: u64,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    way: Arc<Way>,
+    /// Of the next block.
+    block_len: usize,
+    /// For two such blocks, if they are longer than the first.
+    grant: Grant,
+    /// When the latest block was handed on.
+    handed: Option<Instant>,
     sent: SentCount,
 }
 
 impl FileBody {
+    fn new(source: Source, start: u64, len: u64, sent: SentCount) -> Self {
+        Self {
+            source,
+            offset: start,
+            left: len,
+            reading: None,
+            way: Arc::default(),
+            block_len: BLOCK_LEN,
+            grant: sent.purse.grant(),
+            handed: None,
+            sent,
+        }
+    }
+
     /// Begins to read what comes next, if there is more.
     fn read_on(&mut self) {
-        let len = usize::try_from(self.left).map_or(READ_LEN, |left| left.min(READ_LEN));
+        let len =
+            usize::try_from(self.left).map_or(self.block_len, |left| left.min(self.block_len));
         if len == 0 {
             return;
         }
         let (source, offset) = (self.source.clone(), self.offset);
         self.reading = Some(tokio::task::spawn_blocking(move || source.read(offset, len)));
+    }
+
+    fn is_quick(&self) -> bool {
+        self.block_len > BLOCK_LEN
+    }
+
+    /// Says of the reader, who asks for more, how long the next blocks are.
+    fn look(&mut self) {
+        let Some(took) = self.handed.map(|handed| handed.elapsed()) else {
+            return;
+        };
+        let longer = (self.block_len * 2).min(BLOCK_LEN_MAX);
+        if took > SLOW {
+            self.block_len = BLOCK_LEN;
+        } else if took < QUICK && longer > self.block_len && self.grant.resize(longer * 2) {
+            self.block_len = longer;
+        }
     }
 }
 
@@ -223,7 +331,19 @@ impl hyper::body::Body for FileBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if self.reading.is_none() && !self.is_quick() {
+            // Noted first: the last of it may go meanwhile.
+            self.way.gone.register(context.waker());
+            if self.way.len.load(Ordering::Relaxed) > 0 {
+                return Poll::Pending;
+            }
+            self.grant.resize(0);
+        }
         if self.reading.is_none() {
+            self.look();
             self.read_on();
         }
         let Some(reading) = self.reading.as_mut() else {
@@ -243,9 +363,15 @@ impl hyper::body::Body for FileBody {
         };
         self.offset += bytes.len() as u64;
         self.left -= bytes.len() as u64;
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.read_on();
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+        self.sent.add(bytes.len() as u64);
+        if self.is_quick() {
+            self.look();
+        }
+        self.handed = Some(Instant::now());
+        if self.is_quick() {
+            self.read_on();
+        }
+        Poll::Ready(Some(Ok(Frame::data(Block::send(bytes, &self.way)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -264,7 +390,7 @@ mod tests {
 
     fn served() -> (tempfile::TempDir, Served, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..READ_LEN * 2 + 100).map(|at| (at / 7) as u8).collect();
+        let bytes: Vec<u8> = (0..BLOCK_LEN_MAX * 2 + 100).map(|at| (at / 7) as u8).collect();
         std::fs::write(dir.path().join("f"), &bytes).unwrap();
         let served = Served::file(&dir.path().join("f")).unwrap();
         (dir, served, bytes)
@@ -277,6 +403,59 @@ mod tests {
         fields.iter().map(pair).collect()
     }
 
+    async fn next(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
+        let frame = std::future::poll_fn(|context| {
+            hyper::body::Body::poll_frame(Pin::new(&mut *body), context)
+        });
+        Some(frame.await?.map(|frame| frame.into_data().unwrap()))
+    }
+
+    async fn read(mut body: Body) -> Result<Vec<u8>, axum::Error> {
+        let mut all = vec![];
+        while let Some(bytes) = next(&mut body).await {
+            all.extend_from_slice(&bytes?);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_costs_a_block_and_who_is_quick_gets_ever_longer_ones() {
+        let (_dir, served, bytes) = served();
+        let sent = SentCount::default();
+        let answer = served.answer(&Method::GET, &HeaderMap::new(), &sent);
+        let mut body = answer.into_body();
+        let first = next(&mut body).await.unwrap().unwrap();
+        assert_eq!(first.len(), BLOCK_LEN);
+        {
+            let mut more = std::pin::pin!(next(&mut body));
+            let more = std::future::poll_fn(|context| Poll::Ready(more.as_mut().poll(context)));
+            assert!(more.await.is_pending() && sent.bytes() == BLOCK_LEN as u64);
+        }
+        drop(first);
+        let mut lens = vec![];
+        while let Some(block) = next(&mut body).await {
+            lens.push(block.unwrap().len());
+        }
+        assert!(lens.contains(&(BLOCK_LEN_MAX / 2)), "{lens:?}");
+        assert_eq!(BLOCK_LEN + lens.iter().sum::<usize>(), bytes.len());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_ahead_for_who_has_not_taken_the_first_block() {
+        let (_dir, served, bytes) = served();
+        let len = bytes.len() as u64;
+        let mut body = FileBody::new(served.source, 0, len, SentCount::default());
+        let first = std::future::poll_fn(|context| {
+            hyper::body::Body::poll_frame(Pin::new(&mut body), context)
+        })
+        .await;
+        let more = std::future::poll_fn(|context| {
+            Poll::Ready(hyper::body::Body::poll_frame(Pin::new(&mut body), context))
+        });
+        assert!(more.await.is_pending() && body.reading.is_none());
+        drop(first);
+    }
+
     async fn ask(
         served: &Served,
         method: Method,
@@ -285,8 +464,7 @@ mod tests {
         let sent = SentCount::default();
         let answer = served.clone().answer(&method, &headers(fields), &sent);
         let (head, body) = answer.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        (head.status, head.headers, body.to_vec(), sent.load(Ordering::Relaxed))
+        (head.status, head.headers, read(body).await.unwrap(), sent.bytes())
     }
 
     #[tokio::test]
@@ -302,7 +480,7 @@ mod tests {
     #[tokio::test]
     async fn a_range_is_sent_as_such() {
         let (_dir, served, bytes) = served();
-        let first = READ_LEN - 3;
+        let first = BLOCK_LEN_MAX - 3;
         let range = format!("bytes={first}-{}", first + 9);
         let (status, head, body, _) = ask(&served, Method::GET, &[(RANGE, &range)]).await;
         assert_eq!(status, StatusCode::PARTIAL_CONTENT);
@@ -360,6 +538,6 @@ mod tests {
         let (dir, served, _) = served();
         File::options().write(true).open(dir.path().join("f")).unwrap().set_len(10).unwrap();
         let answer = served.answer(&Method::GET, &HeaderMap::new(), &SentCount::default());
-        assert!(axum::body::to_bytes(answer.into_body(), usize::MAX).await.is_err());
+        assert!(read(answer.into_body()).await.is_err());
     }
 }

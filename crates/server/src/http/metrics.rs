@@ -4,7 +4,7 @@
 //! The registry is made anew for each scrape, from the same facts as the status. Labels are only what
 //! the lab names itself (images, stages, failures, services): a stranger cannot make series.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -36,6 +36,11 @@ const COUNTS: &[(&str, &str, &str, bool, &str)] = &[
     ("http", "request_count", "http_requests", true, "Requests answered"),
     ("http", "refusal_count", "http_refusals", true, "Requests answered with 4xx or 5xx"),
     ("http", "sent_bytes", "http_sent_bytes", true, "Bytes of files sent by HTTP"),
+    ("http", "connection_count", "http_connections", false, "Connections that are open"),
+    ("http", "displaced_count", "http_displaced_connections", true, "Connections cut for others"),
+    ("http", "refused_connection_count", "http_refused_connections", true, "Without a place"),
+    ("http", "slow_count", "http_slow_connections", true, "Connections cut for being slow"),
+    ("http", "held_bytes", "http_held_bytes", false, "Bytes that wait for slow readers"),
     ("http", "report_count", "node_reports", true, "Reports of agents taken"),
     ("tracker", "peer_count", "tracker_peers", false, "Peers that announced themselves"),
     ("seeder", "peer_count", "swarm_server_peers", false, "Peers of the server's own peer"),
@@ -54,11 +59,21 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Nodes can boot: everything is published and every service runs.
+/// Nodes can boot: everything is published and every service runs; a line more for each thing that does not
+/// work as it should.
 pub(super) async fn readiness(State(site): State<Site>) -> Response<Body> {
-    match site.0.is_ready.load(Ordering::Relaxed) {
-        true => "ready\n".into_response(),
-        false => refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or stopping"),
+    let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    match (is(&site.0.is_ready), is(&site.0.is_dhcp_well)) {
+        (true, true) => {
+            // Nodes can boot with what is missing.
+            let degraded = crate::state::degraded(&site.0.about.lab);
+            let lines = degraded.iter().map(|sentence| format!("degraded: {sentence}\n"));
+            format!("ready\n{}", lines.collect::<String>()).into_response()
+        }
+        (true, false) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: DHCP waits or fails, see `status`")
+        }
+        (false, _) => refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting, or stopping"),
     }
 }
 

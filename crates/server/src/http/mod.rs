@@ -2,8 +2,9 @@
 //! what people and programs may ask (docs/api.md).
 //!
 //! It serves what is on offer at the moment ([`Offer`]), swapped whole when the lab changes. Without
-//! token or password (`login`) nothing here changes anything but the table of nodes; starting and
-//! stopping go through the lab's own socket, which only its owner can open.
+//! token or password (`login`) nothing here changes anything but the table of nodes, and that only by what is
+//! proved to come from the node (`crate::fleet`); starting and stopping go through the lab's own socket, which
+//! only its owner can open.
 
 mod about;
 mod access;
@@ -12,13 +13,20 @@ mod boots;
 mod dashboard;
 mod feed;
 mod files;
+mod keeper;
+mod listeners;
 pub(crate) mod login;
 mod metrics;
+mod moving;
 mod next_boots;
 mod offer;
 mod orders;
+mod pieces;
+mod places;
+mod purse;
 mod range;
 mod script;
+mod segment;
 mod serve;
 mod tls;
 mod v1;
@@ -32,27 +40,28 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Response, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use boot::{ImageName, ImagePath};
+use boot::{ImageName, ImagePath, Mac, report};
 use serde::Serialize;
 
 pub(crate) use about::{About, Tell};
 pub(crate) use boots::{Boots, named};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
+pub(crate) use keeper::{DoorCounts, Keeper};
 pub(crate) use next_boots::{NextBoot, NextBoots};
 pub(crate) use offer::{ImageFiles, Offer};
 pub(crate) use orders::Orders;
-pub(crate) use script::{ScriptSettings, render as render_script};
+pub(crate) use script::{ScriptSettings, Told, render as render_script};
 pub(crate) use serve::{Door, serve, serve_owner};
 pub(crate) use tls::Tls;
 pub(crate) use v1::DoneView;
 pub(crate) use versions::FAREWELL;
 
-use crate::fleet::{Event, Fetched, Service, SharedFleet, Summary};
+use crate::fleet::{Caller, Claim, Event, Fetched, Proven, Service, SharedFleet, UnixMs};
 use crate::lab::settings::DashboardSettings;
 use feed::Feed;
 use login::Login;
@@ -82,7 +91,10 @@ struct Inner {
     login: Login,
     counters: Counters,
     feed: Feed,
+    keeper: Keeper,
+    segment: segment::Segment,
     is_ready: AtomicBool,
+    is_dhcp_well: AtomicBool,
     about: About,
 }
 
@@ -102,6 +114,8 @@ pub(crate) struct HttpCounts {
     pub(crate) refusal_count: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) report_count: u64,
+    #[serde(flatten)]
+    pub(crate) doors: DoorCounts,
 }
 
 impl Site {
@@ -114,6 +128,8 @@ impl Site {
     ) -> Self {
         let mut versions = Versions::default();
         versions.offer(&live.offer.images, Instant::now());
+        let known = fleet.clone();
+        let keeper = Keeper::new(about.address, move |peer| known.priority(peer));
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             versions: Mutex::new(versions),
@@ -123,7 +139,10 @@ impl Site {
             login: Login::new(about.lab.clone()),
             counters: Counters::default(),
             feed: Feed::default(),
+            keeper,
+            segment: segment::Segment::default(),
             is_ready: AtomicBool::new(false),
+            is_dhcp_well: AtomicBool::new(true),
             about,
         }))
     }
@@ -151,6 +170,16 @@ impl Site {
         self.0.is_ready.store(is_ready, Ordering::Relaxed);
     }
 
+    /// Whether DHCP serves, where it is to: without it nodes cannot boot either.
+    pub(crate) fn set_dhcp_well(&self, is_well: bool) {
+        self.0.is_dhcp_well.store(is_well, Ordering::Relaxed);
+    }
+
+    /// Who gives places to those who ask.
+    pub(crate) fn keeper(&self) -> Keeper {
+        self.0.keeper.clone()
+    }
+
     /// What is on offer.
     pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.0.live.read().unwrap_or_else(PoisonError::into_inner))
@@ -162,8 +191,9 @@ impl Site {
         HttpCounts {
             request_count: read(&counters.requests),
             refusal_count: read(&counters.refused),
-            sent_bytes: read(&counters.sent),
+            sent_bytes: counters.sent.bytes(),
             report_count: read(&counters.reports),
+            doors: self.0.keeper.counts(),
         }
     }
 
@@ -179,8 +209,40 @@ impl Site {
             .route("/healthz", get(metrics::health))
             .route("/readyz", get(metrics::readiness))
             .fallback(get(fixed))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), access::door))
             .layer(axum::middleware::from_fn_with_state(self.clone(), watch))
             .with_state(self)
+    }
+
+    /// Believes what was said in a node's name, or gives it back and keeps it as hearsay.
+    fn prove<T: Claim>(
+        &self,
+        source: Source,
+        headers: &HeaderMap,
+        claim: T,
+    ) -> Result<Proven<T>, T> {
+        let own = self.0.about.address;
+        let proof = headers.get(report::PROOF_FIELD).and_then(|text| text.to_str().ok());
+        let caller = Caller {
+            address: source.v4(),
+            is_own: match source {
+                Source::Owner => true,
+                // Who tries a lab on loopback is on this machine, and nobody else reaches it.
+                Source::Peer(peer) => own.is_loopback() && peer.is_loopback(),
+            },
+            proof: proof.and_then(|text| self.0.about.proofs.check(claim.node(), text)),
+        };
+        self.0.fleet.prove(&caller, claim, |address| match own == IpAddr::V4(address) {
+            // This machine is no node.
+            true => crate::fleet::Segment::Unknown,
+            false => self.0.segment.look(address, Instant::now()),
+        })
+    }
+
+    /// The secret of a node for its present boot.
+    fn issue(&self, node: Mac) -> String {
+        let issued = self.0.fleet.lock().next_proof(UnixMs::now(), node);
+        self.0.about.proofs.issue(node, issued)
     }
 
     fn fetched(&self, source: Source, what: Fetched) {
@@ -244,36 +306,40 @@ async fn boot_script(
     State(site): State<Site>,
     Extension(source): Extension<Source>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Response<Body> {
-    let mut asked = match script::parse(query.as_deref().unwrap_or_default()) {
+    let query = query.unwrap_or_default();
+    let live = site.live();
+    let boots = &live.script.boots;
+    let asked = match script::parse(&query) {
         Ok(asked) => asked,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let mut name = None;
-    if let Some(asked) = &mut asked {
-        asked.address = source.v4();
-        if let Some(address) = asked.address {
-            site.0.fleet.tell(&Event::Script { address, asked: asked.clone() });
+    // What it says of itself, and what the lab says of it: nothing that was said of it before.
+    let asked = asked.map(|asked| boots.completed(asked, source.v4()));
+    let mut told = Told::default();
+    if let Some(asked) = &asked {
+        let mut turn = None;
+        if let Ok(proven) = site.prove(source, &headers, asked.clone()) {
+            site.0.fleet.tell(&Event::Script(proven.clone()));
+            turn = Some(site.0.fleet.lock().turn(&proven));
+            told.proof = Some(site.issue(asked.mac));
         }
         let fleet = site.0.fleet.lock();
-        if let Some(Summary { name: known, uuid, arch, .. }) =
-            fleet.node(asked.mac).map(|node| &node.summary)
-        {
-            name.clone_from(known);
-            // A 32-bit iPXE does not know its processor, but its DHCP or its agent has said it before.
-            asked.arch = asked.arch.or(*arch);
-            asked.uuid = asked.uuid.take().or_else(|| uuid.clone());
-        }
+        told.name = fleet.node(asked.mac).and_then(|node| node.summary.name.clone());
+        drop(fleet);
+        told.next = site.0.next.of(asked.mac, turn);
     }
-    let next = asked.as_ref().and_then(|asked| site.0.next.of(asked.mac));
-    let live = site.live();
-    let query = query.unwrap_or_default();
-    let is_ignored = asked.as_ref().is_some_and(|asked| live.script.boots.is_ignored(asked.mac));
-    if is_ignored && next.is_none() && !script::waits(&query) {
+    let is_ignored = asked.as_ref().is_some_and(|asked| boots.is_ignored(asked.mac));
+    if is_ignored && told.next.is_none() && !script::waits(&query) {
         return refuse(StatusCode::NOT_FOUND, "this node is not booted from here");
     }
-    match script::render(&live.script, asked.as_ref(), name.as_deref(), next.as_ref()) {
-        Ok(text) => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
+    match script::render(&live.script, asked.as_ref(), &told) {
+        Ok(text) => {
+            // It has a secret in it.
+            let fields = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+            (fields, text).into_response()
+        }
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

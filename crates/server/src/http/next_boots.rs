@@ -10,6 +10,7 @@ use boot::{ImageName, Mac};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::Turn;
 use crate::state::{self, Part};
 
 const PART: Part = Part {
@@ -46,8 +47,8 @@ struct Inner {
 #[derive(Clone)]
 struct Next {
     boot: NextBoot,
-    /// The node has asked for its script since.
-    is_handed_out: bool,
+    /// The boot in which it was told the node.
+    told_in: Option<u64>,
 }
 
 /// The most nodes for which that is kept: as many as a lab can name.
@@ -59,7 +60,8 @@ impl NextBoots {
     /// # Errors
     /// If its state cannot be read.
     pub(crate) fn open(lab: &Path) -> anyhow::Result<Self> {
-        let table = state::open(lab, PART)?;
+        let without = "what is decided for next boots is forgotten with the next restart";
+        let table = state::open_or_copy(lab, state::STATE_FILE, PART, without)?;
         // A row is written while a node waits for its script: not for the disk.
         table.execute_batch("PRAGMA synchronous = NORMAL;").context("cannot use next boots")?;
         let nodes = load(&table).context("cannot read the next boots in state/state.db")?;
@@ -73,7 +75,7 @@ impl NextBoots {
     pub(crate) fn decide(&self, macs: &[Mac], boot: &NextBoot) -> anyhow::Result<usize> {
         let mut inner = self.lock();
         let room = NEXT_MAX.saturating_sub(inner.nodes.len());
-        let next = Next { boot: boot.clone(), is_handed_out: false };
+        let next = Next { boot: boot.clone(), told_in: None };
         let new: Vec<_> = macs.iter().take(room).map(|&mac| (mac, Some(next.clone()))).collect();
         inner.keep(&new).context("cannot keep it in state/state.db")?;
         inner.nodes.extend(new.iter().map(|(mac, _)| (*mac, next.clone())));
@@ -85,22 +87,30 @@ impl NextBoots {
         self.lock().nodes.get(&mac).map(|next| next.boot.clone())
     }
 
-    /// What a node that asks for its script boots.
-    pub(super) fn of(&self, mac: Mac) -> Option<NextBoot> {
+    /// What a node that asks for its script boots. Only who is known to be that node, at a boot that was heard
+    /// to begin, takes it along ([`Turn`]); who else asks learns of it and changes nothing.
+    pub(super) fn of(&self, mac: Mac, turn: Option<Turn>) -> Option<NextBoot> {
         let mut inner = self.lock();
         let found = inner.nodes.get(&mac)?.clone();
-        if found.boot == NextBoot::Disk {
-            inner.change(mac, None);
-        } else if !found.is_handed_out {
-            inner.change(mac, Some(Next { is_handed_out: true, ..found.clone() }));
+        let Some(turn) = turn.filter(|turn| turn.is_heard) else {
+            return Some(found.boot);
+        };
+        match found.told_in {
+            None => inner.change(mac, Some(Next { told_in: Some(turn.boot), ..found.clone() })),
+            // The system on its disk reports nothing: that it had its boot shows when the next one begins.
+            Some(told_in) if found.boot == NextBoot::Disk && told_in != turn.boot => {
+                inner.change(mac, None);
+                return None;
+            }
+            Some(_) => {}
         }
         Some(found.boot)
     }
 
-    /// A node's agent runs.
+    /// A node's agent runs, as is proved.
     pub(super) fn reported(&self, mac: Mac) {
         let mut inner = self.lock();
-        if inner.nodes.get(&mac).is_some_and(|next| next.is_handed_out) {
+        if inner.nodes.get(&mac).is_some_and(|next| next.told_in.is_some()) {
             inner.change(mac, None);
         }
     }
@@ -129,8 +139,11 @@ impl Inner {
         for (mac, next) in changed {
             let mac = mac.to_string();
             match next {
-                Some(Next { boot, is_handed_out }) => {
-                    let row = params![mac, serde_json::to_string(boot)?, is_handed_out];
+                Some(Next { boot, told_in }) => {
+                    // Zero is nobody; boots count from there.
+                    let told_in =
+                        told_in.map_or(0, |boot| i64::try_from(boot).unwrap_or(i64::MAX - 1) + 1);
+                    let row = params![mac, serde_json::to_string(boot)?, told_in];
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO next_boots VALUES (?1, ?2, ?3)")?
                         .execute(row)?
@@ -148,13 +161,14 @@ impl Inner {
 fn load(table: &Connection) -> rusqlite::Result<BTreeMap<Mac, Next>> {
     let mut select = table.prepare("SELECT mac, boot, is_handed_out FROM next_boots")?;
     let rows = select.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     })?;
     let mut nodes = BTreeMap::new();
     for row in rows {
-        let (mac, boot, is_handed_out) = row?;
+        let (mac, boot, told_in) = row?;
         if let (Ok(mac), Ok(boot)) = (mac.parse(), serde_json::from_str(&boot)) {
-            nodes.insert(mac, Next { boot, is_handed_out });
+            let told_in = told_in.checked_sub(1).and_then(|boot| u64::try_from(boot).ok());
+            nodes.insert(mac, Next { boot, told_in });
         }
     }
     Ok(nodes)
@@ -166,6 +180,8 @@ mod tests {
 
     const NODE: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const FIRST: Option<Turn> = Some(Turn { boot: 1, is_heard: true });
+    const SECOND: Option<Turn> = Some(Turn { boot: 2, is_heard: true });
 
     fn image() -> NextBoot {
         NextBoot::Image("old".parse().unwrap())
@@ -177,13 +193,28 @@ mod tests {
         assert_eq!(next.decide(&[NODE, OTHER], &image()).unwrap(), 2);
         // What still runs there reports, too.
         next.reported(NODE);
-        assert_eq!(next.of(NODE), Some(image()));
-        assert_eq!(next.of(NODE), Some(image()));
+        assert_eq!(next.of(NODE, FIRST), Some(image()));
+        assert_eq!(next.of(NODE, FIRST), Some(image()));
         next.reported(NODE);
-        assert_eq!(next.of(NODE), None);
+        assert_eq!(next.of(NODE, FIRST), None);
         next.decide(&[OTHER], &NextBoot::Disk).unwrap();
-        assert_eq!(next.of(OTHER), Some(NextBoot::Disk));
-        assert_eq!(next.of(OTHER), None, "the disk's system reports nothing");
+        assert_eq!(next.of(OTHER, FIRST), Some(NextBoot::Disk));
+        assert_eq!(next.of(OTHER, FIRST), Some(NextBoot::Disk), "a script that was lost");
+        assert_eq!(next.of(OTHER, SECOND), None, "the disk's system reports nothing");
+    }
+
+    #[test]
+    fn who_is_not_known_to_be_the_node_takes_nothing_along() {
+        let unheard = Some(Turn { boot: 1, is_heard: false });
+        for boot in [image(), NextBoot::Disk] {
+            let next = NextBoots::default();
+            next.decide(&[NODE], &boot).unwrap();
+            for turn in [None, unheard] {
+                assert_eq!(next.of(NODE, turn), Some(boot.clone()));
+                next.reported(NODE);
+            }
+            assert_eq!(next.of(NODE, FIRST), Some(boot));
+        }
     }
 
     #[test]
@@ -191,7 +222,7 @@ mod tests {
         let lab = tempfile::tempdir().unwrap();
         NextBoots::open(lab.path()).unwrap().decide(&[NODE, OTHER], &image()).unwrap();
         // Each server goes a step further, and its successor knows.
-        assert_eq!(NextBoots::open(lab.path()).unwrap().of(NODE), Some(image()));
+        assert_eq!(NextBoots::open(lab.path()).unwrap().of(NODE, FIRST), Some(image()));
         NextBoots::open(lab.path()).unwrap().reported(NODE);
         let last = NextBoots::open(lab.path()).unwrap();
         assert_eq!(last.waiting(NODE), None);

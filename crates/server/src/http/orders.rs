@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use boot::order::Deed;
 use boot::{LabKey, Mac, Order, Report};
 
+use crate::fleet::{Proven, Reach};
+
 use crate::lab::key::{self, KeyError};
 
 /// How long an order waits for the node's next report: agents report every five seconds, and a switch
@@ -31,8 +33,8 @@ struct Inner {
 
 struct Waiting {
     deed: Deed,
-    /// The boot that it is for: in the next one it is not wanted any more.
-    boot: u64,
+    /// The boot that it is for, and its uptime at `since`: in the next one it is not wanted any more.
+    reach: Reach,
     since: Instant,
 }
 
@@ -45,7 +47,7 @@ impl Orders {
         &self,
         lab: &Path,
         deed: Deed,
-        nodes: &[(Mac, u64)],
+        nodes: &[(Mac, Reach)],
         now: Instant,
     ) -> Result<(), KeyError> {
         if self.0.key.get().is_none() {
@@ -54,25 +56,30 @@ impl Orders {
         }
         let mut waiting = self.waiting();
         waiting.retain(|_, order| now.saturating_duration_since(order.since) < WAITS_MAX);
-        for &(node, boot) in nodes {
+        for &(node, reach) in nodes {
             if waiting.len() < ORDERS_MAX {
-                waiting.insert(node, Waiting { deed, boot, since: now });
+                waiting.insert(node, Waiting { deed, reach, since: now });
             }
         }
         Ok(())
     }
 
     /// What the answer to this report orders. It is said again with each report until the node has
-    /// obeyed, since an answer can be lost.
-    pub(super) fn answer(&self, report: &Report, now: Instant) -> Option<Order> {
+    /// obeyed, since an answer can be lost. How long it holds is reckoned by this server's clock from what was
+    /// known when it was given: no report moves that.
+    pub(super) fn answer(&self, report: &Proven<Report>, now: Instant) -> Option<Order> {
         let key = self.0.key.get()?;
+        let report = report.what();
         let waiting = self.waiting();
-        let order = waiting.get(&report.node).filter(|order| order.boot == report.boot)?;
+        let order = waiting.get(&report.node)?;
+        let (deed, Reach { boot, uptime_ms }) = (order.deed, order.reach);
         let waits = now.saturating_duration_since(order.since);
-        let deed = order.deed;
         drop(waiting);
-        (waits < WAITS_MAX)
-            .then(|| Order::sign(key, deed, report.node, report.boot, report.uptime_ms))
+        if boot != report.boot || waits >= WAITS_MAX {
+            return None;
+        }
+        let waits_ms = u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
+        Some(Order::sign(key, deed, report.node, boot, uptime_ms.saturating_add(waits_ms)))
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<Mac, Waiting>> {
@@ -91,23 +98,29 @@ mod tests {
         let lab = tempfile::tempdir().unwrap();
         let orders = Orders::default();
         let begin = Instant::now();
-        let report = |boot| Report {
-            node: NODE,
-            boot,
-            sequence: 1,
-            uptime_ms: 9_000,
-            stage: boot::Stage::Menu,
-            machine: None,
-            hardware: None,
-            sources: vec![],
-            log: vec![],
+        let report = |boot| {
+            let report = Report {
+                node: NODE,
+                boot,
+                sequence: 1,
+                uptime_ms: 2_592_000_000,
+                stage: boot::Stage::Menu,
+                machine: None,
+                hardware: None,
+                sources: vec![],
+                log: vec![],
+            };
+            Proven::for_tests(report, None)
         };
         assert_eq!(orders.answer(&report(7), begin), None);
-        orders.give(lab.path(), Deed::Reboot, &[(NODE, 7)], begin).unwrap();
+        let reach = Reach { boot: 7, uptime_ms: 9_000 };
+        orders.give(lab.path(), Deed::Reboot, &[(NODE, reach)], begin).unwrap();
         let key = key::load(lab.path()).unwrap().public();
         for _ in 0..2 {
             let order = orders.answer(&report(7), begin).unwrap();
             assert_eq!(order.open(&key, NODE, 7, 9_001), Some(Deed::Reboot));
+            // Whatever uptime the report says.
+            assert_eq!(order.open(&key, NODE, 7, 2_592_000_000), None);
         }
         assert_eq!(orders.answer(&report(8), begin), None);
         assert_eq!(orders.answer(&report(7), begin + WAITS_MAX), None);

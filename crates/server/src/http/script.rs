@@ -63,14 +63,16 @@ pub(crate) fn parse(query: &str) -> Result<Option<ScriptAsked>, QueryError> {
         return Ok(None);
     };
     let mac: Mac = mac.parse().map_err(|_| QueryError)?;
-    let arch = match field("arch").as_deref() {
-        Some("x86_64") => Some(Arch::X86_64),
-        Some("arm64") => Some(Arch::Arm64),
-        _ => None,
-    };
     let firmware = match field("platform").as_deref() {
         Some("pcbios") => Some(Firmware::Bios),
         Some("efi") => Some(Firmware::Uefi),
+        _ => None,
+    };
+    let arch = match (field("arch").as_deref(), firmware) {
+        (Some("x86_64"), _) => Some(Arch::X86_64),
+        (Some("arm64"), _) => Some(Arch::Arm64),
+        // iPXE for a BIOS is a 32-bit program on every machine that has one, and those are of one kind.
+        (Some("i386"), Some(Firmware::Bios)) => Some(Arch::X86_64),
         _ => None,
     };
     let uuid = field("uuid").filter(|uuid| is_uuid(uuid)).map(|uuid| uuid.to_ascii_lowercase());
@@ -87,16 +89,27 @@ fn is_uuid(text: &str) -> bool {
         })
 }
 
-/// The script for who asks; `name` is what the configuration calls the node.
+/// What a script says to one node alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// What the configuration calls it.
+    pub(super) name: Option<String>,
+    /// What it boots once.
+    pub(super) next: Option<NextBoot>,
+    /// Its secret for this boot, if it is sure that it is the node which asks.
+    pub(super) proof: Option<String>,
+}
+
+/// The script for who asks.
 ///
 /// # Errors
 /// If a template is wrong, which the tests would have shown.
 pub(crate) fn render(
     settings: &ScriptSettings,
     asked: Option<&ScriptAsked>,
-    name: Option<&str>,
-    next: Option<&NextBoot>,
+    told: &Told,
 ) -> Result<String, minijinja::Error> {
+    let (name, next) = (told.name.as_deref(), told.next.as_ref());
     let base = settings.base.as_str();
     let chain = format!("chain --replace {base}/boot.ipxe?{ASK}");
     let mut templates = Environment::new();
@@ -127,6 +140,11 @@ pub(crate) fn render(
             let known = context! { mac, chain, waits => WAITS };
             return whole(templates.render_str(include_str!("wait.ipxe.j2"), known));
         }
+        Boot::Later(image) => {
+            let reason = format!("{image}, which this node boots, is being hashed by the server");
+            let known = context! { chain, reason };
+            return whole(templates.render_str(include_str!("other.ipxe.j2"), known));
+        }
         Boot::Leave => {
             let known = context! { mac };
             return whole(templates.render_str(include_str!("leave.ipxe.j2"), known));
@@ -134,7 +152,8 @@ pub(crate) fn render(
         Boot::Phase1(boot) => boot,
     };
     let (cmdline, folder) = (one_line(&[&settings.cmdline, &boot.cmdline]), &boot.folder);
-    let known = context! { base, chain, mac, name, cmdline, folder };
+    let proof = told.proof.as_deref();
+    let known = context! { base, chain, mac, name, proof, cmdline, folder };
     whole(templates.render_str(include_str!("boot.ipxe.j2"), known))
 }
 
@@ -162,9 +181,13 @@ mod tests {
         }
     }
 
+    fn called(name: Option<&str>) -> Told {
+        Told { name: name.map(str::to_owned), ..Told::default() }
+    }
+
     fn check(query: &str, name: Option<&str>, expect: &str) {
         let asked = parse(query).unwrap();
-        let script = render(&settings(), asked.as_ref(), name, None).unwrap();
+        let script = render(&settings(), asked.as_ref(), &called(name)).unwrap();
         assert_eq!(script, expect, "{query}");
     }
 
@@ -175,7 +198,7 @@ mod tests {
         let mut settings = settings();
         settings.boots = Boots::classic_for_tests("525400123456".parse().unwrap(), "live", "a\nb");
         let asked = parse("mac=525400123456").unwrap();
-        let script = render(&settings, asked.as_ref(), Some("c001"), None).unwrap();
+        let script = render(&settings, asked.as_ref(), &called(Some("c001"))).unwrap();
         assert_eq!(
             script,
             "\
@@ -193,7 +216,7 @@ sleep 5
 chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&arch=${buildarch}&platform=${platform} || goto again
 "
         );
-        let unnamed = render(&settings, asked.as_ref(), None, None).unwrap();
+        let unnamed = render(&settings, asked.as_ref(), &Told::default()).unwrap();
         assert!(!unnamed.contains("set hostname"), "{unnamed}");
     }
 
@@ -222,9 +245,21 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
     }
 
     #[test]
+    fn a_node_that_is_sure_to_be_itself_gets_its_secret_for_phase_1_alone() {
+        let asked = parse("mac=525400123456").unwrap();
+        let told = Told { proof: Some("1a-2b".to_owned()), ..Told::default() };
+        let script = render(&settings(), asked.as_ref(), &told).unwrap();
+        assert_eq!(script.matches("boottorrent.proof=1a-2b ").count(), 1, "{script}");
+        let mut settings = settings();
+        settings.boots = Boots::classic_for_tests("525400123456".parse().unwrap(), "live", "");
+        let script = render(&settings, asked.as_ref(), &told).unwrap();
+        assert!(!script.contains("1a-2b"), "{script}");
+    }
+
+    #[test]
     fn a_node_that_has_a_name_reads_it_on_its_screen() {
         let asked = parse("mac=525400123456").unwrap();
-        let script = render(&settings(), asked.as_ref(), Some("c001"), None).unwrap();
+        let script = render(&settings(), asked.as_ref(), &called(Some("c001"))).unwrap();
         assert!(script.contains("# BootTorrent: phase 1 for 52:54:00:12:34:56 (c001).\n"));
         assert!(script.contains(" boottorrent.node=c001 "));
         assert!(script.contains("\necho BootTorrent: c001 loads phase 1 from"));
@@ -233,7 +268,8 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
     #[test]
     fn a_node_that_is_to_boot_from_its_disk_loads_nothing() {
         let asked = parse("mac=525400123456").unwrap();
-        let script = render(&settings(), asked.as_ref(), None, Some(&NextBoot::Disk)).unwrap();
+        let told = Told { next: Some(NextBoot::Disk), ..Told::default() };
+        let script = render(&settings(), asked.as_ref(), &told).unwrap();
         assert!(
             script.contains("\nsanboot --no-describe --drive 0x80 || goto failed\n"),
             "{script}"
@@ -246,7 +282,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         let asked = parse(FULL).unwrap();
         let boots = Boots::for_strangers(Unknown::Wait, &[]);
         let settings = ScriptSettings { boots, ..settings() };
-        let script = render(&settings, asked.as_ref(), None, None).unwrap();
+        let script = render(&settings, asked.as_ref(), &Told::default()).unwrap();
         assert!(script.contains("boottorrent node accept 52:54:00:12:34:ab\n"), "{script}");
         assert!(script.contains("\nsleep 3\nchain --replace http://192.168.1.1:8080/boot.ipxe"));
         assert!(!script.contains("vmlinuz"), "{script}");
@@ -254,7 +290,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         let boots = Boots::for_strangers(Unknown::Wait, &["525400123456".parse().unwrap()]);
         let settings = ScriptSettings { boots, ..settings };
         let asked = parse("mac=525400123456&waits=1").unwrap();
-        let script = render(&settings, asked.as_ref(), None, None).unwrap();
+        let script = render(&settings, asked.as_ref(), &Told::default()).unwrap();
         assert!(script.ends_with("\nexit\n"), "{script}");
     }
 
@@ -299,11 +335,14 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         assert_eq!(asked.mac.to_string(), "52:54:00:12:34:ab");
         assert_eq!(asked.uuid.as_deref(), Some("4c4c4544-0035-5a10-8057-b9c04f4a3332"));
         assert_eq!((asked.arch, asked.firmware), (Some(Arch::X86_64), Some(Firmware::Uefi)));
-        // A 32-bit build of iPXE says nothing about the processor.
         let blank = parse("mac=525400123456&uuid=00000000-0000-0000-0000-000000000000");
         assert_eq!(blank.unwrap().unwrap().uuid, None);
         let bios = parse("mac=525400123456&uuid=&arch=i386&platform=pcbios").unwrap().unwrap();
-        assert_eq!((bios.uuid, bios.arch, bios.firmware), (None, None, Some(Firmware::Bios)));
+        let arch = Some(Arch::X86_64);
+        assert_eq!((bios.uuid, bios.arch, bios.firmware), (None, arch, Some(Firmware::Bios)));
+        // Under UEFI it says what the firmware is, not what the processor is.
+        let efi = parse("mac=525400123456&arch=i386&platform=efi").unwrap().unwrap();
+        assert_eq!(efi.arch, None);
     }
 
     #[test]
@@ -318,7 +357,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         }
         let hostile = "mac=525400123456&uuid=%0Ashell&arch=%0Ashell&platform=%0Ashell&name=shell";
         let asked = parse(hostile).unwrap();
-        let script = render(&settings(), asked.as_ref(), None, None).unwrap();
+        let script = render(&settings(), asked.as_ref(), &Told::default()).unwrap();
         assert!(!script.contains("shell"), "{script}");
     }
 
@@ -326,7 +365,7 @@ chain --replace http://192.168.1.1:8080/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&a
         #[test]
         fn a_script_has_the_lines_of_its_template(query in ".{0,80}", mac in "([0-9a-f%]{12}|.{0,20})") {
             if let Ok(Some(asked)) = parse(&format!("mac={mac}&{query}")) {
-                let script = render(&settings(), Some(&asked), None, None).unwrap();
+                let script = render(&settings(), Some(&asked), &Told::default()).unwrap();
                 assert!(matches!(script.lines().count(), 7 | 14));
             }
         }

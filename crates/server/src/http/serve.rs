@@ -1,50 +1,42 @@
-//! Connections: how many, from whom, and for how long.
+//! Connections: whose, and for how long.
 //!
-//! **Slow and hostile peers.** Connections are limited in number ([`CONNECTIONS_MAX`]; the kernel
-//! queues the rest), in number from one address ([`PER_ADDRESS_MAX`]), in the time that a request
-//! may take to arrive ([`HEADER_TIMEOUT`]) and its size ([`HEADER_LEN_MAX`]), and in the time in which
-//! no byte moves either way ([`STALL_TIMEOUT`]), unless it is this server that takes its time with an
-//! answer, as a command that switches many nodes on does. How long an answer takes in all is not limited:
+//! **Slow and hostile peers.** Each connection has a place in one table, from before its handshake until its end;
+//! when that is full who is worth least goes (`places`). Limited are the time that a request may take
+//! to arrive ([`HEADER_TIMEOUT`]) and its size ([`HEADER_LEN_MAX`]), the time in which nothing moves,
+//! and how slowly an answer may be taken (`moving`). How long an answer takes in all is not limited:
 //! an image over a slow link takes as long as it takes.
+//!
+//! **Bytes.** A body's bytes are counted until the kernel has them (`keeper`). Files come in blocks as they are taken
+//! (`files`), lists of nodes piece by piece (`pieces`); other answers are made whole, and share a bound.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Response;
 use axum::{Extension, Router};
+use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
+use super::keeper::{Keeper, Seat};
+use super::moving::{Answering, BUFFER_LEN, Moving, Socket};
 use super::tls::Tls;
-
-/// Connections at once: a thousand nodes that boot in the same second, with their agents' reports
-/// beside their downloads.
-pub(crate) const CONNECTIONS_MAX: usize = 4_096;
-
-/// Connections at once from one address: an agent has four for its downloads at most, and a person's
-/// browser six. Connections beyond that are closed without an answer.
-pub(crate) const PER_ADDRESS_MAX: usize = 64;
 
 /// How long a request may take to arrive, counted from the connection or the answer before it: several
 /// retransmissions on any network.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long nothing may move: a switch that is replugged takes less, and so does a disk that wakes up.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The longest request without its body.
-const HEADER_LEN_MAX: usize = 32 * 1024;
+/// The longest request without its body, and what is kept of an answer beside what the kernel has: browsers send a few
+/// KiB with all their cookies.
+const HEADER_LEN_MAX: usize = 16 * 1024;
 
 /// Fields in a request's header: browsers send twenty.
 const HEADER_FIELDS_MAX: usize = 64;
@@ -65,6 +57,10 @@ pub(crate) enum Door {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Encrypted;
 
+/// Of an answer: its bytes are shared, or have a bound of their own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounded;
+
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -83,53 +79,73 @@ impl fmt::Display for Source {
     }
 }
 
-/// Serves `router` for ever.
-pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let places = Places::default();
+/// Serves `router` for ever, whomever `keeper` gives a place.
+pub(crate) async fn serve(listener: TcpListener, door: Door, router: Router, keeper: Keeper) {
+    // Connections have these from their first packet on.
+    let options = socket2::SockRef::from(&listener);
+    let _ = options.set_send_buffer_size(BUFFER_LEN);
+    let _ = options.set_recv_buffer_size(BUFFER_LEN);
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
+        let Ok((stream, from)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
         };
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let source = from.ip().to_canonical();
-                let Some(seat) = places.take(source) else {
-                    tracing::debug!(target: "HTTP", peer = %source, "has too many connections");
-                    continue;
-                };
-                let _ = stream.set_nodelay(true);
-                let (door, router) = (door.clone(), router.clone());
-                tokio::spawn(async move {
-                    match door {
-                        Door::Plain => serve_peer(stream, source, router).await,
-                        Door::Tls(tls) => serve_encrypted(stream, &tls, source, router).await,
-                    }
-                    drop((place, seat));
-                });
+        let source = from.ip().to_canonical();
+        let Some((seat, is_cut)) = keeper.enter(source) else {
+            stream.reset_when_closed();
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let (door, router) = (door.clone(), router.clone());
+        tokio::spawn(async move {
+            let serving = async {
+                match door {
+                    Door::Plain => serve_peer(stream, source, router, seat).await,
+                    Door::Tls(tls) => serve_encrypted(stream, &tls, source, router, seat).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = is_cut => {}
+                () = serving => {}
             }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
+        });
     }
 }
 
-async fn serve_encrypted(stream: TcpStream, tls: &Tls, source: IpAddr, router: Router) {
-    match tls.greet(stream).await {
-        Ok(stream) => serve_peer(stream, source, router.layer(Extension(Encrypted))).await,
+async fn serve_encrypted(
+    stream: TcpStream,
+    tls: &Tls,
+    source: IpAddr,
+    router: Router,
+    seat: Arc<Seat>,
+) {
+    let answering = Answering::default();
+    let moving = Moving::new(stream, answering.clone(), Arc::clone(&seat));
+    match tls.greet(moving).await {
+        Ok(stream) => {
+            let router = router.layer(Extension(Encrypted));
+            serve_connection(stream, Source::Peer(source), answering, router, Some(seat)).await;
+        }
         Err(error) => tracing::debug!(target: "HTTP", peer = %source, %error, "no handshake"),
     }
 }
 
 /// Answers the requests of a peer, as long as bytes move.
-async fn serve_peer(stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr, router: Router) {
+async fn serve_peer(
+    stream: impl AsyncRead + AsyncWrite + Socket + Unpin,
+    peer: IpAddr,
+    router: Router,
+    seat: Arc<Seat>,
+) {
     let answering = Answering::default();
-    let stream = Moving::new(stream, answering.clone());
-    serve_connection(stream, Source::Peer(peer), answering, router).await;
+    let stream = Moving::new(stream, answering.clone(), Arc::clone(&seat));
+    serve_connection(stream, Source::Peer(peer), answering, router, Some(seat)).await;
 }
 
 /// Answers the requests of the lab's owner, who may wait as long as it takes.
 pub(crate) async fn serve_owner(stream: UnixStream, router: Router) {
-    serve_connection(stream, Source::Owner, Answering::default(), router).await;
+    serve_connection(stream, Source::Owner, Answering::default(), router, None).await;
 }
 
 /// Answers the requests of one connection. How it went is the peer's affair.
@@ -138,15 +154,19 @@ async fn serve_connection(
     source: Source,
     answering: Answering,
     router: Router,
+    seat: Option<Arc<Seat>>,
 ) {
     let service =
         hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(source);
-            let (router, turn) = (router.clone(), answering.begin());
+            if let Some(seat) = &seat {
+                request.extensions_mut().insert(Arc::clone(seat));
+            }
+            let (router, turn, seat) = (router.clone(), answering.begin(), seat.clone());
             async move {
                 let answer = router.oneshot(request).await;
                 drop(turn);
-                answer
+                answer.map(|answer| Weighed::answer(answer, seat))
             }
         });
     let connection = http1::Builder::new()
@@ -158,138 +178,43 @@ async fn serve_connection(
     let _ = connection.await;
 }
 
-/// How many connections there are from each address.
-#[derive(Clone, Debug, Default)]
-struct Places(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One of them.
-struct Seat {
-    places: Places,
-    source: IpAddr,
+/// A body whose bytes are counted until they are taken.
+struct Weighed {
+    body: Body,
+    seat: Option<Arc<Seat>>,
+    is_bounded: bool,
 }
 
-impl Places {
-    fn take(&self, source: IpAddr) -> Option<Seat> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = places.entry(source).or_default();
-        if *count >= PER_ADDRESS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Seat { places: self.clone(), source })
+impl Weighed {
+    fn answer(answer: Response<Body>, seat: Option<Arc<Seat>>) -> Response<Self> {
+        let is_bounded = answer.extensions().get::<Bounded>().is_some();
+        answer.map(|body| Self { body, seat, is_bounded })
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut places = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = places.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                places.remove(&self.source);
-            }
-        }
-    }
-}
+impl hyper::body::Body for Weighed {
+    type Data = Bytes;
+    type Error = axum::Error;
 
-/// How many requests of a connection wait for their answer to begin.
-#[derive(Clone, Debug, Default)]
-struct Answering(Arc<AtomicUsize>);
-
-/// One of them.
-struct Turn(Answering);
-
-impl Answering {
-    fn begin(&self) -> Turn {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Turn(self.clone())
-    }
-
-    fn is_under_way(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection that fails when nothing has moved for [`STALL_TIMEOUT`] and it is not this server that is
-/// waited for.
-struct Moving<S> {
-    stream: S,
-    deadline: Pin<Box<Sleep>>,
-    answering: Answering,
-}
-
-impl<S> Moving<S> {
-    fn new(stream: S, answering: Answering) -> Self {
-        let deadline = Box::pin(tokio::time::sleep(STALL_TIMEOUT));
-        Self { stream, deadline, answering }
-    }
-
-    /// Passes on what the stream says, unless that has been "wait" for too long.
-    fn watch<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.deadline.as_mut().reset(Instant::now() + STALL_TIMEOUT);
-            return polled;
-        }
-        while self.deadline.as_mut().poll(context).is_ready() {
-            if !self.answering.is_under_way() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.deadline.as_mut().reset(Instant::now() + STALL_TIMEOUT);
-        }
-        Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Moving<S> {
-    fn poll_read(
+    fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watch(context, polled)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Moving<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, polled)
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| match &self.seat {
+                Some(seat) => frame.map_data(|bytes| seat.hold(bytes, self.is_bounded)),
+                None => frame,
+            })
+        }))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.watch(context, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -298,6 +223,9 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use crate::http::moving::STALL_TIMEOUT;
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
@@ -316,7 +244,8 @@ mod tests {
     async fn exchange(bytes: &[u8], reads: bool) -> (usize, Duration) {
         let (mut peer, server) = tokio::io::duplex(64 * 1024);
         let begin = Instant::now();
-        let serving = tokio::spawn(serve_peer(server, PEER, router()));
+        let (seat, _cut) = Keeper::for_tests().enter(PEER).unwrap();
+        let serving = tokio::spawn(serve_peer(server, PEER, router(), seat));
         peer.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         if reads {
@@ -362,14 +291,65 @@ mod tests {
         assert!(len < 1 << 10, "{len}");
     }
 
-    #[test]
-    fn one_address_takes_only_its_share() {
-        let places = Places::default();
-        let seats: Vec<_> = (0..PER_ADDRESS_MAX).map(|_| places.take(PEER)).collect();
-        assert!(seats.iter().all(Option::is_some) && places.take(PEER).is_none());
-        assert!(places.take([10, 0, 0, 2].into()).is_some());
-        drop(seats);
-        assert!(places.take(PEER).is_some());
-        assert!(places.0.lock().unwrap().is_empty());
+    /// Strangers with small windows take every place that they can get.
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_costs_its_own_small_buffers_alone() {
+        let keeper = Keeper::for_tests();
+        let list = || async {
+            let mut numbers = 0..1_000_000_u32;
+            let whole = serde_json::json!({ "numbers": [] });
+            crate::http::pieces::listing("numbers", &whole, move || numbers.next())
+        };
+        let made = || async { vec![0_u8; 512 << 10] };
+        let router = Router::new().route("/list", get(list)).route("/made", get(made));
+        let mut peers = vec![];
+        for path in ["/list", "/made"] {
+            for number in 0..1_000_u16 {
+                let [network, host] = number.to_be_bytes();
+                let from = IpAddr::from([10, network, host, 1]);
+                let (mut peer, server) = tokio::io::duplex(1 << 10);
+                let (seat, is_cut) = keeper.enter(from).unwrap();
+                let serving = serve_peer(server, from, router.clone(), seat);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = is_cut => {}
+                        () = serving => {}
+                    }
+                });
+                let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                peer.write_all(request.as_bytes()).await.unwrap();
+                peers.push(peer);
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let held = keeper.counts().held_bytes;
+            assert!(held > 1 << 20 && held < 64 << 20, "{path}: {held}");
+        }
+        // Whoever comes now is answered at once.
+        let (mut peer, server) = tokio::io::duplex(1 << 10);
+        let (seat, _cut) = keeper.enter(PEER).unwrap();
+        tokio::spawn(serve_peer(server, PEER, router, seat));
+        let begin = Instant::now();
+        peer.write_all(b"GET /made HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 512 << 10];
+        peer.read_exact(&mut answer).await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_byte_now_and_then_is_cut_off() {
+        let (mut peer, server) = tokio::io::duplex(1 << 10);
+        let keeper = Keeper::for_tests();
+        let (seat, _cut) = keeper.enter(PEER).unwrap();
+        let begin = Instant::now();
+        let serving = tokio::spawn(serve_peer(server, PEER, router(), seat));
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut taken = [0; 1 << 10];
+        while !serving.is_finished() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = peer.read(&mut taken).await;
+        }
+        assert!(begin.elapsed() < STALL_TIMEOUT * 3, "{:?}", begin.elapsed());
+        assert_eq!(keeper.counts().slow_count, 1);
     }
 }

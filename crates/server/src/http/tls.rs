@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig, crypto};
@@ -21,6 +21,9 @@ use crate::lab::settings::TlsSettings;
 
 /// How long a handshake may take: several round trips on any network, and retransmissions.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What waits encrypted for a peer that does not read: one record of TLS (RFC 8446 section 5.1).
+const BUFFER_LEN_MAX: usize = 16 << 10;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +63,15 @@ impl Tls {
     ///
     /// # Errors
     /// If the peer speaks something else, or does not go on.
-    pub(super) async fn greet(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
-        let handshake: Accept<TcpStream> = TlsAcceptor::from(config).accept(stream);
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
+        let handshake: Accept<S> = TlsAcceptor::from(config).accept(stream);
+        let mut stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+        stream.get_mut().1.set_buffer_limit(Some(BUFFER_LEN_MAX));
+        Ok(stream)
     }
 }
 
@@ -98,10 +106,11 @@ mod tests {
     use axum::Router;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::client::{Base, Client, Trust};
+    use crate::http::Keeper;
     use crate::http::serve::{Door, serve};
 
     #[tokio::test]
@@ -111,7 +120,8 @@ mod tests {
         let router = Router::new().route("/", get(|| async { "\"hello\"" }));
         let settings = TlsSettings::for_tests();
         let tls = Tls::load(&settings).unwrap();
-        let serving = tokio::spawn(serve(listener, Door::Tls(tls.clone()), router));
+        let door = Door::Tls(tls.clone());
+        let serving = tokio::spawn(serve(listener, door, router, Keeper::for_tests()));
         let base: Base = format!("https://localhost:{}", to.port()).parse().unwrap();
         let client = Client::remote(base, None, Trust::File(settings.certificate.clone()));
         for _ in 0..2 {

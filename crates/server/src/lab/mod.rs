@@ -18,6 +18,7 @@ pub(crate) mod settings;
 pub(crate) mod template;
 pub(crate) mod watch;
 
+mod hasher;
 mod hashes;
 mod scan;
 mod serial;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use boot::ImageName;
 
 use self::config::{Configuration, IMAGE_FILE, ImageConfig, NODES_FILE, SERVER_FILE, Texts};
+pub(crate) use self::hasher::Progress as HashingProgress;
 use self::problem::{Problems, Severity};
 pub(crate) use self::scan::is_part_of_image;
 use self::scan::{Folder, Scan};
@@ -80,6 +82,11 @@ impl Lab {
     /// Bytes of all files of an image.
     pub(crate) fn image_len(&self, name: &ImageName) -> u64 {
         self.scan.folder(name.as_str()).map_or(0, Folder::len)
+    }
+
+    /// The folder of an image.
+    fn folder(&self, name: &ImageName) -> PathBuf {
+        self.settings.images_dir().join(name.as_str())
     }
 
     /// The lab in `dir`.
@@ -164,17 +171,4 @@ fn read(dir: &Path, file: &str) -> Result<Option<String>, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(refuse(error)),
     }
-}
-
-/// Empties `out/`, which each start makes anew. What is in it was made by this program alone.
-///
-/// # Errors
-/// If something in it cannot be removed, or the lab cannot be written to.
-pub(crate) fn wipe_out(settings: &Settings) -> io::Result<()> {
-    let out = settings.out_dir();
-    match fs::remove_dir_all(&out) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::create_dir_all(&out)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) torrents: Vec<(ImageName, Vec<u8>)>,
     /// What nodes run first; the lab's own is the first.
     pub(crate) phase1: Vec<Phase1Files>,
+    /// Images that are being hashed. Of those that were published before, that version is still on offer.
+    pub(crate) hashing: Vec<ImageName>,
 }
 
 /// Why nothing can be published.
@@ -50,6 +52,7 @@ pub(crate) fn manifest(
     keymap: Option<Keymap>,
     serial: u64,
 ) -> Manifest {
+    let is_offered = |name: &ImageName| images.iter().any(|image| image.name == *name);
     let assigned = settings.nodes.iter().filter_map(|node| {
         let default = || settings.menu.default.clone();
         // A command line alone is for whatever it boots: without a menu, that is the default.
@@ -58,9 +61,14 @@ pub(crate) fn manifest(
             (None, false) => default(),
             (None, true) => return None,
         };
+        if !is_offered(&image) {
+            // It is hashed; until then the node's boot script says so, and waits.
+            return None;
+        }
         let name = Some(node.name.clone());
         Some(Assignment { mac: node.mac, image, cmdline: node.cmdline.clone(), name })
     });
+    let assignments = assigned.collect();
     Manifest {
         version: boot::manifest::VERSION,
         serial,
@@ -76,7 +84,7 @@ pub(crate) fn manifest(
         images,
         phase1,
         booted_upload_limit_bytes_per_s: settings.seeding.booted_upload_limit_bytes_per_s,
-        assignments: assigned.collect(),
+        assignments,
     }
 }
 
@@ -86,14 +94,27 @@ pub(crate) fn assemble(
     manifest: Manifest,
     torrents: Vec<(ImageName, Vec<u8>)>,
     phase1: Vec<Phase1Files>,
+    hashing: Vec<ImageName>,
     key: &LabKey,
 ) -> Result<Publication, AssembleError> {
     let (manifest_bytes, signature) = manifest.sign(key)?;
     let signature = signature.to_string();
     let archive = archive(&manifest_bytes, &signature, &torrents)?;
     let settings = lab.settings.clone();
-    Ok(Publication { settings, manifest, manifest_bytes, signature, archive, torrents, phase1 })
+    Ok(Publication {
+        settings,
+        manifest,
+        manifest_bytes,
+        signature,
+        archive,
+        torrents,
+        phase1,
+        hashing,
+    })
 }
+
+/// All that is in `out/`.
+const OUT: [&str; 5] = ["manifest.json", "manifest.sig", "lab.cpio", "torrents", "phase1"];
 
 /// Where the agent looks for it in its initramfs.
 const ARCHIVE_DIR: &str = "boottorrent";
@@ -135,8 +156,32 @@ impl Publication {
         }
         replace(&out.join("manifest.json"), &self.manifest_bytes)?;
         replace(&out.join("manifest.sig"), self.signature.as_bytes())?;
-        replace(&out.join("lab.cpio"), &self.archive)
+        replace(&out.join("lab.cpio"), &self.archive)?;
+        remove_others(out)
     }
+
+    /// The manifest that was written to the folder `out` last, if the lab's `key` has signed it.
+    pub(crate) fn last_manifest(out: &Path, key: &LabKey) -> Option<Manifest> {
+        let bytes = fs::read(out.join("manifest.json")).ok()?;
+        let signature = fs::read_to_string(out.join("manifest.sig")).ok()?;
+        Manifest::open(&bytes, &signature.trim().parse().ok()?, &key.public()).ok()
+    }
+}
+
+/// Removes what an earlier version of this program left in `out`, which is made by this program alone. Only now,
+/// with the new files in their places: until then a start may come to nothing.
+fn remove_others(out: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(out)?.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| OUT.contains(&name)) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 /// Whoever reads the file meanwhile sees the old one or the new one. After a power cut it may be

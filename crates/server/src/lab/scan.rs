@@ -64,6 +64,25 @@ pub(crate) fn is_part_of_image(name: &str) -> bool {
         && !name.ends_with('~')
 }
 
+/// A glance at a lab: the configuration, and which files there are at the top of images' folders. What was
+/// written into a file that was there it does not see, nor what is in folders within.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Glance(Vec<Option<Stamp>>);
+
+impl Glance {
+    /// Glances at the lab in `dir`, of whose images `scan` knows.
+    pub(crate) fn new(dir: &Path, scan: &Scan) -> Self {
+        let images = dir.join(IMAGES_DIR);
+        let files = [SERVER_FILE, NODES_FILE].into_iter().map(|file| dir.join(file));
+        let folders = scan.folders.keys().flat_map(|name| {
+            let folder = images.join(name);
+            [folder.join(IMAGE_FILE), folder]
+        });
+        let paths = files.chain([images.clone()]).chain(folders);
+        Self(paths.map(|path| fs::metadata(path).ok().map(|it| Stamp::new(&it))).collect())
+    }
+}
+
 impl Scan {
     /// Looks at the lab in `dir`.
     pub(crate) fn new(dir: &Path) -> Self {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boot::manifest::Shell;
-use boot::{ImageName, Mac, PasswordHash};
+use boot::{Arch, ImageName, Mac, PasswordHash};
 
 use super::group::Group;
 use super::template::Vars;
@@ -287,6 +287,9 @@ pub(crate) struct NodeSettings {
     /// A host name label (RFC 1123 section 2.1).
     pub(crate) name: String,
     pub(crate) mac: Mac,
+    /// Its SMBIOS UUID and architecture, as far as the lab says.
+    pub(crate) uuid: Option<String>,
+    pub(crate) arch: Option<Arch>,
     /// Its group, if it is in one.
     pub(crate) group: Option<String>,
     /// Its reserved address, also in [`DhcpSettings::reservations`].
@@ -367,7 +370,8 @@ impl NodeSettings {
     pub(crate) fn for_tests(name: &str, mac: Mac) -> Self {
         let (name, cmdline, boot) = (name.to_owned(), String::new(), BootFrom::Image);
         let vars = Vars::new();
-        Self { name, mac, group: None, address: None, image: None, cmdline, boot, vars }
+        let (uuid, arch, group, address, image) = (None, None, None, None, None);
+        Self { name, mac, uuid, arch, group, address, image, cmdline, boot, vars }
     }
 }
 

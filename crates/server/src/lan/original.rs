@@ -80,7 +80,13 @@ pub(crate) fn run(program: &str, arguments: Vec<OsString>) -> anyhow::Result<Exi
                 "{}: [server] root is not set: which directories may be written to?",
                 ini.path.display()
             );
-            serve::inetd(&ini.roots, Identity::clone(&*ini.identity()?), Limits::default(), None)
+            serve::inetd(
+                &ini.roots,
+                Identity::clone(&*ini.identity()?),
+                Limits::default(),
+                None,
+                vec![],
+            )
         }
         _ => client(&LtClient::parse_from(arguments).file, &ini.identity()?),
     }

@@ -30,10 +30,15 @@ pub(crate) struct ServeArgs {
     /// heal around such an endpoint, but it cannot go on with another predecessor.
     #[arg(long, conflicts_with = "listen")]
     inetd: bool,
-    /// Where connections of --inetd note whom they have seen, so that nobody can say a request again. It is
-    /// in the runtime directory of the service or the user if there is one, else in the temporary directory.
-    #[arg(long, value_name = "FILE", requires = "inetd")]
+    /// Where requests that were seen are noted, so that nobody can say one again, also after a restart. It is
+    /// in the state or runtime directory of the service or the user if there is one, else in /run or the
+    /// temporary directory.
+    #[arg(long, value_name = "FILE")]
     replay_file: Option<PathBuf>,
+    /// A further name of this host that senders may use: requests for other hosts are refused. Its host name
+    /// and what resolves to its addresses need not be said; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    name: Vec<String>,
     #[command(flatten)]
     stall: StallArg,
     /// How to print.
@@ -46,12 +51,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let identity = Identity::clone(&*args.identity.read()?);
     let limits = Limits { stall: args.stall.duration(), ..Limits::default() };
     if args.inetd {
-        return inetd(&args.root, identity, limits, args.replay_file.clone());
+        let names = args.name.clone();
+        return inetd(&args.root, identity, limits, args.replay_file.clone(), names);
     }
     let roots = Roots::open(&args.root)?;
     let output = args.output;
     let observer = Arc::new(move |report: &Report| tell(report, output));
-    let serving = Serving { roots, identity, limits, observer, replay_file: None };
+    let replay_file = Some(args.replay_file.clone().unwrap_or_else(default_replay_file));
+    let names = args.name.clone();
+    let serving = Serving { roots, identity, limits, observer, replay_file, names };
     let endpoint = Arc::new(Endpoint::bind(args.listen, serving)?);
     let address = endpoint.local_addr().context("cannot tell where this listens")?;
     let stopped = Arc::clone(&endpoint);
@@ -72,21 +80,26 @@ pub(super) fn inetd(
     identity: Identity,
     limits: Limits,
     replay_file: Option<PathBuf>,
+    names: Vec<String>,
 ) -> anyhow::Result<ExitCode> {
     let roots = Roots::open(root)?;
     let replay_file = Some(replay_file.unwrap_or_else(default_replay_file));
     // Standard output is the connection.
     let observer = Arc::new(|_: &Report| ());
-    let serving = Serving { roots, identity, limits, observer, replay_file };
+    let serving = Serving { roots, identity, limits, observer, replay_file, names };
     let all_well = serve_stdin(serving)?;
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where nobody else can put one first, if there is such a place.
 fn default_replay_file() -> PathBuf {
-    let own = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().find_map(std::env::var_os);
-    let uid = rustix::process::getuid().as_raw();
-    own.map_or_else(std::env::temp_dir, PathBuf::from).join(format!("lantorrent-{uid}.seen"))
+    // systemd removes a runtime directory when the service stops, a state directory it keeps.
+    let own = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"];
+    let own = own.into_iter().find_map(std::env::var_os).map(PathBuf::from);
+    let user = rustix::process::getuid();
+    let of_root = || Some(PathBuf::from("/run")).filter(|run| user.is_root() && run.is_dir());
+    let folder = own.or_else(of_root).unwrap_or_else(std::env::temp_dir);
+    folder.join(format!("lantorrent-{}.seen", user.as_raw()))
 }
 
 /// A file that has come, or has not.

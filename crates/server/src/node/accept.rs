@@ -34,6 +34,8 @@ pub(crate) struct AcceptArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +46,8 @@ pub(crate) struct PendingArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +58,8 @@ pub(crate) struct IgnoreArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// Those that the running server has seen, those that wait first.
@@ -175,7 +181,10 @@ mod tests {
         lab.put("nodes.yaml", "nodes:\n  c001: {mac: 52:54:00:00:00:01}\n");
         let ignore = |macs: &[&str]| {
             let macs = macs.iter().map(|mac| mac.parse().unwrap()).collect();
-            ignore(&IgnoreArgs { macs, output: OutputFormat::Json }, &lab.target())
+            ignore(
+                &IgnoreArgs { macs, output: OutputFormat::Json, _unasked: Default::default() },
+                &lab.target(),
+            )
         };
         ignore(&["525400000007", "525400000008"]).unwrap();
         ignore(&["525400000007"]).unwrap();
@@ -190,7 +199,16 @@ mod tests {
         let lab = TestLab::new();
         let accept = |mac: &str, name: Option<&str>| {
             let (mac, name, image) = (mac.parse().unwrap(), name.map(str::to_owned), None);
-            accept(&AcceptArgs { mac, name, image, output: OutputFormat::Json }, &lab.target())
+            accept(
+                &AcceptArgs {
+                    mac,
+                    name,
+                    image,
+                    output: OutputFormat::Json,
+                    _unasked: Default::default(),
+                },
+                &lab.target(),
+            )
         };
         accept("525400000001", Some("c001")).unwrap();
         accept("525400000002", None).unwrap();

@@ -27,6 +27,8 @@ pub(crate) struct HelpArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// Shows it.

@@ -54,6 +54,14 @@ pub(crate) enum NodeCommand {
     Show(ShowArgs),
 }
 
+/// What scripts say to every command of `node`, since some of them ask.
+#[derive(Debug, Default, Args)]
+struct Unasked {
+    /// Do not ask; nothing is asked here.
+    #[arg(id = "yes", short = 'y', long = "yes", hide = true)]
+    _yes: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// What nodes.yaml has them boot, a line for each image; no server has to run.
@@ -62,6 +70,8 @@ pub(crate) struct ListArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: Unasked,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +82,8 @@ pub(crate) struct ShowArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: Unasked,
 }
 
 /// Does what was asked for.
@@ -238,6 +250,9 @@ fn page(node: &Node, now: UnixMs) -> String {
         field("seen", format!("{seen} ago; boot {} began {began} ago", summary.boot_count));
         field("uploads", quantity::bytes(summary.uploads));
     }
+    if let Some(heard) = &node.heard {
+        field("hearsay", format!("{}, {} ago", heard.sentence(), since(now, heard.at)));
+    }
     machine(node, &mut field);
     sections(node, now, &mut lines);
     lines.join("\n") + "\n"
@@ -301,7 +316,38 @@ fn sections(node: &Node, now: UnixMs, lines: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        _command: NodeCommand,
+    }
+
+    #[test]
+    fn every_command_takes_the_yes_of_a_script() {
+        for line in [
+            "list",
+            "assign c1 debian",
+            "unassign c1",
+            "wake c1",
+            "power on c1",
+            "reboot c1",
+            "pending",
+            "accept 525400000001",
+            "ignore 525400000001",
+            "log c1",
+            "screen c1",
+            "show c1",
+        ] {
+            for yes in ["-y", "--yes"] {
+                let words = ["node"].into_iter().chain(line.split(' ')).chain([yes]);
+                assert!(Cli::try_parse_from(words).is_ok(), "{line} {yes}");
+            }
+        }
+    }
 
     #[test]
     fn a_node_that_failed_is_shown_with_the_cure() {

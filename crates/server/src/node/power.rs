@@ -53,6 +53,8 @@ pub(crate) struct PowerArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// What is done with a node's power.

@@ -40,6 +40,8 @@ pub(crate) struct WakeArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
+    #[command(flatten)]
+    _unasked: super::Unasked,
 }
 
 /// Sends the packets; no server has to run, unless it is to send them from elsewhere.
@@ -135,6 +137,7 @@ mod tests {
             to,
             pause_ms: 0,
             output: OutputFormat::Json,
+            _unasked: Default::default(),
         };
         wake(&args("c[001-002]"), &lab.target()).unwrap();
         let mut last_bytes = vec![];

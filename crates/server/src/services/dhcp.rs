@@ -4,7 +4,7 @@ use dhcp::Event;
 use serde_json::json;
 
 use super::facts::{Teller, running};
-use crate::dhcp::{Control, Status, has_fetched, told};
+use crate::dhcp::{Control, Status, has_fetched, role, told};
 use crate::fleet::SharedFleet;
 
 /// Events that wait to be read; beyond that they are dropped, and nothing depends on them.
@@ -16,6 +16,9 @@ pub(super) fn note(event: &Event, control: &Control, fleet: &SharedFleet) {
         && has_fetched(fleet, *mac)
     {
         control.used(*mac);
+    }
+    if let Some(role) = role(event) {
+        fleet.lock().set_dhcp(role);
     }
     if let Some(event) = told(event) {
         fleet.tell(&event);

@@ -57,9 +57,13 @@ pub(crate) fn make(
         let metainfo = Metainfo::decode(bytes)
             .with_context(|| format!("the torrent of the image `{name}` cannot be used"))?;
         let files = match before.iter().find(|(_, known, _)| is_same(known, &metainfo)) {
-            // What was touched, if only to write the same into it, would never be read again.
-            Some((_, _, files)) if files.is_unchanged() => files.clone(),
+            // What was touched, if only to write the same into it, would never be read again. While it
+            // is hashed nobody knows whether that is so: what of the files of before is still there is given.
+            Some((_, _, files)) if files.is_unchanged() || published.hashing.contains(name) => {
+                files.clone()
+            }
             _ => ImageFiles::open(&settings.images_dir(), &metainfo)
+                .map_err(|error| more_files(error.into()))
                 .with_context(|| format!("cannot offer the image `{name}`"))?,
         };
         let version = infohash(&metainfo);
@@ -96,8 +100,8 @@ fn tftp_root(
     }
     let bytes = |text: String| Source::Bytes(Arc::from(text.into_bytes()));
     // For an iPXE that was told nothing but this server's address.
-    let fallback =
-        http::render_script(script, None, None, None).context("cannot write boot.ipxe")?;
+    let fallback = http::render_script(script, None, &http::Told::default())
+        .context("cannot write boot.ipxe")?;
     root.insert("boot.ipxe", bytes(fallback))?;
     if settings.phase1.loader == BootProgram::Pxelinux {
         root.insert("pxelinux.cfg/default", bytes(pxelinux_config(script)))?;
@@ -172,6 +176,21 @@ fn classic(offer: &mut Offer, settings: &Settings) -> anyhow::Result<BTreeSet<Im
 
 fn open(path: &Path) -> anyhow::Result<Served> {
     Served::file(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Says what to do if this process has as many files open as it may.
+fn more_files(error: anyhow::Error) -> anyhow::Error {
+    let is_too_many = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        cause == Some(libc::EMFILE)
+    };
+    if !error.chain().any(is_too_many) {
+        return error;
+    }
+    error.context(
+        "this process may open no more files, and each file of an image is one: raise \
+         LimitNOFILE= in boottorrent.service, or `ulimit -n` before a start by hand",
+    )
 }
 
 fn is_same(one: &Metainfo, other: &Metainfo) -> bool {

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use super::edition::Edition;
 use super::seeding::SeedCounts;
-use super::status::{ImageStatus, NodeCounts, ServiceStatus, StageCount, Status};
+use super::status::{HashingStatus, ImageStatus, NodeCounts, ServiceStatus, StageCount, Status};
 use crate::fleet::{SharedFleet, UnixMs};
 use crate::http::Site;
+use crate::lab::HashingProgress;
+use crate::state;
 use crate::tracker;
 
 /// A service that can say how it is doing: its name, its state in a word, its counts.
@@ -25,6 +27,7 @@ struct Inner {
     interface: String,
     address: String,
     fleet: SharedFleet,
+    hashing: HashingProgress,
     tellers: Mutex<Vec<Teller>>,
     published: Mutex<(u64, Vec<ImageStatus>)>,
 }
@@ -35,6 +38,7 @@ impl Facts {
         interface: String,
         address: String,
         fleet: SharedFleet,
+        hashing: HashingProgress,
     ) -> Self {
         Self(Arc::new(Inner {
             lab,
@@ -42,6 +46,7 @@ impl Facts {
             interface,
             address,
             fleet,
+            hashing,
             tellers: Mutex::default(),
             published: Mutex::default(),
         }))
@@ -79,6 +84,11 @@ impl Facts {
                 .collect(),
         };
         drop(fleet);
+        let hashing = self.0.hashing.all().into_iter().map(|(name, now)| HashingStatus {
+            name,
+            done_bytes: now.done,
+            total_bytes: now.total,
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lab: self.0.lab.clone(),
@@ -88,6 +98,8 @@ impl Facts {
             address: self.0.address.clone(),
             manifest_serial,
             images,
+            hashing: hashing.collect(),
+            degraded: state::degraded(&self.0.lab),
             services,
             nodes,
         }

@@ -11,6 +11,7 @@ mod sockets;
 
 mod dhcp;
 pub(crate) mod edition;
+mod press;
 pub(crate) mod seeding;
 mod tftp;
 

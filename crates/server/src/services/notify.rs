@@ -1,7 +1,7 @@
 //! What systemd is told (`sd_notify(3)`): a datagram to the socket that `NOTIFY_SOCKET` names.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -21,23 +21,54 @@ pub(crate) fn tell(state: &str) {
 /// When systemd wants to hear that this program is alive, if it does (`sd_watchdog_enabled(3)`): twice
 /// as often as it must.
 #[derive(Debug)]
-pub(crate) struct Watchdog(Option<Interval>);
+pub(crate) struct Watchdog {
+    ticks: Option<Interval>,
+    /// Who wants to hear.
+    socket: Option<OsString>,
+}
 
 /// What the environment says of it.
 pub(crate) fn watchdog() -> Watchdog {
     let text = |name| env::var(name).ok();
     let time = period(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref());
-    Watchdog(time.map(|time| {
-        let mut ticks = tokio::time::interval(time);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    }))
+    Watchdog::new(env::var_os("NOTIFY_SOCKET"), time)
 }
 
 impl Watchdog {
+    fn new(socket: Option<OsString>, time: Option<Duration>) -> Self {
+        let ticks = time.map(|time| {
+            let mut ticks = tokio::time::interval(time);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { ticks, socket }
+    }
+
+    /// Says that this program is alive.
+    pub(crate) fn tell(&self) {
+        if let Some(name) = &self.socket {
+            let _ = send(name, "WATCHDOG=1");
+        }
+    }
+
+    /// One that speaks that often to a name outside the file system, and what waits for a word there.
+    #[cfg(test)]
+    pub(crate) fn for_tests(
+        name: &str,
+        time: Duration,
+    ) -> io::Result<(Self, impl Fn() -> String + use<>)> {
+        let listener = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+        let heard = move || {
+            let mut room = [0; 32];
+            let len = listener.recv(&mut room).unwrap_or_default();
+            String::from_utf8_lossy(&room[..len]).into_owned()
+        };
+        Ok((Self::new(Some(format!("@{name}").into()), Some(time)), heard))
+    }
+
     /// Returns when it is time; never if nobody wants to hear.
     pub(crate) async fn due(&mut self) {
-        match &mut self.0 {
+        match &mut self.ticks {
             Some(ticks) => drop(ticks.tick().await),
             None => std::future::pending().await,
         }

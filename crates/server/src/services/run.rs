@@ -1,31 +1,39 @@
 //! How a start goes: everything that can be wrong is found before anything is served, then the
 //! services begin in an order in which each finds what it needs, DHCP last, since it is what nodes
 //! hear first. From there on one loop waits for signals, commands, and for a service that ends, which
-//! ends the server.
+//! ends the server. It only routes: nothing in it waits for the disk, for a lock, or for what is published
+//! ([`Press`]), so that whoever wants an end, a reload or a sign of life (the watchdog) has it at once.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::dhcp::LabId;
 use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::timeout;
 
 use super::changes::Changes;
 use super::control::Control;
 use super::deeds::Deeds;
-use super::edition::{self, BootFiles, Edition, ImageSource};
+use super::edition::{self, BootFiles, Edition};
 use super::facts::{self, Facts};
 use super::lock::Lock;
+use super::notify::Watchdog;
+use super::press::{Ask, Press, Reloaded};
 use super::seeding::Seeding;
 use super::sockets::Sockets;
 use super::{dhcp, notify, tftp};
-use crate::dhcp::{Control as DhcpControl, Dhcp, Setup};
-use crate::fleet::{Fleet, History, SharedFleet, Strangers, UnixMs};
+use crate::dhcp::Dhcp;
+use crate::fleet::{
+    DhcpRole, Fleet, History, Keeper, ProofKey, SharedFleet, Strangers, UnixMs, keep_in_lab,
+};
 use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls};
+use crate::lab::HashingProgress;
+use crate::lab::key;
 use crate::lab::publication::Publication;
 use crate::lab::publisher::Outcome;
 use crate::lab::settings::{Settings, Unknown};
@@ -33,14 +41,9 @@ use crate::leases::Leases;
 use crate::tftp::{Root, Tftp};
 use crate::tracker;
 
-/// How often the nodes that have changed are written to the disk: what a crash may forget.
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often it is looked for what may be forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
-
-/// How often old versions of images are looked at.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the end waits for what is being published: it ends as soon as nothing is, and what hangs on a
+/// dead disk must not keep a service from ending.
+const PRESS_END_MAX: Duration = Duration::from_secs(3);
 
 /// What is served, before it is.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct Prepared {
     pub(crate) boot_files: BootFiles,
     /// The id of the lab's key.
     pub(crate) lab: LabId,
+    /// Images that follow once they are hashed.
+    pub(crate) hashing: HashingProgress,
 }
 
 /// Where a running server gets what is new.
@@ -61,30 +66,26 @@ pub(crate) struct News {
 
 /// What a running server is made of.
 struct Server {
-    publication: Arc<Publication>,
-    boot_files: BootFiles,
-    images: Vec<ImageSource>,
-    facts: Facts,
-    fleet: SharedFleet,
     site: Site,
-    tls: Option<Tls>,
-    root: watch::Sender<Arc<Root>>,
-    dhcp: Option<DhcpControl>,
-    lab: LabId,
-    seeding: Seeding,
     services: JoinSet<anyhow::Error>,
     commands: mpsc::Receiver<Command>,
-    news: News,
+    /// Reads the lab again at once.
+    reload: Arc<dyn Fn() + Send + Sync>,
+    /// Has what was read published before it answers.
+    asks: mpsc::Sender<Ask>,
+    /// Returns what seeds once nobody can ask any more.
+    press: JoinHandle<Seeding>,
     /// A reload under way, and who waits for it.
     reloading: Option<Reloading>,
-    history: Arc<Mutex<History>>,
+    history: Keeper,
+    alive: Watchdog,
 }
 
 /// What a server has besides what it publishes and its sockets.
 struct Around {
     fleet: SharedFleet,
     root: watch::Sender<Arc<Root>>,
-    history: History,
+    history: Keeper,
     news: News,
     next: NextBoots,
     orders: Orders,
@@ -99,10 +100,7 @@ struct Wishes {
 }
 
 struct Reloading {
-    /// Reads what there is, on a thread that may take its time.
-    reader: JoinHandle<()>,
-    /// What came of it, if that was told already.
-    answer: Option<Reloaded>,
+    task: JoinHandle<Reloaded>,
     replies: Vec<oneshot::Sender<Reloaded>>,
 }
 
@@ -111,9 +109,6 @@ enum Command {
     Stop(oneshot::Sender<Result<(), String>>),
     Reload(oneshot::Sender<Reloaded>),
 }
-
-/// What came of a reload, or why nothing did.
-type Reloaded = Result<Changes, String>;
 
 /// Why the main loop is left.
 enum End {
@@ -138,10 +133,11 @@ pub(crate) async fn run(
     let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
     let sockets = Sockets::bind(settings, roots, prepared.lab)?;
     let control = Control::open(settings.dir()).context("cannot open state/control.sock")?;
-    let history = History::open(settings.dir())?;
-    let nodes = history.load().context("cannot read the history of nodes")?;
-    let fleet = SharedFleet::new(Fleet::restore(nodes));
+    let nodes = History::read(settings.dir());
+    let fleet = SharedFleet::new(Fleet::restore(nodes, &http::named(settings)));
     configure(&fleet, settings);
+    let history = Keeper::start(fleet.clone(), keep_in_lab(settings.dir().to_owned()));
+    let history = history.context("cannot start the thread that keeps the history")?;
     let next = NextBoots::open(settings.dir())?;
     let orders = Orders::default();
     let (sender, commands) = mpsc::channel(1);
@@ -178,10 +174,11 @@ impl Server {
         around: Around,
     ) -> anyhow::Result<Self> {
         let Around { fleet, root, history, news, next, orders, wishes } = around;
-        let Prepared { publication, boot_files, lab } = prepared;
+        let Prepared { publication, boot_files, lab, hashing } = prepared;
         let settings = &publication.settings;
         let mut services = JoinSet::new();
-        let tracker = tracker::Shared::new().context("no randomness from the system")?;
+        let tracker =
+            tracker::Shared::new(fleet.standings()).context("no randomness from the system")?;
         let has_tracker = sockets.tracker.is_some();
         if let Some((tcp, udp)) = sockets.tracker {
             let tracker = tracker.clone();
@@ -191,67 +188,63 @@ impl Server {
             });
         }
         let listen = SocketAddr::from((settings.address, settings.seeding.port));
-        let mut seeding = Seeding::start(listen, &settings.seeding).context("cannot seed")?;
+        let mut seeding =
+            Seeding::start(listen, &settings.seeding, fleet.standings()).context("cannot seed")?;
         seeding.publish(&edition.images);
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
-        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone());
+        let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone(), hashing);
         facts.publish(&edition);
-        let about = about(&facts, &seeding, settings, wishes);
+        let about = about(&facts, &seeding, settings, wishes)?;
         let site = Site::new(edition.live, fleet.clone(), next, orders, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
         facts.add(facts::tracker(has_tracker.then_some(tracker)));
         facts.add(facts::seeding(seeding.counts()));
-        let router = site.clone().router();
-        services.spawn(async move {
-            http::serve(sockets.http, Door::Plain, router).await;
-            anyhow!("the web server ended")
-        });
-        let tls = sockets.tls.map(|(listener, tls)| {
-            let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
-            services.spawn(async move {
-                http::serve(listener, door, router).await;
-                anyhow!("the encrypted web server ended")
-            });
-            tls
-        });
+        let tls = serve_http(&mut services, &site, sockets.http, sockets.tls);
         match sockets.tftp {
             Some(tftp) => serve_tftp(&mut services, &facts, &fleet, tftp),
             None => facts.add(Box::new(|| facts::off("tftp"))),
         }
         // Last: from here on nodes come.
         let dhcp = sockets.dhcp.as_ref().map(Dhcp::control);
+        if dhcp.is_some() {
+            // Until it is known whether somebody else does.
+            fleet.lock().set_dhcp(DhcpRole::Leases);
+        }
         match sockets.dhcp {
             Some(dhcp) => serve_dhcp(&mut services, &facts, &fleet, dhcp),
             None => facts.add(Box::new(|| facts::off("dhcp"))),
         }
-        Ok(Self {
+        let press = Press {
             images: edition.images,
             publication,
             boot_files,
             facts,
             fleet,
-            site,
+            site: site.clone(),
             tls,
             root,
             dhcp,
             lab,
             seeding,
+            answer: None,
+        };
+        let (asks, asked) = mpsc::channel(1);
+        let News { reload, events } = news;
+        Ok(Self {
+            site,
             services,
             commands: mpsc::channel(1).1,
-            news,
+            reload,
+            asks,
+            press: tokio::spawn(press.run(events, asked)),
             reloading: None,
-            history: Arc::new(Mutex::new(history)),
+            history,
+            alive: notify::watchdog(),
         })
     }
 
     async fn wait(&mut self, signals: &mut Signals) -> End {
-        let mut save = tokio::time::interval(SAVE_INTERVAL);
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        let mut forget = tokio::time::interval(FORGET_INTERVAL);
-        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut alive = notify::watchdog();
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
@@ -265,126 +258,90 @@ impl Server {
                     }
                     Command::Reload(reply) => self.begin_reload(Some(reply)),
                 },
-                () = reading(&mut self.reloading) => self.reloaded(),
-                Some(told) = self.news.events.recv() => self.changed(told),
+                answer = reading(&mut self.reloading) => self.reloaded(&answer),
                 Some(ended) = self.services.join_next() => {
                     let error = ended.unwrap_or_else(|error| anyhow!(error));
                     tracing::error!(target: "START", "{error:#}; the server ends");
                     return End::Failed(error);
                 }
-                _ = save.tick() => self.save().await,
-                _ = forget.tick() => {
-                    let keep = self.publication.settings.history.as_millis();
-                    let until = UnixMs::now().0.saturating_sub(u64::try_from(keep).unwrap_or(u64::MAX));
-                    self.fleet.lock().forget_until(UnixMs(until));
-                }
-                _ = sweep.tick() => {
-                    self.seeding.sweep();
-                    self.site.sweep();
-                    self.site.set_ready(self.dhcp.as_ref().is_none_or(DhcpControl::is_well));
-                }
-                () = alive.due() => notify::tell("WATCHDOG=1"),
+                () = self.alive.due() => self.alive.tell(),
             }
         }
     }
 
     /// Reads the configuration again; whoever wants that meanwhile gets the same answer.
     fn begin_reload(&mut self, reply: Option<oneshot::Sender<Reloaded>>) {
-        let reload = Arc::clone(&self.news.reload);
+        let (reload, asks) = (Arc::clone(&self.reload), self.asks.clone());
         let reloading = self.reloading.get_or_insert_with(|| {
             notify::tell("RELOADING=1");
-            let reader = tokio::task::spawn_blocking(move || reload());
-            Reloading { reader, answer: None, replies: vec![] }
+            Reloading { task: tokio::spawn(read_again(reload, asks)), replies: vec![] }
         });
         reloading.replies.extend(reply);
     }
 
     /// A reload has come to its end.
-    fn reloaded(&mut self) {
-        while let Ok(told) = self.news.events.try_recv() {
-            self.changed(told);
-        }
+    fn reloaded(&mut self, answer: &Reloaded) {
         notify::tell("READY=1");
-        if let Some(Reloading { answer, replies, .. }) = self.reloading.take() {
-            let nothing = || Err("the lab was not read: see the log".to_owned());
-            let answer = answer.unwrap_or_else(nothing);
+        if let Some(Reloading { replies, .. }) = self.reloading.take() {
             for reply in replies {
                 let _ = reply.send(answer.clone());
             }
         }
     }
 
-    /// The lab was read again: publishes what is new, and says what came of it.
-    fn changed(&mut self, told: anyhow::Result<Outcome>) {
-        let answer = match told.and_then(|outcome| self.publish(&outcome)) {
-            Ok(changes) => {
-                tracing::info!(target: "LAB", "read again: {}", changes.text());
-                Ok(changes)
-            }
-            Err(error) => {
-                let text = format!("not reloaded, all stays as it was: {error:#}");
-                tracing::error!(target: "LAB", "{text}");
-                Err(text)
-            }
-        };
-        if let Some(reloading) = &mut self.reloading {
-            reloading.answer = Some(answer);
-        }
-    }
-
-    fn publish(&mut self, outcome: &Outcome) -> anyhow::Result<Changes> {
-        let changes = Changes::between(&self.publication, outcome);
-        // Also if nothing else is new: a certificate is renewed under the same name.
-        let files = &outcome.publication.settings.dashboard.tls;
-        if let (Some(tls), Some(files)) = (&self.tls, files) {
-            tls.reload(files)?;
-        }
-        if outcome.is_new {
-            let edition = edition::make(&outcome.publication, &self.boot_files, &self.images)?;
-            self.facts.publish(&edition);
-            self.root.send_replace(edition.tftp);
-            self.site.publish(edition.live);
-            self.seeding.publish(&edition.images);
-            self.images = edition.images;
-            let settings = &outcome.publication.settings;
-            configure(&self.fleet, settings);
-            if let Some(dhcp) = &self.dhcp
-                && let Some(setup) = Setup::of(settings, self.lab)?
-            {
-                dhcp.configure(setup).context("these DHCP settings cannot be followed")?;
-            }
-            self.publication = Arc::clone(&outcome.publication);
-        }
-        Ok(changes)
-    }
-
-    async fn save(&self) {
-        let changed = self.fleet.lock().take_dirty();
-        if changed.is_empty() {
-            return;
-        }
-        let history = Arc::clone(&self.history);
-        let saved = tokio::task::spawn_blocking(move || {
-            history.lock().unwrap_or_else(PoisonError::into_inner).save(&changed)
-        });
-        if let Ok(Err(error)) = saved.await {
-            tracing::error!(target: "NODE", "the history of nodes is not saved: {error}");
-        }
-    }
-
     /// Ends everything; a second signal ends it at once.
     async fn finish(self, signals: &mut Signals) {
-        self.save().await;
-        let Self { seeding, mut services, .. } = self;
-        // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
-        let farewell = tokio::task::spawn_blocking(move || drop(seeding));
+        let Self { asks, press, reloading, history, mut services, .. } = self;
+        if let Some(Reloading { task, .. }) = reloading {
+            task.abort();
+        }
+        drop(asks);
+        let farewell = async {
+            let saved = tokio::task::spawn_blocking(move || history.finish());
+            // The tracker and the web server run on meanwhile: the seeder says goodbye to the one.
+            if let Ok(Ok(seeding)) = timeout(PRESS_END_MAX, press).await {
+                let _ = tokio::task::spawn_blocking(move || drop(seeding)).await;
+            }
+            let _ = saved.await;
+        };
         tokio::select! {
-            _ = farewell => {}
+            () = farewell => {}
             _ = signals.next() => {}
         }
         services.abort_all();
         while services.join_next().await.is_some() {}
     }
+}
+
+/// Reads the lab, on a thread that may take its time, and has it published; what came of it.
+async fn read_again(reload: Arc<dyn Fn() + Send + Sync>, asks: mpsc::Sender<Ask>) -> Reloaded {
+    let nothing = |_| "the lab was not read: see the log".to_owned();
+    // If it panicked nothing was read, which is told as such.
+    let _ = tokio::task::spawn_blocking(move || reload()).await;
+    let (ask, answer) = oneshot::channel();
+    let _ = asks.send(ask).await;
+    answer.await.map_err(nothing)?
+}
+
+fn serve_http(
+    services: &mut JoinSet<anyhow::Error>,
+    site: &Site,
+    plain: TcpListener,
+    encrypted: Option<(TcpListener, Tls)>,
+) -> Option<Tls> {
+    let (router, keeper) = (site.clone().router(), site.keeper());
+    services.spawn(async move {
+        http::serve(plain, Door::Plain, router, keeper).await;
+        anyhow!("the web server ended")
+    });
+    let (listener, tls) = encrypted?;
+    let (door, router) = (Door::Tls(tls.clone()), site.clone().router());
+    let keeper = site.keeper();
+    services.spawn(async move {
+        http::serve(listener, door, router, keeper).await;
+        anyhow!("the encrypted web server ended")
+    });
+    Some(tls)
 }
 
 fn serve_tftp(
@@ -399,7 +356,7 @@ fn serve_tftp(
     let fleet = fleet.clone();
     services.spawn(async move {
         // Its thread ends when this task does.
-        let serving = server.run(sender, std::future::pending());
+        let serving = server.run(fleet.standings(), sender, std::future::pending());
         let noting = async {
             while let Some(event) = events.recv().await {
                 tftp::note(&event, &counts, &fleet);
@@ -435,19 +392,26 @@ fn serve_dhcp(
 }
 
 /// What the web server may ask.
-fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) -> About {
+fn about(
+    facts: &Facts,
+    seeding: &Seeding,
+    settings: &Settings,
+    wishes: Wishes,
+) -> anyhow::Result<About> {
+    let proofs = ProofKey::of(&key::load(settings.dir())?);
     let Wishes { perform: deeds, reload, stop } = wishes;
     let (facts, dir) = (facts.clone(), settings.dir.clone());
     let (offered, versions) = (facts.clone(), deeds.versions());
-    About {
+    Ok(About {
         started: facts.started(),
         address: settings.address.into(),
         status: Box::new(move || facts.status()),
         seeding: Box::new(seeding.counts()),
-        leases: Box::new(move || Leases::open(&dir)?.load()),
+        leases: Box::new(move || Leases::read(&dir)),
         versions: Box::new(move || {
             versions.of(|| offered.status().images.into_iter().map(|image| image.name).collect())
         }),
+        proofs,
         lab: settings.dir.clone(),
         perform: Box::new(move |deed| {
             let deeds = deeds.clone();
@@ -455,7 +419,7 @@ fn about(facts: &Facts, seeding: &Seeding, settings: &Settings, wishes: Wishes) 
         }),
         reload,
         stop,
-    }
+    })
 }
 
 /// Has the main loop read the configuration.
@@ -495,16 +459,17 @@ async fn watch_fleet(site: Site) -> anyhow::Error {
 }
 
 /// The end of a reload, if one is under way.
-async fn reading(reloading: &mut Option<Reloading>) {
+async fn reading(reloading: &mut Option<Reloading>) -> Reloaded {
     match reloading {
-        // If it panicked there is no answer, which is told as such.
-        Some(reloading) => drop((&mut reloading.reader).await),
+        Some(reloading) => {
+            (&mut reloading.task).await.unwrap_or_else(|error| Err(error.to_string()))
+        }
         None => std::future::pending().await,
     }
 }
 
 /// Tells the fleet which nodes the configuration names.
-fn configure(fleet: &SharedFleet, settings: &Settings) {
+pub(super) fn configure(fleet: &SharedFleet, settings: &Settings) {
     let strangers = Strangers {
         boot: settings.unknown == Unknown::Boot,
         are_listed: settings.unknown != Unknown::Ignore,
@@ -549,34 +514,94 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::{Keep, Node};
     use crate::services::tests::{prepared, settings};
 
-    /// Why a server ends that has one more service.
-    async fn end_with(service: impl Future<Output = anyhow::Error> + Send + 'static) -> String {
-        let temp = tempfile::tempdir().unwrap();
-        let prepared = prepared(settings(temp.path()));
+    /// A server with `history`, and who may ask it; `reload` reads its lab.
+    fn server(
+        dir: &std::path::Path,
+        history: impl FnOnce(SharedFleet) -> Keeper,
+        reload_lab: impl Fn() -> anyhow::Result<Outcome> + Send + Sync + 'static,
+    ) -> (Server, mpsc::Sender<Command>) {
+        let prepared = prepared(settings(dir));
         let publication = Arc::clone(&prepared.publication);
         let edition = edition::make(&publication, &prepared.boot_files, &[]).unwrap();
         let (root, roots) = watch::channel(Arc::clone(&edition.tftp));
         let sockets = Sockets::bind(&publication.settings, roots, prepared.lab).unwrap();
-        let history = History::open(temp.path()).unwrap();
-        let (_sender, events) = mpsc::unbounded_channel();
-        let news = News { reload: Arc::new(|| ()), events };
+        let (sender, events) = mpsc::unbounded_channel();
+        let news = News { reload: Arc::new(move || drop(sender.send(reload_lab()))), events };
         let fleet = SharedFleet::new(Fleet::default());
+        let history = history(fleet.clone());
         let (next, orders) = (NextBoots::default(), Orders::default());
-        let (commands, _commands) = mpsc::channel(1);
-        let (reload, stop) = (reload(&commands), stop(&commands));
+        let (asking, commands) = mpsc::channel(1);
+        let (reload, stop) = (reload(&asking), stop(&asking));
         let settings = publication.settings.clone();
         let (fleet_of, reload_of) = (fleet.clone(), Arc::clone(&reload));
         let perform = Deeds::new(settings, fleet_of, next.clone(), orders.clone(), reload_of);
         let wishes = Wishes { perform, reload, stop };
         let around = Around { fleet, root, history, news, next, orders, wishes };
         let mut server = Server::begin(prepared, edition, sockets, around).unwrap();
+        server.commands = commands;
+        (server, asking)
+    }
+
+    /// Why a server ends that has one more service.
+    async fn end_with(service: impl Future<Output = anyhow::Error> + Send + 'static) -> String {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        let history = |fleet| Keeper::start(fleet, keep_in_lab(dir)).unwrap();
+        let (mut server, _asking) = server(temp.path(), history, || anyhow::bail!("not asked for"));
         server.services.spawn(service);
         match server.wait(&mut Signals::new().unwrap()).await {
             End::Failed(error) => format!("{error:#}"),
             End::Asked => panic!("nobody asked"),
         }
+    }
+
+    /// A disk that never takes anything.
+    struct Dead(std::sync::mpsc::Receiver<()>);
+
+    impl Keep for Dead {
+        fn keep(&mut self, _: &[(boot::Mac, Option<Node>)]) -> anyhow::Result<u64> {
+            let _ = self.0.recv();
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_history_that_hangs_holds_up_no_reload_no_watchdog_and_no_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let (hangs, until) = std::sync::mpsc::channel();
+        let mut disk = Some(Dead(until));
+        let history = |fleet: SharedFleet| {
+            let node = boot::Mac([2, 0, 0, 0, 0, 1]);
+            fleet.lock().configure(UnixMs(0), &[(node, None)].into());
+            fleet.note(node, "something to be kept");
+            Keeper::start(fleet, move || disk.take()).unwrap()
+        };
+        let reload = || anyhow::bail!("line 3 is wrong");
+        let (mut server, asking) = server(temp.path(), history, reload);
+        let name = format!("boottorrent-alive-{}", std::process::id());
+        let (alive, pings) = Watchdog::for_tests(&name, Duration::from_millis(5)).unwrap();
+        server.alive = alive;
+        let asked = tokio::task::spawn_blocking(move || {
+            let heard = |count| (0..count).for_each(|_| assert_eq!(pings(), "WATCHDOG=1"));
+            heard(300);
+            let (reply, answer) = oneshot::channel();
+            asking.blocking_send(Command::Reload(reply)).map_err(|_| "gone").unwrap();
+            let answer = answer.blocking_recv().unwrap().unwrap_err();
+            assert_eq!(answer, "not reloaded, all stays as it was: line 3 is wrong");
+            heard(9);
+            let (reply, answer) = oneshot::channel();
+            asking.blocking_send(Command::Stop(reply)).map_err(|_| "gone").unwrap();
+            answer.blocking_recv().unwrap().unwrap();
+        });
+        let mut signals = Signals::new().unwrap();
+        assert!(matches!(server.wait(&mut signals).await, End::Asked));
+        asked.await.unwrap();
+        // It ends though the disk still hangs, within its bound.
+        server.finish(&mut signals).await;
+        drop(hangs);
     }
 
     #[tokio::test(flavor = "multi_thread")]

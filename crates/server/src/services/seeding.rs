@@ -15,10 +15,11 @@ use serde::Serialize;
 use torrent::metainfo::Metainfo;
 use torrent::swarm::Stats;
 use torrent::wire;
-use torrent_io::engine::EngineConfig;
+use torrent_io::engine::{EngineConfig, Known};
 use torrent_io::session::{Prepared, Session, SessionConfig, SessionEvent, TorrentKey};
 use torrent_io::storage::Storage;
 
+use crate::fleet::Standings;
 use crate::http::{FAREWELL, ImageFiles};
 use crate::lab::settings::SeedingSettings;
 
@@ -52,11 +53,15 @@ pub(crate) struct SeedCounts {
 }
 
 impl Seeding {
-    /// Listens at `listen`.
+    /// Listens at `listen`, and keeps places for those whom `standings` prefers.
     ///
     /// # Errors
     /// If the address cannot be listened on.
-    pub(crate) fn start(listen: SocketAddr, settings: &SeedingSettings) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        listen: SocketAddr,
+        settings: &SeedingSettings,
+        standings: Standings,
+    ) -> anyhow::Result<Self> {
         let random_seed = getrandom::u64().context("no randomness from the system")?;
         let config = SessionConfig {
             engine: EngineConfig {
@@ -66,6 +71,7 @@ impl Seeding {
                 upload_limit: settings.upload_limit_bytes_per_s,
                 download_limit: None,
                 pex: settings.pex,
+                known: Known::new(standings),
             },
             lsd: settings.lsd,
             user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -22,6 +22,12 @@ pub(crate) struct Status {
     /// The manifest's.
     pub(crate) manifest_serial: u64,
     pub(crate) images: Vec<ImageStatus>,
+    /// Images that follow, in this version, once they are hashed.
+    #[serde(default)]
+    pub(crate) hashing: Vec<HashingStatus>,
+    /// A sentence for each thing that does not work as it should.
+    #[serde(default)]
+    pub(crate) degraded: Vec<String>,
     pub(crate) services: Vec<ServiceStatus>,
     pub(crate) nodes: NodeCounts,
 }
@@ -35,6 +41,25 @@ pub(crate) struct ImageStatus {
     pub(crate) infohash: String,
     /// What a node boots when nobody chooses.
     pub(crate) is_default: bool,
+}
+
+/// How far an image is hashed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HashingStatus {
+    pub(crate) name: ImageName,
+    pub(crate) done_bytes: u64,
+    /// 0 before it has begun.
+    pub(crate) total_bytes: u64,
+}
+
+impl HashingStatus {
+    /// How far it is, in a word or two.
+    pub(crate) fn percent(&self) -> String {
+        match (u128::from(self.done_bytes) * 100).checked_div(u128::from(self.total_bytes)) {
+            Some(percent) => format!("{percent} %"),
+            None => "waits for its turn".to_owned(),
+        }
+    }
 }
 
 /// A service.

@@ -76,6 +76,7 @@ fn published(settings: &Settings) -> Publication {
         archive: b"archive".to_vec(),
         torrents: vec![(name, torrent)],
         phase1: vec![],
+        hashing: vec![],
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) fn prepared(settings: Settings) -> Prepared {
         programs: vec![("snponly.efi", Arc::from(*b"efi"))],
     };
     let publication = Arc::new(published);
-    Prepared { publication, boot_files, lab: LabId([0; 8]) }
+    Prepared { publication, boot_files, lab: LabId([0; 8]), hashing: Default::default() }
 }
 
 /// Runs a server of `settings`, calls `test` on another thread, and waits until both have ended.

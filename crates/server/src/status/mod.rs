@@ -132,8 +132,14 @@ fn page(report: &Report, now: UnixMs) -> String {
         status.pid,
         since(now, status.started),
     );
+    for sentence in &status.degraded {
+        page.push_str(&format!("degraded: {sentence}\n"));
+    }
     page.push_str(&table::services(status));
     page.push_str(&table::images(status, &report.nodes));
+    for image in &status.hashing {
+        page.push_str(&format!("hashing {}: {}\n", image.name, image.percent()));
+    }
     page.push('\n');
     page.push_str(&nodes(&report.nodes, now));
     let mut failures: Vec<Failure> = report

@@ -59,6 +59,8 @@ fn report(nodes: Vec<Summary>) -> Report {
         interface: "eth0".to_owned(),
         address: "10.0.0.1".to_owned(),
         manifest_serial: 7,
+        hashing: vec![],
+        degraded: vec![],
         images: vec![image],
         services: vec![service],
         nodes: NodeCounts { count: nodes.len(), refused_count: 0, stages: vec![] },

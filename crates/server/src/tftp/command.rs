@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Config, Root, Tftp};
 use crate::cli::OutputFormat;
+use crate::fleet::strangers;
 
 #[derive(Debug, Args)]
 pub(crate) struct TftpArgs {
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &TftpArgs) -> anyhow::Result<()> {
                 _ = terminate.recv() => {}
             }
         };
-        tftp.run(events, shutdown).await
+        tftp.run(strangers(), events, shutdown).await
     })
 }
 

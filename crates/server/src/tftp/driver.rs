@@ -23,6 +23,7 @@ use super::log::Log;
 use super::root::{Content, OpenFiles};
 use super::send::{QUEUE_LEN, SendError, Sender};
 use super::{Config, Tftp};
+use crate::fleet::Standings;
 
 /// Marks the well-known port among what can wake us; smaller numbers are ports for transfers.
 const REQUESTS: u64 = 256;
@@ -98,6 +99,7 @@ pub(super) struct Driver {
     config: Config,
     files: OpenFiles,
     sender: Sender,
+    standings: Standings,
     events: mpsc::Sender<Event>,
     log: Arc<Log>,
     started: Instant,
@@ -107,6 +109,7 @@ pub(super) struct Driver {
 pub(super) fn drivers(
     tftp: Tftp,
     limits: tftp::Config,
+    standings: &Standings,
     events: &mpsc::Sender<Event>,
     count: usize,
 ) -> io::Result<(Vec<Driver>, Stop)> {
@@ -132,6 +135,7 @@ pub(super) fn drivers(
         let limits = tftp::Config {
             port_count: limits.port_count / count as u8,
             transfers_max: limits.transfers_max / count,
+            half_open_max: limits.half_open_max / count,
             windows_len_max: limits.windows_len_max / share,
             ..limits
         };
@@ -149,6 +153,7 @@ pub(super) fn drivers(
             config: config.clone(),
             files: OpenFiles::default(),
             sender: Sender::new(),
+            standings: Arc::clone(standings),
             events: events.clone(),
             log: Arc::clone(&log),
             started,
@@ -230,7 +235,7 @@ impl Driver {
                     let _ = colleague.requests.try_send(Request { from, datagram });
                     colleague.waker.wake();
                 }
-                None => self.take(Input::Request { from, datagram: &datagram[..len] }),
+                None => self.take_request(from, &datagram[..len]),
             }
         }
     }
@@ -238,8 +243,13 @@ impl Driver {
     fn take_passed_on(&mut self) {
         let _ = rustix::io::read(&self.waker.event, &mut [0; 8]);
         while let Ok(Request { from, datagram }) = self.passed_on.try_recv() {
-            self.take(Input::Request { from, datagram: &datagram });
+            self.take_request(from, &datagram);
         }
+    }
+
+    fn take_request(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let standing = (self.standings)(from.ip());
+        self.take(Input::Request { from, standing, datagram });
     }
 
     /// Takes what came to a port for transfers. While there is one transfer, that is one datagram:

@@ -38,7 +38,7 @@ impl Log {
                 }
             }
             Event::Busy { peer } => {
-                tracing::warn!(node = %ip(peer), "too many transfers, the node has to ask again");
+                tracing::warn!(node = %ip(peer), "too many transfers, the node is refused");
             }
         }
     }
@@ -68,6 +68,9 @@ fn ended(node: IpAddr, file: &FileName, len: u64, resent: u64, took: Duration, o
             tracing::warn!(%node, %file, len, code, message, "the node breaks off");
         }
         Outcome::Silent => tracing::warn!(%node, %file, len, resent, "the node is silent"),
+        Outcome::Displaced => {
+            tracing::warn!(%node, %file, len, "another transfer got the place of this one");
+        }
         Outcome::Unreadable => tracing::warn!(%node, %file, len, "the file cannot be read"),
     }
 }

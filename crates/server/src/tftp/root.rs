@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, ensure};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tftp::{FileName, OpenError};
 
 /// The most folders within folders of [`Root::of_folder`]: more is a link in a circle.
@@ -21,6 +23,52 @@ pub(crate) enum Source {
     /// In a file, which is looked at anew for each transfer. To change it, rename another to its
     /// name: transfers go on with the one that they began with.
     File(PathBuf),
+    /// In a file of a folder, as [`Self::File`], and never outside it, wherever links lead.
+    Beneath(Arc<Folder>, PathBuf),
+}
+
+/// A folder that files are served of.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens what is at a path of it; links are followed as long as they stay in it.
+    fn at(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), beneath)?))
+    }
+}
+
+impl Source {
+    /// The path to the bytes, for people and to know it again.
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::File(path) => Some(path.clone()),
+            Self::Beneath(folder, path) => Some(folder.path.join(path)),
+        }
+    }
+
+    fn at(&self, flags: OFlags) -> io::Result<File> {
+        match self {
+            Self::Bytes(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::File(path) => {
+                let flags = flags | OFlags::CLOEXEC;
+                Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+            }
+            Self::Beneath(folder, path) => folder.at(path, flags),
+        }
+    }
 }
 
 /// Names, and where their bytes are.
@@ -41,13 +89,16 @@ impl Root {
         Ok(())
     }
 
-    /// All files of a folder and those in it, as they are called now.
+    /// All files of a folder and those in it, as they are called now. What is no file, and links out of
+    /// the folder, are left out, and said in the log.
     ///
     /// # Errors
     /// If the folder cannot be read.
     pub(crate) fn of_folder(folder: &Path) -> anyhow::Result<Self> {
+        let reading = || format!("cannot read {}", folder.display());
         let mut root = Self::default();
-        root.add_folder(folder, "", 0)?;
+        let folder = Arc::new(Folder::open(folder).with_context(reading)?);
+        root.add_folder(&folder, Path::new(""), 0)?;
         Ok(root)
     }
 
@@ -56,18 +107,37 @@ impl Root {
         self.sources.len()
     }
 
-    fn add_folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> anyhow::Result<()> {
-        let reading = || format!("cannot read {}", folder.display());
-        ensure!(depth <= DEPTH_MAX, "{} is too deep: is it a link to above?", folder.display());
-        for entry in std::fs::read_dir(folder).with_context(reading)? {
-            let path = entry.with_context(reading)?.path();
+    fn add_folder(&mut self, folder: &Arc<Folder>, at: &Path, depth: usize) -> anyhow::Result<()> {
+        let shown = folder.path.join(at);
+        let reading = || format!("cannot read {}", shown.display());
+        ensure!(depth <= DEPTH_MAX, "{} is too deep: is it a link to above?", shown.display());
+        let here = if depth == 0 { Path::new(".") } else { at };
+        let opened = folder.at(here, OFlags::RDONLY | OFlags::DIRECTORY).with_context(reading)?;
+        for entry in rustix::fs::Dir::read_from(opened).with_context(reading)? {
+            let entry = entry.with_context(reading)?;
             // A name that is not text could not be asked for.
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let name = format!("{prefix}{name}");
-            if path.is_dir() {
-                self.add_folder(&path, &format!("{name}/"), depth + 1)?;
-            } else if path.is_file() {
-                self.insert(&name, Source::File(path.clone()))?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let path = at.join(name);
+            match folder.at(&path, OFlags::PATH).and_then(|found| found.metadata()) {
+                Ok(found) if found.is_dir() => self.add_folder(folder, &path, depth + 1)?,
+                Ok(found) if found.is_file() => {
+                    let name = path.to_str().unwrap_or_default().to_owned();
+                    self.insert(&name, Source::Beneath(Arc::clone(folder), path))?;
+                }
+                Ok(_) => {
+                    let path = folder.path.join(path);
+                    tracing::warn!(path = %path.display(), "left out: it is no file");
+                }
+                Err(error) => {
+                    let path = folder.path.join(path);
+                    tracing::warn!(
+                        path = %path.display(), %error,
+                        "left out: it cannot be opened, or is a link out of the folder"
+                    );
+                }
             }
         }
         Ok(())
@@ -145,31 +215,38 @@ impl OpenFiles {
         root: &Root,
         name: &FileName,
     ) -> Result<(Content, u64), OpenError> {
-        let content = match root.sources.get(name).ok_or(OpenError::NotFound)? {
+        let source = root.sources.get(name).ok_or(OpenError::NotFound)?;
+        let content = match source {
             Source::Bytes(bytes) => Content::Bytes(Arc::clone(bytes)),
-            Source::File(path) => Content::File(self.open_file(path).map_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "cannot open a file for TFTP");
-                OpenError::Unreadable
-            })?),
+            Source::File(_) | Source::Beneath(..) => {
+                Content::File(self.open_file(source).map_err(|error| {
+                    let path = source.path().unwrap_or_default();
+                    tracing::warn!(path = %path.display(), %error, "cannot open a file for TFTP");
+                    OpenError::Unreadable
+                })?)
+            }
         };
         let len = content.len();
         Ok((content, len))
     }
 
-    fn open_file(&mut self, path: &Path) -> io::Result<Arc<OpenFile>> {
-        if let Some(known) = self.files.get(path).and_then(Weak::upgrade)
-            && std::fs::metadata(path).is_ok_and(|now| Identity::of(&now) == known.identity)
-        {
-            return Ok(known);
+    fn open_file(&mut self, source: &Source) -> io::Result<Arc<OpenFile>> {
+        let path = source.path().unwrap_or_default();
+        if let Some(known) = self.files.get(&path).and_then(Weak::upgrade) {
+            let now = source.at(OFlags::PATH).and_then(|now| now.metadata());
+            if now.is_ok_and(|now| Identity::of(&now) == known.identity) {
+                return Ok(known);
+            }
         }
-        let file = File::open(path)?;
+        // O_NONBLOCK: what has become a FIFO must not hold up all transfers; files do not care.
+        let file = source.at(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a file"));
         }
         let opened = Arc::new(OpenFile { file, identity: Identity::of(&metadata) });
         self.files.retain(|_, file| file.strong_count() > 0);
-        self.files.insert(path.to_owned(), Arc::downgrade(&opened));
+        self.files.insert(path, Arc::downgrade(&opened));
         Ok(opened)
     }
 }
@@ -215,6 +292,45 @@ mod tests {
         std::fs::rename(dir.path().join("b"), &path).unwrap();
         let (new, len) = files.open(&root, &name("a")).unwrap();
         assert_eq!((text(&old).as_str(), text(&new).as_str(), len), ("one", "two!", 4));
+    }
+
+    #[test]
+    fn links_are_served_within_the_folder_and_never_out_of_it() {
+        use std::os::unix::fs::symlink;
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = outside.path().join("shadow");
+        std::fs::write(&secret, "secret").unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        for name in ["file", "later"] {
+            std::fs::write(dir.path().join(name), "mine").unwrap();
+        }
+        for (link, target) in [
+            ("sub/link", Path::new("../file")),
+            ("absolute", &secret),
+            ("folder", outside.path()),
+            ("magic", Path::new("/proc/self/root/etc/passwd")),
+            ("sub/above", Path::new("../../../../../../etc/passwd")),
+            ("dangling", Path::new("nothing")),
+        ] {
+            symlink(target, dir.path().join(link)).unwrap();
+        }
+        let fifo = dir.path().join("fifo");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let root = Root::of_folder(dir.path()).unwrap();
+        let names: Vec<&str> = root.sources.keys().map(FileName::as_str).collect();
+        assert_eq!(names, ["file", "later", "sub/link"]);
+        let mut files = OpenFiles::default();
+        assert_eq!(text(&files.open(&root, &name("sub/link")).unwrap().0), "mine");
+        // What becomes a link, or a FIFO, after the start.
+        for swap in [&secret, &fifo] {
+            std::fs::remove_file(dir.path().join("later")).unwrap();
+            symlink(swap, dir.path().join("later")).unwrap();
+            assert_eq!(files.open(&root, &name("later")).unwrap_err(), OpenError::Unreadable);
+        }
+        std::fs::remove_file(dir.path().join("later")).unwrap();
+        std::fs::rename(&fifo, dir.path().join("later")).unwrap();
+        assert_eq!(files.open(&root, &name("later")).unwrap_err(), OpenError::Unreadable);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ::torrent::wire;
 use anyhow::Context;
 use boot::manifest::Discovery;
 use clap::Args;
-use torrent_io::engine::EngineConfig;
+use torrent_io::engine::{EngineConfig, Known};
 use torrent_io::session::{
     Place, Prepared, Session, SessionConfig, SessionError, SessionEvent, TorrentKey,
 };
@@ -95,6 +95,7 @@ impl PeerArgs {
                 upload_limit: self.upload_limit,
                 download_limit: self.download_limit,
                 pex: !self.no_pex,
+                known: Known::default(),
             },
             lsd: !self.no_lsd,
             user_agent: concat!("BootTorrent/", env!("CARGO_PKG_VERSION")).to_owned(),

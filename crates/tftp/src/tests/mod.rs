@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::{
-    Config, Event, Input, OpenError, Options, Output, Port, Receiver, Server, Time, TransferId,
+    Config, Event, Input, OpenError, Options, Output, Port, Receiver, Server, Standing, Time,
+    TransferId,
 };
 
 /// A file's content that no two blocks have in common.
@@ -118,7 +119,10 @@ impl Pair {
         match arrival {
             Arrival::Request(datagram) => {
                 let from = addr("10.0.0.2:2000");
-                self.server.handle(self.now, Input::Request { from, datagram: &datagram });
+                self.server.handle(
+                    self.now,
+                    Input::Request { from, standing: Standing::Stranger, datagram: &datagram },
+                );
             }
             Arrival::AtServer(to, datagram) => {
                 self.server.handle(self.now, Input::Datagram { to, datagram: &datagram });

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::addr;
 use crate::{
-    Config, ErrorCode, Event, Input, NameError, OpenError, Options, Outcome, Output, Packet, Port,
-    Refusal, Server, Time, TransferId, WINDOWS_LEN_MAX, WINDOWSIZE_FEW,
+    Config, ErrorCode, Event, HALF_OPEN_MAX, IDLE_MAX, Input, NameError, OpenError, Options,
+    Outcome, Output, Packet, Port, Refusal, Server, Standing, Time, TransferId, WINDOWS_LEN_MAX,
+    WINDOWSIZE_FEW,
 };
 
 const NODE: &str = "10.0.0.2:2000";
@@ -42,7 +43,20 @@ impl Fixture {
     }
 
     fn ask(&mut self, from: &str, request: &[u8]) -> Vec<Output> {
-        self.give(Input::Request { from: addr(from), datagram: &[b"\0\x01", request].concat() })
+        self.ask_as(from, Standing::Stranger, request)
+    }
+
+    fn ask_as(&mut self, from: &str, standing: Standing, request: &[u8]) -> Vec<Output> {
+        let datagram = &[b"\0\x01", request].concat();
+        self.give(Input::Request { from: addr(from), standing, datagram })
+    }
+
+    /// Asks, and acknowledges the options; says whether blocks came.
+    fn fetch(&mut self, from: &str, standing: Standing) -> bool {
+        let outputs = self.ask_as(from, standing, b"file\0octet\0blksize\x00600\0");
+        let Some((to, Packet::Agree(_))) = packet(&outputs) else { return false };
+        let outputs = self.send(from, to.port.0, &Packet::Ack { block: 0 });
+        outputs.iter().any(|output| matches!(output, Output::Blocks { .. }))
     }
 
     fn send(&mut self, from: &str, port: u8, packet: &Packet<'_>) -> Vec<Output> {
@@ -54,6 +68,10 @@ impl Fixture {
         self.now = self.server.next_timeout();
         self.give(Input::Tick)
     }
+}
+
+fn request(datagram: &[u8]) -> Input<'_, ()> {
+    Input::Request { from: addr(NODE), standing: Standing::Stranger, datagram }
 }
 
 fn packet(outputs: &[Output]) -> Option<(TransferId, Packet<'_>)> {
@@ -95,8 +113,7 @@ fn refusals_say_why() {
 #[test]
 fn writing_is_refused() {
     let mut fixture = Fixture::new(Config::default());
-    let outputs =
-        fixture.give(Input::Request { from: addr(NODE), datagram: b"\0\x02file\0octet\0" });
+    let outputs = fixture.give(request(b"\0\x02file\0octet\0"));
     let (_, answer) = packet(&outputs).unwrap();
     assert!(matches!(answer, Packet::Error { code: ErrorCode::AccessViolation, .. }));
 }
@@ -164,7 +181,7 @@ fn strangers_do_not_disturb_a_transfer() {
         let outputs = fixture.send(from, 0, &Packet::Error { code: 0.into(), message: b"" });
         assert!(outputs.is_empty());
     }
-    assert!(fixture.give(Input::Request { from: addr(NODE), datagram: b"\0" }).is_empty());
+    assert!(fixture.give(request(b"\0")).is_empty());
     assert_eq!(fixture.server.counts().stray, 2);
     assert_eq!(fixture.server.counts().malformed, 1);
     assert_eq!(fixture.server.transfer_count(), 1);
@@ -174,21 +191,99 @@ fn strangers_do_not_disturb_a_transfer() {
 fn limits_hold_and_silence_makes_room() {
     let mut fixture =
         Fixture::new(Config { transfers_max: 3, node_transfers_max: 2, ..Config::default() });
-    let ask = |fixture: &mut Fixture, from: &str| {
-        let outputs = fixture.ask(from, b"file\0octet\0");
-        outputs.iter().any(|output| matches!(output, Output::Blocks { .. }))
-    };
-    assert!(ask(&mut fixture, "10.0.0.2:1"));
-    assert!(ask(&mut fixture, "10.0.0.2:2"));
-    assert!(!ask(&mut fixture, "10.0.0.2:3"), "of one node");
-    assert!(ask(&mut fixture, "10.0.0.3:1"));
-    assert!(!ask(&mut fixture, "10.0.0.4:1"), "of all");
+    let fetch = |fixture: &mut Fixture, from| fixture.fetch(from, Standing::Stranger);
+    assert!(fetch(&mut fixture, "10.0.0.2:1"));
+    assert!(fetch(&mut fixture, "10.0.0.2:2"));
+    assert!(!fetch(&mut fixture, "10.0.0.2:3"), "of one node");
+    assert!(fetch(&mut fixture, "10.0.0.3:1"));
+    assert!(!fetch(&mut fixture, "10.0.0.4:1"), "of all");
     assert_eq!(fixture.server.counts().busy, 2);
+    // A node takes the place of a stranger, and of those the one that was silent for longest.
+    assert!(fixture.fetch("10.0.0.4:1", Standing::Leased));
+    fixture.now += IDLE_MAX;
+    assert!(fetch(&mut fixture, "10.0.0.5:1"));
+    assert_eq!(fixture.server.transfer_count(), 3);
     while fixture.server.next_timeout() < Time::NEVER {
         fixture.wait();
     }
     assert_eq!(fixture.server.transfer_count(), 0);
-    assert!(ask(&mut fixture, "10.0.0.2:3"));
+    assert!(fetch(&mut fixture, "10.0.0.2:3"));
+}
+
+#[test]
+fn requests_of_many_invented_addresses_keep_out_nobody_who_answers() {
+    let mut fixture = Fixture::new(Config::default());
+    for node in 1..=9 {
+        assert!(fixture.fetch(&format!("10.0.1.{node}:2000"), Standing::Stranger));
+    }
+    for n in 0..8_192_u32 {
+        fixture.now += Duration::from_millis(1);
+        let from = format!("10.0.66.{}:{}", n % 64, 1_000 + n);
+        fixture.ask(&from, b"file\0octet\0");
+        if n % 1_000 == 999 {
+            let node = format!("10.0.2.{}:2000", n / 1_000);
+            assert!(fixture.fetch(&node, Standing::Stranger), "{node}");
+        }
+    }
+    assert_eq!(fixture.server.counts().busy, 0);
+    assert!(fixture.server.transfer_count() <= HALF_OPEN_MAX + 17);
+    // Those that had answered are still there.
+    for node in 1..=9 {
+        let from = format!("10.0.1.{node}:2000");
+        let ended = (0..4).any(|port| {
+            fixture.send(&from, port, &Packet::Ack { block: 1 });
+            outcome(&fixture.send(&from, port, &Packet::Ack { block: 2 })).is_some()
+        });
+        assert!(ended, "{from}");
+    }
+}
+
+#[test]
+fn one_address_has_an_eighth_of_what_is_half_open() {
+    let mut fixture = Fixture::new(Config::default());
+    for port in 1..=1_000 {
+        fixture.ask(&format!("10.0.0.9:{port}"), b"file\0octet\0");
+    }
+    assert_eq!(fixture.server.transfer_count(), HALF_OPEN_MAX / 8);
+}
+
+#[test]
+fn who_finds_no_room_is_told_so_in_fewer_bytes_than_it_sent() {
+    let mut fixture = Fixture::new(Config { half_open_max: 1, ..Config::default() });
+    fixture.ask_as("10.0.0.2:1", Standing::Named, b"file\0octet\0");
+    let outputs = fixture.ask("10.0.0.3:1", b"a\0octet\0");
+    let Some(Output::Packet { datagram, .. }) = outputs.first() else { panic!("{outputs:?}") };
+    assert!(matches!(Packet::decode(datagram), Ok(Packet::Error { .. })));
+    assert!(datagram.len() <= b"\0\x01a\0octet\0".len());
+    assert_eq!(fixture.server.transfer_count(), 1);
+}
+
+#[test]
+fn a_request_that_nobody_stands_by_is_answered_with_two_packets() {
+    for (request, longest) in
+        [(&b"file\0octet\0"[..], 516), (b"file\0octet\0blksize\x001468\0windowsize\x0064\0", 40)]
+    {
+        let mut fixture = Fixture::new(Config::default());
+        let mut outputs = fixture.ask(NODE, request);
+        let mut ticks = 0;
+        while fixture.server.next_timeout() < Time::NEVER {
+            outputs.extend(fixture.wait());
+            ticks += 1;
+        }
+        let lens: Vec<usize> = outputs
+            .iter()
+            .flat_map(|output| match output {
+                Output::Packet { datagram, .. } => vec![datagram.len()],
+                Output::Blocks { window, .. } => {
+                    window.encode(&[0; 1_000]).iter().map(Vec::len).collect()
+                }
+                _ => vec![],
+            })
+            .collect();
+        assert_eq!((lens.len(), ticks), (2, 2), "{lens:?}");
+        assert!(lens.iter().all(|len| *len <= longest), "{lens:?}");
+        assert_eq!(fixture.now, Time::ZERO + Duration::from_secs(30));
+    }
 }
 
 #[test]
@@ -227,7 +322,11 @@ fn file_that_cannot_be_read_ends_with_an_error() {
 
 #[test]
 fn timers_of_thousands_stand_in_order() {
-    let mut fixture = Fixture::new(Config { node_transfers_max: 8_192, ..Config::default() });
+    let mut fixture = Fixture::new(Config {
+        node_transfers_max: 8_192,
+        half_open_max: 8_192 * 8,
+        ..Config::default()
+    });
     for port in 1..=5_000 {
         fixture.now += Duration::from_micros(10);
         let from = SocketAddr::from(([10, 0, 0, 2], port)).to_string();
@@ -249,7 +348,11 @@ fn timers_of_thousands_stand_in_order() {
 
 #[test]
 fn windows_of_all_together_have_an_end_and_come_back() {
-    let mut fixture = Fixture::new(Config { node_transfers_max: 8_192, ..Config::default() });
+    let mut fixture = Fixture::new(Config {
+        node_transfers_max: 8_192,
+        half_open_max: 8_192 * 8,
+        ..Config::default()
+    });
     let window = |fixture: &mut Fixture, from: &str| {
         let outputs = fixture.ask(from, b"file\0octet\0blksize\x001468\0windowsize\x0064\0");
         match packet(&outputs).unwrap().1 {

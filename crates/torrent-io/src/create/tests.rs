@@ -189,6 +189,8 @@ fn make_again(path: &Path, format: Format, kept: &Kept) -> (Created, Kept) {
         progress: &|_, _| {},
         takes: &|name| name != "left-out",
         known: &known,
+        begun: &|_| vec![],
+        hashed: &|_, _, _| {},
         stop: &AtomicBool::new(false),
     };
     let created = create_with(path, spec(format, 1 << 14), &options).unwrap();
@@ -248,8 +250,48 @@ fn whoever_is_told_to_stop_makes_nothing() {
         progress: &|_, _| stop.store(true, Ordering::Relaxed),
         takes: &|_| true,
         known: &|_| None,
+        begun: &|_| vec![],
+        hashed: &|_, _, _| {},
         stop: &stop,
     };
     let error = create_with(&path, Spec::default(), &options).err().unwrap();
     assert!(matches!(error, CreateError::Stopped(_)), "{error}");
+}
+
+#[test]
+fn what_was_hashed_of_a_file_before_an_end_is_not_read_again() {
+    let folder = TempDir::new().unwrap();
+    let top = folder.path().join("top");
+    for (name, len) in [("a", 30_000), ("b", 900_000), ("c", 5)] {
+        put(&folder, &format!("top/{name}"), len);
+    }
+    let make = |begun: &dyn Fn(&FileState<'_>) -> Vec<(u32, PieceHash)>| {
+        let told = Mutex::new(std::collections::BTreeMap::new());
+        let options = Options {
+            threads: NonZeroUsize::new(2).unwrap(),
+            progress: &|_, _| {},
+            takes: &|_| true,
+            known: &|_| None,
+            begun,
+            hashed: &|state, first, hashes| {
+                let name = state.path.file_name().unwrap().to_owned();
+                for (index, hash) in (first..).zip(hashes) {
+                    told.lock().unwrap().insert((name.clone(), index), *hash);
+                }
+            },
+            stop: &AtomicBool::new(false),
+        };
+        let created = create_with(&top, spec(Format::Hybrid, 1 << 14), &options).unwrap();
+        (created, told.into_inner().unwrap())
+    };
+    let (first, told) = make(&|_| vec![]);
+    let begun = |state: &FileState<'_>| {
+        let name = state.path.file_name().unwrap();
+        let own = told.iter().filter(|((of, index), _)| of == name && index % 3 != 0);
+        own.map(|((_, index), hash)| (*index, *hash)).collect()
+    };
+    let (second, rest) = make(&begun);
+    assert!(second.bytes == first.bytes);
+    assert!(rest.keys().all(|(_, index)| index % 3 == 0), "only the others are read");
+    assert!(second.read_len < first.read_len / 2, "{}", second.read_len);
 }

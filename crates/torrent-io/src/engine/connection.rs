@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use mio::net::TcpStream;
 use socket2::SockRef;
 use torrent::Time;
-use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, PexState, VerifiedBlock};
+use torrent::swarm::{Direction, LAZY_DELAY, PeerKey, PexState, Standing, VerifiedBlock};
 use torrent::wire::{ExtensionIds, Message};
 
 use super::limits::Bucket;
@@ -42,6 +42,12 @@ pub(super) enum Phase {
     Open { torrent: usize, key: PeerKey },
 }
 
+impl Phase {
+    pub(super) const fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
@@ -49,6 +55,10 @@ pub(super) struct Connection {
     pub(super) direction: Direction,
     pub(super) phase: Phase,
     pub(super) opened_at: Time,
+    /// When a block last went or came; at first, when it was opened.
+    pub(super) moved_at: Time,
+    /// How much its address is worth a place.
+    pub(super) standing: Standing,
     /// Which of the torrent's infohashes we dial with.
     pub(super) infohash_index: usize,
     /// How the peer numbers extensions.
@@ -126,6 +136,8 @@ impl Connection {
             direction,
             phase,
             opened_at: now,
+            moved_at: now,
+            standing: Standing::Stranger,
             infohash_index: 0,
             ids: ExtensionIds::default(),
             extended: false,

@@ -198,7 +198,8 @@ impl Reactor {
         let (addr, direction) = (connection.addr, connection.direction);
         let traits = handshake.traits(ours, is_v2);
         connection.is_own = traits.own;
-        self.feed(at, Input::Connected { peer: key, addr, direction, traits });
+        let standing = self.config.known.standing(addr.ip());
+        self.feed(at, Input::Connected { peer: key, addr, direction, traits, standing });
         if !handshake.features.extended {
             return;
         }
@@ -288,6 +289,11 @@ impl Reactor {
         blocks: &mut Vec<(Block, Range<usize>)>,
     ) {
         let Some(torrent) = &self.torrents[at] else { return };
+        if let Some(token) = torrent.token(key)
+            && let Some(connection) = &mut self.connections[token]
+        {
+            connection.moved_at = self.now;
+        }
         if torrent.swarm.wants(key, block) {
             blocks.push((block, payload));
         }

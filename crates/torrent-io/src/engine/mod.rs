@@ -27,7 +27,7 @@ use std::thread::{self, JoinHandle};
 
 use ::torrent::Bitfield;
 use ::torrent::metainfo::Metainfo;
-use ::torrent::swarm::{Role, Stats};
+use ::torrent::swarm::{Role, Standing, Stats};
 use mio::Waker;
 
 pub use reactor::{CONNECTIONS_MAX, HALF_OPEN_MAX, PER_ADDRESS_MAX};
@@ -51,6 +51,31 @@ pub struct EngineConfig {
     pub download_limit: Option<u64>,
     /// Peer exchange (BEP 11), for torrents that are not private.
     pub pex: bool,
+    /// Whose connections are kept when there are too many.
+    pub known: Known,
+}
+
+/// Says of an address how much it is worth a place; by default every address is a stranger's. It is
+/// asked on the engine's thread and must not block.
+#[derive(Clone, Default)]
+pub struct Known(Option<Arc<dyn Fn(IpAddr) -> Standing + Send + Sync>>);
+
+impl Known {
+    /// Asks a function.
+    #[must_use]
+    pub fn new(standing: Arc<dyn Fn(IpAddr) -> Standing + Send + Sync>) -> Self {
+        Self(Some(standing))
+    }
+
+    fn standing(&self, address: IpAddr) -> Standing {
+        self.0.as_ref().map_or(Standing::Stranger, |standing| standing(address))
+    }
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Known").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A torrent to be run.

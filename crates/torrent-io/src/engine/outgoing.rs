@@ -31,6 +31,7 @@ impl Reactor {
                 if let Some(token) = self.token(at, peer)
                     && let Some(connection) = &mut self.connections[token]
                 {
+                    connection.moved_at = self.now;
                     connection.send_block(block);
                     self.mark_dirty(token);
                 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use torrent::swarm::{Config, Direction, Input, Role, Swarm};
+use places::{Admission, Bounds, Seat};
+use torrent::swarm::{Config, Direction, Input, Role, Standing, Swarm};
 use torrent::{Bitfield, Time};
 
 use super::connection::{Connection, Phase, Scratch};
@@ -25,12 +26,16 @@ use super::{pace, sockopt};
 pub const CONNECTIONS_MAX: usize = 4096;
 
 /// Connections that have not said which torrent they are about, or have not been answered: a flood
-/// of them must not take the places of those that have.
+/// of them must not take the places of those that have. An eighth for one address; the oldest goes.
 pub const HALF_OPEN_MAX: usize = 256;
 
 /// Incoming connections from one address, so that one stranger cannot take all places. A NAT router
 /// or a machine with many containers has this many nodes behind it.
 pub const PER_ADDRESS_MAX: usize = 64;
+
+/// How long a connection must have moved no block before a newcomer of the same standing gets its
+/// place, when all are taken; as long as in a swarm.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Addresses that are refused because they lied.
 const BANNED_MAX: usize = 4096;
@@ -427,25 +432,61 @@ impl Reactor {
                 }
             };
             let addr = sockopt::canonical(addr);
-            if self.refuses(addr.ip()) {
+            let standing = self.config.known.standing(addr.ip());
+            if !self.lets_in(addr.ip(), standing) {
                 continue;
             }
             let phase = Phase::Handshaking { torrent: None };
-            self.insert(stream, addr, Direction::Incoming, phase);
+            let token = self.insert(stream, addr, Direction::Incoming, phase);
+            if let Some(connection) = token.and_then(|token| self.connections[token].as_mut()) {
+                connection.standing = standing;
+            }
         }
     }
 
-    fn refuses(&self, ip: IpAddr) -> bool {
-        let all = || self.connections.iter().flatten();
-        let half_open = |c: &&Connection| {
-            c.direction == Direction::Incoming && !matches!(c.phase, Phase::Open { .. })
+    /// Whether there is a place for a newcomer, if need be that of another one.
+    fn lets_in(&mut self, ip: IpAddr, standing: Standing) -> bool {
+        let half_open = Bounds::of(HALF_OPEN_MAX, Duration::ZERO);
+        let all = Bounds {
+            of_address: PER_ADDRESS_MAX,
+            ..Bounds::of(CONNECTIONS_MAX.saturating_sub(self.dialled_count()), IDLE_MAX)
         };
-        // The machine itself is many peers at once in tests and when a server seeds to its own VMs.
-        let from_there = |c: &&Connection| c.addr.ip() == ip && !ip.is_loopback();
-        self.banned.contains(&ip)
-            || self.connections.len() - self.free.len() - self.freed.len() >= CONNECTIONS_MAX
-            || all().filter(half_open).count() >= HALF_OPEN_MAX
-            || all().filter(from_there).count() >= PER_ADDRESS_MAX
+        !self.banned.contains(&ip)
+            && self.makes_room(&half_open, ip, standing, |phase| !phase.is_open())
+            && self.makes_room(&all, ip, standing, |_| true)
+    }
+
+    fn dialled_count(&self) -> usize {
+        let all = self.connections.iter().flatten();
+        all.filter(|connection| connection.direction == Direction::Outgoing).count()
+    }
+
+    /// Looks for a place among the incoming connections in some phase.
+    fn makes_room(
+        &mut self,
+        bounds: &Bounds,
+        ip: IpAddr,
+        standing: Standing,
+        is_meant: impl Fn(Phase) -> bool,
+    ) -> bool {
+        let seats = self.connections.iter().enumerate().filter_map(|(token, connection)| {
+            let connection = connection.as_ref()?;
+            let is_incoming = connection.direction == Direction::Incoming;
+            (is_incoming && is_meant(connection.phase)).then(|| Seat {
+                key: token,
+                address: connection.addr.ip(),
+                standing: connection.standing,
+                idle_since: connection.moved_at - Time::ZERO,
+            })
+        });
+        match places::admit(bounds, seats, ip, standing, self.now - Time::ZERO) {
+            Admission::Free => true,
+            Admission::InPlaceOf(token) => {
+                self.lose(token);
+                true
+            }
+            Admission::Refused => false,
+        }
     }
 
     pub(super) fn ban(&mut self, addr: SocketAddr) {

@@ -12,6 +12,7 @@ use torrent::wire;
 
 use super::*;
 use crate::create::create;
+use crate::engine::Known;
 use crate::storage::{Allocation, Layout, Storage};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -37,6 +38,7 @@ fn start(seed: u64) -> (Session, Receiver<(TorrentKey, SessionEvent)>) {
             upload_limit: None,
             download_limit: None,
             pex: true,
+            known: Known::default(),
         },
         lsd: false,
         user_agent: "test".to_owned(),

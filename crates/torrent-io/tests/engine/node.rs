@@ -14,7 +14,7 @@ use torrent::metainfo::create::{Format, Spec};
 use torrent::swarm::{Role, Stats};
 use torrent::wire::peer_id;
 use torrent_io::create::create;
-use torrent_io::engine::{Engine, EngineConfig, TorrentConfig, TorrentEvent, TorrentId};
+use torrent_io::engine::{Engine, EngineConfig, Known, TorrentConfig, TorrentEvent, TorrentId};
 use torrent_io::storage::{Layout, Storage};
 
 /// Far more than any step takes; only a test that fails waits for it.
@@ -112,6 +112,7 @@ pub(crate) fn config() -> EngineConfig {
         upload_limit: None,
         download_limit: None,
         pex: false,
+        known: Known::default(),
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use places::Standing;
+
 use super::io::{CloseReason, Direction, Output, PeerKey, PeerTraits, Role};
 use super::peer::Peer;
 use super::{Swarm, TICK};
@@ -105,11 +107,15 @@ impl Swarm {
         addr: SocketAddr,
         direction: Direction,
         traits: PeerTraits,
+        standing: Standing,
     ) {
         if direction == Direction::Outgoing {
             self.addrs.set(addr, State::Connected);
         }
-        if let Some(reason) = self.refusal(key, addr, direction, traits) {
+        let refusal = self
+            .refusal(key, addr, direction, traits)
+            .or_else(|| (!self.make_room(now, addr.ip(), standing)).then_some(CloseReason::Full));
+        if let Some(reason) = refusal {
             if reason == CloseReason::Duplicate && direction == Direction::Outgoing {
                 // Never dial it again: it is ourselves, or connected the other way.
                 self.addrs.set(addr, State::Banned);
@@ -120,6 +126,7 @@ impl Swarm {
         self.serials += 1;
         let mut peer = Peer::new(key, addr, direction, traits, self.geometry.unit_count(), now);
         peer.serial = self.serials;
+        peer.standing = standing;
         peer.served_at = self.serves;
         peer.news_told = self.news.len();
         peer.revealed_to = self.reveal.is_some() && traits.own && traits.fast;
@@ -157,10 +164,8 @@ impl Swarm {
                 return Some(CloseReason::Duplicate);
             }
             self.close(old, CloseReason::Duplicate);
-            return None;
         }
-        let max = if self.role == Role::Seed { SEED_PEERS_MAX } else { PEERS_MAX };
-        (self.slots.len() >= max).then_some(CloseReason::Full)
+        None
     }
 
     /// Says what we have, that we serve, and whether we want anything.

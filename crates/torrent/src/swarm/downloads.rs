@@ -68,6 +68,7 @@ impl Swarm {
             return;
         };
         peer.brought += u64::from(block.len);
+        peer.moved_at = now;
         let serial = peer.serial;
         self.brought_at = Some(now);
         let Some(partial) = self.picker.partial_mut(unit) else {

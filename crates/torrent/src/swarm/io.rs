@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+pub use places::Standing;
+
 use crate::geometry::{Block, PieceIndex, UnitIndex};
 use crate::wire::Message;
 
@@ -45,6 +47,8 @@ pub enum Input {
         direction: Direction,
         /// What the handshake told.
         traits: PeerTraits,
+        /// How much its address is worth a place.
+        standing: Standing,
     },
     /// The connection is gone.
     Disconnected {
@@ -279,6 +283,8 @@ pub enum CloseReason {
     Duplicate,
     /// More connections than allowed.
     Full,
+    /// Its place went to another one: it had done nothing for longest, or is worth less.
+    Idle,
     /// It had requests outstanding and sent nothing, twice.
     Stalled,
     /// Both sides have everything.

@@ -27,6 +27,8 @@ mod stall;
 mod trust;
 
 mod connections;
+mod room;
+
 mod pex;
 
 mod web;
@@ -44,7 +46,7 @@ use std::time::Duration;
 
 pub use connections::{ADDRS_MAX, DEGREE, PEERS_MAX, SEED_PEERS_MAX};
 pub use io::{
-    CloseReason, Direction, Input, Output, PeerKey, PeerTraits, Role, Urgency, Verdict,
+    CloseReason, Direction, Input, Output, PeerKey, PeerTraits, Role, Standing, Urgency, Verdict,
     VerifiedBlock,
 };
 pub use peer::REQUEST_QUEUE_MAX;
@@ -226,8 +228,8 @@ impl Swarm {
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = now;
         match input {
-            Input::Connected { peer, addr, direction, traits } => {
-                self.on_connected(now, peer, addr, direction, traits);
+            Input::Connected { peer, addr, direction, traits, standing } => {
+                self.on_connected(now, peer, addr, direction, traits, standing);
             }
             Input::Disconnected { peer } => self.remove(peer),
             Input::DialFailed { addr } => self.on_dial_failed(now, addr),

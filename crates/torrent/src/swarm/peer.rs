@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use places::Standing;
+
 use super::io::{Direction, PeerKey, PeerTraits};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, UnitIndex};
@@ -54,6 +56,10 @@ pub(super) struct Peer {
     pub(super) request_limit: u32,
     /// Smoothed time between two of its blocks while something was outstanding.
     pub(super) block_interval: Duration,
+    /// How much its address is worth a place.
+    pub(super) standing: Standing,
+    /// When it last asked for a block, gave one or took one; at first, when it came.
+    pub(super) moved_at: Time,
     /// When it last made progress on our requests, or was first asked.
     pub(super) progress_at: Time,
     /// When anything was last heard of it.
@@ -139,6 +145,8 @@ impl Peer {
             outstanding_reveals: 0,
             request_limit: REQUEST_QUEUE_MAX as u32,
             block_interval: Duration::ZERO,
+            standing: Standing::Stranger,
+            moved_at: now,
             progress_at: now,
             heard_at: now,
             news_told: 0,

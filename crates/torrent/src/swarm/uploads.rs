@@ -44,6 +44,7 @@ const REQUEST_LEN_MAX: u32 = 128 * 1024;
 
 impl Swarm {
     pub(super) fn on_request(&mut self, key: PeerKey, block: Block) {
+        let now = self.now;
         let verified = self.verify_range(block);
         let Some(peer) = self.peer_mut(key) else {
             return;
@@ -52,6 +53,10 @@ impl Swarm {
         match verified {
             Some(_) if !full => {
                 if !peer.queue.contains(&block) {
+                    if peer.queue.is_empty() && peer.in_flight == 0 {
+                        // While it does not take what it asked for before, asking is not enough.
+                        peer.moved_at = now;
+                    }
                     peer.queue.push_back(block);
                     self.may_serve = true;
                 }
@@ -96,6 +101,7 @@ impl Swarm {
             Input::BlockDelivered { peer: key } => {
                 if let Some(peer) = self.peer_mut(key) {
                     peer.in_flight = peer.in_flight.saturating_sub(1);
+                    peer.moved_at = now;
                 }
             }
             _ => {}

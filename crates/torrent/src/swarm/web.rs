@@ -165,7 +165,7 @@ impl Swarm {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Direction, Input, PeerTraits, Role, Verdict};
+    use super::super::{Config, Direction, Input, PeerTraits, Role, Standing, Verdict};
     use super::*;
     use crate::geometry::Geometry;
     use crate::wire::Message;
@@ -199,7 +199,11 @@ mod tests {
         let traits = PeerTraits { peer_id: [2; 20], fast: true, own: false, v2: false };
         let (peer, addr) = (PeerKey(0), "10.0.0.1:1".parse().unwrap());
         let direction = Direction::Incoming;
-        feed(swarm, millis, Input::Connected { peer, addr, direction, traits });
+        feed(
+            swarm,
+            millis,
+            Input::Connected { peer, addr, direction, traits, standing: Standing::Stranger },
+        );
         for message in [Message::HaveAll, Message::Unchoke] {
             feed(swarm, millis, Input::Message { peer, message });
         }

@@ -88,6 +88,8 @@ pub(super) struct Peer {
     pub(super) has: Has,
     /// Ranks behind all that are not.
     pub(super) stale: bool,
+    /// Its address is known: it makes no room for others while it lives.
+    pub(super) is_kept: bool,
     /// When it is expected again, at the earliest.
     pub(super) expected: Time,
     /// When it becomes stale.
@@ -105,6 +107,7 @@ impl Peer {
             peer_id,
             has,
             stale: false,
+            is_kept: false,
             expected: Time::ZERO,
             fresh_until: Time::NEVER,
             gone_at: Time::NEVER,

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use places::Standing;
+
 use super::handout::{HANDOUT, Has, Peer, Roster};
 use super::rng::Rng;
 use super::{AnnounceRequest, AnnounceResponse, Event, ResponsePeer, ScrapeStats};
@@ -39,6 +41,10 @@ pub const TORRENTS_MAX: usize = 4_096;
 /// Peers of one address, in all torrents, so that one machine cannot fill the table: it holds one
 /// 64th at most. Loopback is exempt: whole test fleets live there, and no stranger.
 pub const ADDR_PEERS_MAX: usize = 1_024;
+
+/// Peers of one stranger's address that stay when the table, or a torrent, is full: a node has one in
+/// each image that it has loaded, and with this many each of 64 addresses holds 1,024 in all.
+const ADDR_PEERS_FAIR: usize = 16;
 
 /// Regular announces a second at which intervals grow: a few per cent of what one core serves, so
 /// that a fleet that starts meanwhile finds it idle.
@@ -120,15 +126,29 @@ impl Registry {
         }
     }
 
-    /// Takes an announce of the peer that listens at `addr` and answers it. The port in `request`
-    /// is not looked at.
+    /// As [`Self::announce_as`], of somebody whom nobody knows.
     ///
     /// # Errors
-    /// If a limit is reached; peers that are in already are never refused.
+    /// If a limit is reached.
     pub fn announce(
         &mut self,
         now: Time,
         addr: SocketAddr,
+        request: &AnnounceRequest,
+    ) -> Result<AnnounceResponse, Refusal> {
+        self.announce_as(now, addr, Standing::Stranger, request)
+    }
+
+    /// Takes an announce of the peer that listens at `addr` and answers it. The port in `request`
+    /// is not looked at. Peers whose address is worth more than a stranger's make no room for others.
+    ///
+    /// # Errors
+    /// If a limit is reached; a peer that is in already is not refused.
+    pub fn announce_as(
+        &mut self,
+        now: Time,
+        addr: SocketAddr,
+        standing: Standing,
         request: &AnnounceRequest,
     ) -> Result<AnnounceResponse, Refusal> {
         let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
@@ -146,6 +166,7 @@ impl Registry {
         let torrent = self.torrents.entry(request.info_hash).or_default();
         let peer = torrent.roster.peer_mut(at);
         peer.stale = false;
+        peer.is_kept = standing > Standing::Stranger;
         peer.expected = now + interval.mul_f64(EARLY);
         peer.fresh_until = now + 2 * interval + FRESH_SLACK;
         peer.gone_at = peer.fresh_until.max(now + GONE);
@@ -258,33 +279,53 @@ impl Registry {
         if at_addr >= ADDR_PEERS_MAX && !addr.ip().is_loopback() {
             return Err(Refusal::AddrPeersMax);
         }
-        if !self.torrents.contains_key(info_hash) && self.torrents.len() >= TORRENTS_MAX {
-            return Err(Refusal::TorrentsMax);
-        }
-        let torrent_len = |torrents: &BTreeMap<_, Torrent>| {
-            torrents.get(info_hash).map_or(0, |torrent| torrent.roster.len())
-        };
-        let full = self.peer_count >= PEERS_MAX || torrent_len(&self.torrents) >= TORRENT_PEERS_MAX;
-        if full && now >= self.make_room_at {
+        if self.is_full(info_hash) && now >= self.make_room_at {
             // Only peers that seem alive may keep others out. Not for each refusal: it looks at all.
             self.make_room_at = now + SWEEP_INTERVAL;
-            self.sweep_stale();
+            self.remove_where(|peer, _| peer.stale);
+            if self.is_full(info_hash) {
+                self.remove_where(|peer, before| {
+                    let is_exempt = peer.is_kept || peer.addr.ip().is_loopback();
+                    before >= ADDR_PEERS_FAIR && !is_exempt
+                });
+            }
+            self.torrents.retain(|_, torrent| torrent.roster.len() > 0);
+        }
+        if !self.torrents.contains_key(info_hash) && self.torrents.len() >= TORRENTS_MAX {
+            return Err(Refusal::TorrentsMax);
         }
         if self.peer_count >= PEERS_MAX {
             return Err(Refusal::PeersMax);
         }
-        if torrent_len(&self.torrents) >= TORRENT_PEERS_MAX {
+        if self.torrent_len(info_hash) >= TORRENT_PEERS_MAX {
             return Err(Refusal::TorrentPeersMax);
         }
         Ok(())
     }
 
-    fn sweep_stale(&mut self) {
+    fn torrent_len(&self, info_hash: &[u8; 20]) -> usize {
+        self.torrents.get(info_hash).map_or(0, |torrent| torrent.roster.len())
+    }
+
+    fn is_full(&self, info_hash: &[u8; 20]) -> bool {
+        let is_new = !self.torrents.contains_key(info_hash);
+        self.peer_count >= PEERS_MAX
+            || self.torrent_len(info_hash) >= TORRENT_PEERS_MAX
+            || (is_new && self.torrents.len() >= TORRENTS_MAX)
+    }
+
+    /// Removes the peers that `is_in_the_way` says, who is told how many of the peer's address stay.
+    fn remove_where(&mut self, is_in_the_way: impl Fn(&Peer, usize) -> bool) {
+        let mut staying: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for torrent in self.torrents.values_mut() {
             for at in (0..torrent.roster.len() as u32).rev() {
-                if torrent.roster.peer(at).stale {
+                let peer = torrent.roster.peer(at);
+                let before = staying.entry(peer.addr.ip()).or_default();
+                if is_in_the_way(peer, *before) {
                     let peer = torrent.roster.remove(at);
                     uncount(&mut self.addr_peers, &mut self.peer_count, peer.addr);
+                } else {
+                    *before += 1;
                 }
             }
         }

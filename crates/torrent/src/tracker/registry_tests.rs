@@ -223,6 +223,43 @@ fn torrents_are_limited() {
 }
 
 #[test]
+fn addresses_that_fill_the_table_make_room_and_nodes_stay() {
+    let mut registry = Registry::new(1);
+    let want_none = AnnounceRequest { numwant: Some(0), ..request(1, Event::Started) };
+    let node = SocketAddr::new(addr(7).ip(), 6881);
+    for torrent in 0..2 * ADDR_PEERS_FAIR as u8 {
+        let request = AnnounceRequest { info_hash: [torrent; 20], ..want_none };
+        registry.announce_as(at(0), node, Standing::Leased, &request).unwrap();
+    }
+    let stays = registry.peer_count();
+    let mut port = 0_u16;
+    for host in 0..64 {
+        for _ in 0..ADDR_PEERS_MAX {
+            port = port.wrapping_add(1);
+            let from = SocketAddr::new(addr(1_000 + host).ip(), port);
+            let _ = registry.announce(at(0), from, &want_none);
+        }
+    }
+    assert!(registry.announce(at(2), addr(8), &want_none).is_ok());
+    assert!(registry.peer_count() <= stays + 64 * ADDR_PEERS_FAIR + 1);
+    let scrape = registry.scrape(&[31; 20]);
+    assert_eq!(scrape.incomplete, 1, "the node is still in all of its torrents");
+}
+
+#[test]
+fn torrents_that_one_address_invents_make_room_for_another() {
+    let mut registry = Registry::new(1);
+    for torrent in 0..TORRENTS_MAX as u32 {
+        let mut request = request(1, Event::Started);
+        request.info_hash[..4].copy_from_slice(&torrent.to_be_bytes());
+        registry.announce(at(0), addr(torrent / ADDR_PEERS_MAX as u32), &request).unwrap();
+    }
+    let another = AnnounceRequest { info_hash: [9; 20], ..request(1, Event::Started) };
+    assert!(registry.announce(at(0), addr(99), &another).is_ok());
+    assert_eq!(registry.peer_count(), 4 * ADDR_PEERS_FAIR + 1);
+}
+
+#[test]
 fn mapped_address_is_the_same_peer() {
     let mut registry = Registry::new(1);
     told(&mut registry, at(0), 1);

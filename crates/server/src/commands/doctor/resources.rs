@@ -2,11 +2,13 @@
 //! phase 1 asks of it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{Finding, State};
 use crate::lab::settings::Settings;
 use crate::quantity;
+use crate::state;
 
 /// Below so much free space a start may fail in the middle: phase 1 is built anew beside the old one,
 /// and the log and the database grow.
@@ -19,7 +21,12 @@ const MEMORY_MIN: u64 = 512 << 20;
 /// What every lab needs of this machine.
 pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![carrier(Path::new("/sys/class/net"), &settings.interface)];
-    findings.extend(space(&settings.dir));
+    findings.extend(space(&settings.dir, "the lab"));
+    let state = settings.dir.join(state::FOLDER);
+    if is_elsewhere(&state, &settings.dir) {
+        findings.extend(space(&state, "the lab's state/"));
+    }
+    findings.extend(damaged(&settings.dir));
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     findings.extend(memory(&meminfo));
     findings.extend(kexec(Path::new("/boot")));
@@ -45,20 +52,48 @@ fn carrier(devices: &Path, interface: &str) -> Finding {
     }
 }
 
-fn space(lab: &Path) -> Option<Finding> {
-    let stat = rustix::fs::statvfs(lab).ok()?;
-    Some(judge_space(stat.f_bavail.saturating_mul(stat.f_frsize)))
+fn space(folder: &Path, name: &str) -> Option<Finding> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    let free = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Some(judge_space(free(stat.f_bavail), stat.f_files == 0 || stat.f_favail > 0, name))
 }
 
-fn judge_space(free: u64) -> Finding {
-    let text = format!("{} free in the lab", quantity::bytes(free));
-    match free >= SPACE_MIN {
-        true => Finding::good("disk", text),
-        false => {
-            let text = format!("{text}: make room, or building phase 1 and storing leases fail");
+/// Some file systems run out of files before they run out of bytes.
+fn judge_space(free: u64, has_files: bool, name: &str) -> Finding {
+    let text = format!("{} free in {name}", quantity::bytes(free));
+    match (free >= SPACE_MIN, has_files) {
+        (true, true) => Finding::good("disk", text),
+        (true, false) => {
+            let text = format!("{text}, but no file can be made there: remove some (`df -i`)");
+            Finding::new("disk", State::Warning, text)
+        }
+        (false, _) => {
+            let text = format!(
+                "{text}: make room, or building phase 1 fails, leases are forgotten with a restart, and \
+                 what changes in the lab is not published"
+            );
             Finding::new("disk", State::Warning, text)
         }
     }
+}
+
+/// Whether a folder is there and on a file system of its own.
+fn is_elsewhere(folder: &Path, lab: &Path) -> bool {
+    let device = |path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    device(folder).is_some_and(|of_folder| device(lab) != Some(of_folder))
+}
+
+/// Files of the state that were damaged, and what begins with others in their place.
+fn damaged(lab: &Path) -> Option<Finding> {
+    let files = state::put_aside_files(lab);
+    (!files.is_empty()).then(|| {
+        let text = format!(
+            "state/ has files that were damaged and put aside: {}: check the disk (`dmesg`), and remove \
+             them once nobody needs them",
+            files.join(", ")
+        );
+        Finding::new("state", State::Warning, text)
+    })
 }
 
 fn memory(meminfo: &str) -> Option<Finding> {
@@ -127,14 +162,34 @@ mod tests {
 
     #[test]
     fn what_runs_out_is_told() {
-        assert_eq!(judge_space(SPACE_MIN).state, State::Good);
-        assert_eq!(judge_space(SPACE_MIN - 1).state, State::Warning);
+        assert_eq!(judge_space(SPACE_MIN, true, "the lab").state, State::Good);
+        assert_eq!(judge_space(SPACE_MIN - 1, true, "the lab").state, State::Warning);
+        assert_eq!(judge_space(SPACE_MIN, false, "the lab").state, State::Warning);
         let check = |text: &str, expect| {
             assert_eq!(memory(text).map(|finding| finding.state), expect, "{text}");
         };
         check("MemTotal: 9 kB\nMemAvailable:  8000000 kB\n", Some(State::Good));
         check("MemAvailable:  80000 kB\n", Some(State::Warning));
         check("", None);
+    }
+
+    #[test]
+    fn state_that_was_damaged_is_told() {
+        let lab = tempfile::tempdir().unwrap();
+        assert_eq!(damaged(lab.path()), None);
+        fs::create_dir(lab.path().join("state")).unwrap();
+        fs::write(lab.path().join("state/leases.db.damaged-20261201T000000Z"), "").unwrap();
+        let finding = damaged(lab.path()).unwrap();
+        assert_eq!(finding.state, State::Warning);
+        assert!(finding.text.contains("leases.db.damaged-2026"), "{}", finding.text);
+    }
+
+    #[test]
+    fn a_file_system_of_its_own_is_looked_at_by_itself() {
+        let lab = tempfile::tempdir().unwrap();
+        assert!(is_elsewhere(Path::new("/proc"), lab.path()));
+        assert!(!is_elsewhere(lab.path(), lab.path()));
+        assert!(!is_elsewhere(&lab.path().join("state"), lab.path()), "it is made by a start");
     }
 
     #[test]

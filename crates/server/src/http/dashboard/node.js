@@ -68,7 +68,8 @@ function top(page) {
     h("section", { class: `panel why ${why.is_late ? "late" : ""}`, "aria-label": "Why" },
       h("p", { class: "say" }, `${why.headline[0].toUpperCase()}${why.headline.slice(1)}.`),
       why.waits_for && h("p", {}, `It waits for ${why.waits_for}${why.is_late && !page.failure?.is_current && page.stage ? ", longer than it should" : ""}.`),
-      why.cure && h("p", {}, h("b", {}, "What to do: "), why.cure), bar)];
+      why.cure && h("p", {}, h("b", {}, "What to do: "), why.cure),
+      page.hearsay && h("p", { class: "hearsay" }, h("b", {}, "Hearsay: "), `${page.hearsay.text}.`), bar)];
 }
 
 function draw(page) {

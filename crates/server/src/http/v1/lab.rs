@@ -190,7 +190,7 @@ pub(super) async fn leases(State(site): State<Site>, headers: HeaderMap) -> Resp
     let about = site.clone();
     let read = tokio::task::spawn_blocking(move || (about.0.about.leases)()).await;
     let Ok(Ok(mut leases)) = read else {
-        let text = "the leases in state/state.db cannot be read: see the log";
+        let text = "the leases in state/leases.db cannot be read: see the log";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let now = UnixMs::now().0 / 1000;

@@ -16,8 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use super::reply::{self, Tag};
-use crate::fleet::{self, LastFailure, Node, Step, Summary, UnixMs};
-use crate::http::{NextBoot, Site};
+use crate::fleet::{self, Fleet, LastFailure, Node, Step, Summary, UnixMs};
+use crate::http::{NextBoot, Site, pieces};
 use crate::services::deeds::SILENT_MS;
 use crate::status;
 
@@ -156,6 +156,17 @@ pub(super) struct NodePage {
     next_boot: Option<BootView>,
     /// Whether it can be told to start anew: its agent was heard of lately.
     is_in_reach: bool,
+    /// What was said last in its name and is not proved to be its word; used for nothing.
+    hearsay: Option<HearsayView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct HearsayView {
+    unix_ms: u64,
+    /// In a sentence, with where it came from.
+    text: String,
+    /// How often something was said so.
+    count: u32,
 }
 
 /// What a node is to boot.
@@ -313,18 +324,24 @@ pub(super) async fn nodes(
     let first = matching.partition_point(|node| wanted.after.is_some_and(|mac| node.mac <= mac));
     let rest = matching.get(first..).unwrap_or_default();
     let has_more = rest.len() > wanted.limit;
-    // Copied, so that nothing is turned into text under the lock.
-    let page: Vec<Summary> = rest.iter().take(wanted.limit).map(|node| (*node).clone()).collect();
+    let macs: Vec<Mac> = rest.iter().take(wanted.limit).map(|node| node.mac).collect();
     drop(fleet);
-    let next = page.last().filter(|_| has_more).map(|node| node.mac.to_string());
+    let next = macs.last().filter(|_| has_more).map(Mac::to_string);
     let link = next.as_ref().map(|next| wanted.link(next));
-    let nodes = page.iter().map(NodeView::from).collect();
-    let page = NodesPage { nodes, matching_count, count, revision, next };
-    let mut answer = reply::tagged(&headers, &tag, || page);
+    let page = NodesPage { nodes: vec![], matching_count, count, revision, next };
+    let mut macs = macs.into_iter();
+    // One by one, so that nothing is turned into text under the lock, and who reads slowly has no page in memory. What has
+    // changed meanwhile is told as it is, and what is gone not at all.
+    let view = move || macs.by_ref().find_map(|mac| view(&site.0.fleet.lock(), mac));
+    let mut answer = reply::with_tag(pieces::listing("nodes", &page, view), &tag);
     if let Some(Ok(link)) = link.map(|link| link.parse()) {
         answer.headers_mut().insert(LINK, link);
     }
     answer
+}
+
+fn view(fleet: &Fleet, mac: Mac) -> Option<NodeView> {
+    fleet.node(mac).map(|node| NodeView::from(&node.summary))
 }
 
 /// One node, with its timeline.
@@ -527,6 +544,11 @@ fn page(node: &Node, decided: Decided, now: UnixMs) -> NodePage {
         assigned: decided.assigned.map(BootView::from),
         next_boot: decided.next_boot.map(BootView::from),
         is_in_reach: node.boot_in_reach(now, SILENT_MS).is_some(),
+        hearsay: node.heard.as_ref().map(|heard| HearsayView {
+            unix_ms: heard.at.0,
+            text: heard.sentence(),
+            count: heard.count,
+        }),
     }
 }
 

@@ -104,11 +104,15 @@ pub(super) fn tagged<T: Serialize>(
     tag: &Tag,
     value: impl FnOnce() -> T,
 ) -> Response<Body> {
-    let fields = [(ETAG, tag.0.clone()), (CACHE_CONTROL, "no-cache".to_owned())];
     if tag.is_known(headers) {
-        return (StatusCode::NOT_MODIFIED, fields).into_response();
+        return with_tag(StatusCode::NOT_MODIFIED.into_response(), tag);
     }
-    let mut answer = json(&value());
+    with_tag(json(&value()), tag)
+}
+
+/// `answer` under `tag`.
+pub(super) fn with_tag(mut answer: Response<Body>, tag: &Tag) -> Response<Body> {
+    let fields = [(ETAG, tag.0.clone()), (CACHE_CONTROL, "no-cache".to_owned())];
     for (name, text) in fields {
         if let Ok(text) = text.parse() {
             answer.headers_mut().insert(name, text);

@@ -1,5 +1,7 @@
 //! `/v1/session`: logging in and out, for browsers. Programs send the token with each request instead.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Extension, FromRequestParts, Request, State};
 use axum::http::header::SET_COOKIE;
@@ -12,6 +14,7 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::reply;
 use crate::http::Site;
+use crate::http::keeper::Seat;
 use crate::http::login::{COOKIE_NAME, SECRET_LEN_MAX, SESSION_MS_MAX, Session};
 use crate::http::serve::{Encrypted, Source};
 
@@ -48,6 +51,10 @@ impl FromRequestParts<Site> for Allowed {
         };
         if let Source::Peer(from) = source {
             site.0.login.allow(from, &parts.headers)?;
+            // Its connection is not one of a stranger's.
+            if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
+                seat.trust();
+            }
         }
         Ok(Self(source))
     }

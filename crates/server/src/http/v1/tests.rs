@@ -46,7 +46,7 @@ fn report(last: u8, sequence: u64, stage: boot::Stage) -> Event {
         sources: vec![],
         log: vec![],
     };
-    Event::Reported { address: Some([10, 0, 0, last].into()), report: Box::new(report) }
+    Event::reported(Some([10, 0, 0, last].into()), report)
 }
 
 fn fleet_of(count: u8) -> Site {
@@ -164,7 +164,8 @@ async fn who_gave_to_whom_is_told_by_those_who_took() {
     [0, 2].iter().for_each(|&last| site.0.fleet.tell(&report(last, 1, boot::Stage::Menu)));
     let mut whole = report(2, 2, boot::Stage::Verified { image: "debian".parse().unwrap() });
     let source = |last, bytes| boot::report::Source { address: [10, 0, 0, last].into(), bytes };
-    if let Event::Reported { report, .. } = &mut whole {
+    if let Event::Reported(said) = &mut whole {
+        let report = said.what_mut();
         // The server, a node, and somebody who is neither.
         report.sources = vec![source(1, 70), source(0, 20), source(99, 10)];
     }

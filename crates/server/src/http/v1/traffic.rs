@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{Response, StatusCode};
+use axum::extract::{Extension, Query, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use boot::report::Source;
 use boot::{Mac, Stage};
@@ -25,6 +25,9 @@ use super::reply;
 use crate::fleet::{Fleet, LOG_MAX, LogLine};
 use crate::http::Site;
 use crate::http::feed::{self, SAMPLES_MAX, Sample};
+use crate::http::keeper::Seat;
+use crate::http::listeners::LISTENERS_MAX;
+use crate::http::serve::{Bounded, Source as Who};
 
 /// Samples when nobody says how many: ten minutes.
 const SECONDS_DEFAULT: usize = 600;
@@ -285,21 +288,30 @@ pub(super) async fn log(
 /// What happens, as it happens: server-sent events `hello`, `nodes`, `log` and `sample`.
 ///
 /// `hello` comes first: ask for the nodes then, and apply what follows. Who is ten seconds behind is
-/// cut off.
+/// cut off, and so is who listens longest if somebody else has no place.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     responses(
         (status = 200, content_type = "text/event-stream", description = "Goes on for ever"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json",
-         description = "64 listen already"),
+         description = "64 listen already who may command"),
     )
 )]
-pub(super) async fn events(State(site): State<Site>) -> Response<Body> {
-    let Some(listener) = site.0.feed.listen() else {
+pub(super) async fn events(
+    State(site): State<Site>,
+    Extension(source): Extension<Who>,
+    seat: Option<Extension<Arc<Seat>>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let may_command = may_command(&site, source, &headers);
+    if let Some(Extension(seat)) = seat.filter(|_| may_command) {
+        seat.trust();
+    }
+    let Some(listener) = site.0.feed.listen(source, may_command) else {
         let problem = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{} listen already: close a page, or try again", feed::LISTENERS_MAX),
+            format!("{} listen already: close a page, or try again", LISTENERS_MAX),
         );
         let mut answer = problem.into_response();
         answer.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("10"));
@@ -315,9 +327,29 @@ pub(super) async fn events(State(site): State<Site>) -> Response<Body> {
                 Some(first) => first,
                 None => listener.next().await?,
             };
-            let bytes = Bytes::copy_from_slice(message.as_bytes());
+            let bytes = Bytes::from_owner(Message(message));
             Some((Ok::<_, Infallible>(bytes), (None, listener)))
         });
     let fields = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (fields, Body::from_stream(messages)).into_response()
+    (fields, Extension(Bounded), Body::from_stream(messages)).into_response()
+}
+
+/// Whether who listens may command as well; that it looks on is no reason to ask for a session's word.
+fn may_command(site: &Site, source: Who, headers: &HeaderMap) -> bool {
+    match source {
+        Who::Owner => true,
+        Who::Peer(from) if headers.contains_key(AUTHORIZATION) => {
+            site.0.login.allow(from, headers).is_ok()
+        }
+        Who::Peer(_) => site.0.login.session(headers).is_some(),
+    }
+}
+
+/// What all listeners share.
+struct Message(Arc<str>);
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }

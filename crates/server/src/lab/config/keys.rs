@@ -252,7 +252,7 @@ pub(crate) const SERVER: &[Key] = &[
         "history.keep",
         "time",
         Default("90d"),
-        "How long what nodes did is kept in `state/state.db`: events and boots, 32 and 16 of each node at \
+        "How long what nodes did is kept in `state/history.db`: events and boots, 32 and 16 of each node at \
          most. A node that nodes.yaml does not name and that was silent for so long is forgotten.",
     ),
     key(

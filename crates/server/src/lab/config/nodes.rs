@@ -123,6 +123,8 @@ fn node(
     }
     Some(NodeSettings {
         mac: mac?,
+        uuid: uuid.map(str::to_owned),
+        arch,
         group: group.map(|group| group.name.clone()),
         address,
         image: own_image.or_else(|| group.and_then(|group| group.image.clone())),

@@ -84,7 +84,7 @@ fn a_restart_reads_no_file_again() {
     let (second, read) = publish(&mut publisher(&lab));
     assert_eq!(read, 0);
     assert_eq!(second.publication.torrents, first.publication.torrents);
-    assert!(second.publication.manifest.serial > first.publication.manifest.serial);
+    assert_eq!(second.publication, first.publication, "nodes need not hear of a restart");
 }
 
 #[test]
@@ -304,15 +304,80 @@ fn a_lab_is_where_its_file_is() {
 }
 
 #[test]
-fn out_is_wiped_and_nothing_else() {
+fn out_has_what_is_published_and_nothing_else() {
     let lab = TestLab::new();
-    let opened = Lab::open(lab.dir()).unwrap();
     lab.put("out/old/file", "old");
-    crate::lab::wipe_out(&opened.settings).unwrap();
-    assert_eq!(fs::read_dir(lab.path("out")).unwrap().count(), 0);
-    assert!(lab.path("oss/debian/vmlinuz").exists());
-    fs::remove_dir(lab.path("out")).unwrap();
-    crate::lab::wipe_out(&opened.settings).unwrap();
+    lab.put("out/phase1/vmlinuz", "k");
+    publish(&mut publisher(&lab));
+    assert!(!lab.path("out/old").exists());
+    assert!(lab.path("out/phase1/vmlinuz").exists() && lab.path("oss/debian/vmlinuz").exists());
+}
+
+#[test]
+fn a_start_that_comes_to_nothing_leaves_out_as_it_was() {
+    let lab = TestLab::new();
+    publish(&mut publisher(&lab));
+    let before = fs::read(lab.path("out/manifest.json")).unwrap();
+    fs::remove_file(lab.path("oss/debian/vmlinuz")).unwrap();
+    publisher(&lab).refresh(&|_| {}).unwrap_err();
+    assert_eq!(fs::read(lab.path("out/manifest.json")).unwrap(), before);
+}
+
+#[test]
+fn an_unchanged_lab_needs_no_disk_to_be_published() {
+    let lab = TestLab::new();
+    let (first, _) = publish(&mut publisher(&lab));
+    // Neither a number can be drawn nor anything written.
+    let out = lab.path("out");
+    let mut broken = publisher(&lab);
+    broken.serials = Serials::unusable_for_tests(lab.dir());
+    let again = broken.refresh(&|_| {}).unwrap();
+    assert_eq!(again.publication, first.publication);
+    assert!(out.join("manifest.json").exists());
+    // A folder that takes no file, whoever writes.
+    fs::remove_dir_all(out.join("torrents")).unwrap();
+    fs::write(out.join("torrents"), "in the way").unwrap();
+    let mut broken = publisher(&lab);
+    assert_eq!(broken.refresh(&|_| {}).unwrap().publication, first.publication);
+    broken.serials = Serials::unusable_for_tests(lab.dir());
+    lab.put("nodes.yaml", "nodes: {c001: {mac: 525400000001, image: debian}}\n");
+    let error = broken.refresh(&|_| {}).unwrap_err();
+    assert!(matches!(error, PublishError::Serial(_)), "{error}");
+}
+
+#[test]
+fn the_serial_goes_on_from_out_if_the_state_was_damaged() {
+    let lab = TestLab::new();
+    let (first, _) = publish(&mut publisher(&lab));
+    let mut serials = Serials::open(lab.dir()).unwrap();
+    // A clock that was ahead: so far no clock of today gets.
+    serials.was_given(first.publication.manifest.serial + 1_000_000);
+    serials.next(SystemTime::UNIX_EPOCH).unwrap();
+    drop(serials);
+    lab.put("nodes.yaml", "nodes: {c001: {mac: 525400000001, image: debian}}\n");
+    let (second, _) = publish(&mut publisher(&lab));
+    fs::write(lab.path("state/state.db"), "no database at all, and long enough to tell").unwrap();
+    let _ = fs::remove_file(lab.path("state/state.db-wal"));
+    lab.put("nodes.yaml", "nodes: {c001: {mac: 525400000002, image: debian}}\n");
+    let (third, _) = publish(&mut publisher(&lab));
+    let serial = |outcome: &Outcome| outcome.publication.manifest.serial;
+    assert!(serial(&third) > serial(&second), "{} {}", serial(&third), serial(&second));
+}
+
+#[test]
+fn settings_of_this_server_alone_draw_no_number() {
+    let lab = TestLab::new();
+    let mut publisher = publisher(&lab);
+    let (first, _) = publish(&mut publisher);
+    let server = fs::read_to_string(lab.path("Boottorrent.yaml")).unwrap();
+    lab.put(
+        "Boottorrent.yaml",
+        &format!("{server}dashboard: {{access: localhost}}\nhistory: {{keep: 1d}}\n"),
+    );
+    let (second, _) = publish(&mut publisher);
+    assert!(second.is_new, "they are in force");
+    assert_ne!(second.publication.settings.history, first.publication.settings.history);
+    assert_eq!(second.publication.manifest, first.publication.manifest);
 }
 
 #[test]

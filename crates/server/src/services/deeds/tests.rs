@@ -63,7 +63,7 @@ fn report(node: Mac, boot: u64, stage: Stage) -> Event {
         sources: vec![],
         log: vec![],
     };
-    Event::Reported { address: None, report: Box::new(report) }
+    Event::reported(None, report)
 }
 
 fn debian() -> NextBoot {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::swarm::{
-    Config, Direction, Input, Output, PeerKey, PeerTraits, Role, Swarm, Urgency, Verdict,
+    Config, Direction, Input, Output, PeerKey, PeerTraits, Role, Standing, Swarm, Urgency, Verdict,
 };
 use crate::wire::Message;
 use crate::{BLOCK_LEN, Bitfield, Block, Geometry, Time, UnitIndex};
@@ -78,7 +78,7 @@ impl Harness {
     pub(super) fn connect(&mut self, peer: PeerKey, traits: PeerTraits) {
         let traits = PeerTraits { peer_id: [100 + peer.0 as u8; 20], ..traits };
         let (addr, direction) = (addr(peer), Direction::Incoming);
-        self.give(Input::Connected { peer, addr, direction, traits });
+        self.give(Input::Connected { peer, addr, direction, traits, standing: Standing::Stranger });
     }
 
     /// Connects a peer that has these units (pieces) and serves us.

@@ -48,7 +48,7 @@ impl Test {
         let lab = tempfile::tempdir().unwrap();
         let fleet = SharedFleet::new(Fleet::default());
         let asked = ScriptAsked { mac: MAC, uuid: None, arch: None, firmware: None, address: None };
-        fleet.tell(&Event::Script { address: [10, 0, 0, 50].into(), asked });
+        fleet.tell(&Event::script([10, 0, 0, 50].into(), asked));
         let about = About { lab: lab.path().to_owned(), ..About::for_tests() };
         let (next, orders) = (NextBoots::default(), Orders::default());
         let site = Site::new(live(Some("open sesame")), fleet, next, orders, about);
