@@ -65,7 +65,7 @@ pub(super) const SEED_PEERS: Attack =
 pub(super) const TRACKER_IDLE: Attack =
     Attack { what: "1,500 idle connections to the tracker from one address", run: tracker_idle };
 pub(super) const TFTP_REQUESTS: Attack =
-    Attack { what: "TFTP is asked by 64 addresses that take nothing, 1,000/s", run: tftp_requests };
+    Attack { what: "TFTP is asked by 64 addresses that take nothing, 2,000/s", run: tftp_requests };
 pub(super) const LISTENERS: Attack =
     Attack { what: "one address listens to the live events 64 times", run: listeners };
 pub(super) const LAN_IDLE: Attack = Attack {
@@ -118,7 +118,7 @@ struct Hold<'a> {
     each: usize,
     window: Option<usize>,
     /// Said at first, and in each round after it.
-    first: &'a [u8],
+    first: &'a (dyn Fn(u64) -> Vec<u8> + Sync),
     again: &'a [u8],
     /// Bytes read in each round.
     nibble: usize,
@@ -165,10 +165,11 @@ impl<'a> Attacker<'a> {
     fn hold(&self, hold: &Hold<'_>) -> u64 {
         let count = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            for hand in 0..HANDS.min(hold.addresses) {
+            let hands = HANDS.min(hold.addresses);
+            for hand in 0..hands {
                 let count = &count;
                 scope.spawn(move || {
-                    let mine = (1..=hold.addresses).filter(|number| number % HANDS == hand % HANDS);
+                    let mine = (1..=hold.addresses).filter(|number| number % hands == hand);
                     let mine: Vec<u8> = mine.collect();
                     let mut held: Vec<Option<TcpStream>> = vec![];
                     held.resize_with(mine.len() * hold.each, || None);
@@ -199,7 +200,7 @@ impl<'a> Attacker<'a> {
         let Some(stream) = slot else {
             let to = SocketAddrV4::new(victim::server(), hold.port);
             if let Ok(mut stream) = wire::connect(from, to, hold.window, DOOR)
-                && stream.write_all(hold.first).is_ok()
+                && stream.write_all(&(hold.first)(count.load(Ordering::Relaxed))).is_ok()
                 && stream.set_nonblocking(true).is_ok()
             {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -288,7 +289,7 @@ fn unread_lists(attacker: &Attacker<'_>) -> u64 {
         addresses: 3,
         each: EACH,
         window: Some(NO_WINDOW),
-        first: first.as_bytes(),
+        first: &|_| first.clone().into_bytes(),
         again: &[],
         nibble: 0,
     })
@@ -301,7 +302,7 @@ fn slow_downloads(attacker: &Attacker<'_>) -> u64 {
         addresses: 64,
         each: EACH,
         window: Some(NO_WINDOW),
-        first: first.as_bytes(),
+        first: &|_| first.clone().into_bytes(),
         again: &[],
         nibble: 8 << 10,
     })
@@ -314,7 +315,7 @@ fn idle_doors(attacker: &Attacker<'_>) -> u64 {
 
 /// Connections from one address that say nothing.
 const fn idle(port: u16) -> Hold<'static> {
-    Hold { port, addresses: 1, each: 300, window: None, first: &[], again: &[], nibble: 1 }
+    Hold { port, addresses: 1, each: 300, window: None, first: &|_| vec![], again: &[], nibble: 1 }
 }
 
 fn tracker_idle(attacker: &Attacker<'_>) -> u64 {
@@ -327,19 +328,29 @@ fn lan_idle(attacker: &Attacker<'_>) -> u64 {
 
 fn listeners(attacker: &Attacker<'_>) -> u64 {
     let first = wire::request(http(), "GET", "/v1/events", &[], "");
-    let hold =
-        Hold { each: EACH, first: first.as_bytes(), nibble: 16 << 10, ..idle(http().port()) };
+    let hold = Hold {
+        each: EACH,
+        first: &|_| first.clone().into_bytes(),
+        nibble: 16 << 10,
+        ..idle(http().port())
+    };
     attacker.hold(&hold)
 }
 
 fn seed_peers(attacker: &Attacker<'_>) -> u64 {
-    let Ok(infohash) = infohash(address(1)) else { return 0 };
-    let first = wire::handshake(infohash, 1);
+    // With others at the door it may take a while until that is known.
+    let infohash = loop {
+        match infohash(address(1)) {
+            Ok(infohash) => break infohash,
+            Err(_) if attacker.is_over() => return 0,
+            Err(_) => std::thread::sleep(ROUND),
+        }
+    };
     // Each round a keep-alive.
     attacker.hold(&Hold {
         addresses: 4,
         each: 50,
-        first: &first,
+        first: &|number| wire::handshake(infohash, number),
         again: &[0; 4],
         nibble: 16 << 10,
         ..idle(6_881)
@@ -347,19 +358,17 @@ fn seed_peers(attacker: &Attacker<'_>) -> u64 {
 }
 
 fn tftp_requests(attacker: &Attacker<'_>) -> u64 {
-    let bind = |number| UdpSocket::bind((address(number), 0)).ok();
-    let sockets: Vec<UdpSocket> = (1..=64).filter_map(bind).collect();
     let ask = b"\0\x01undionly.kpxe\0octet\0";
-    attacker.paced(1_000, 1_000_000, |number| {
+    attacker.paced(2_000, 1_000_000, |number| {
         // A socket of its own for each, as a transfer is a pair of ports.
         let Ok(socket) = UdpSocket::bind((address((number % 64) as u8 + 1), 0)) else {
             return false;
         };
-        !sockets.is_empty() && socket.send_to(ask, (victim::server(), 69)).is_ok()
+        socket.send_to(ask, (victim::server(), 69)).is_ok()
     })
 }
 
-/// Says what F1, F7 and F10 say, over and over.
+/// Says another architecture, asks for scripts and reports the end of a boot, all in named nodes' names.
 fn lies(attacker: &Attacker<'_>) -> u64 {
     let Ok(socket) = DhcpSocket::open(68) else { return 0 };
     let mut line = None;

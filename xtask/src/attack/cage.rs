@@ -20,6 +20,9 @@ impl Cage {
     pub(super) fn new(limit_bytes: u64) -> Option<Self> {
         PLACES.iter().find_map(|(root, file)| {
             let root = Path::new(root);
+            if !root.join("cgroup.procs").exists() {
+                return None;
+            }
             sweep(root);
             if *file == "memory.max" {
                 std::fs::write(root.join("cgroup.subtree_control"), "+memory").ok()?;

@@ -93,7 +93,7 @@ pub(super) const ALL: &[Case] = &[
         "reports",
         "invented nodes and long reports do not hold leases up, or the owner",
         &[attacker::SMALL_REPORTS, attacker::FAT_REPORTS],
-        floods::known_nodes_stay,
+        floods::reports_are_written_once,
     ),
     flood(
         "starvation",

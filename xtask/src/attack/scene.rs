@@ -89,7 +89,7 @@ impl<'a> Scene<'a> {
             cage: Cage::new(MEMORY_LIMIT),
         };
         scene.configure("server", true)?;
-        scene.server.write("nodes.yaml", &nodes_yaml(VMS))?;
+        scene.server.write("nodes.yaml", &nodes_yaml())?;
         let attackers = format!(
             "for n in $(seq {}); do ip address add 10.77.66.$n/16 dev eth0; done",
             super::attacker::ADDRESSES
@@ -218,6 +218,14 @@ impl<'a> Scene<'a> {
         self.rss_peak = self.rss_peak.max(kib.unwrap_or(0) << 10);
     }
 
+    /// Bytes that it has written so far, to files above all (`wchar` of proc(5)).
+    pub(super) fn written(&self) -> Result<u64> {
+        let pid = self.server.process().context("the server does not run")?.pid();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
+        count.context("no wchar")
+    }
+
     /// A command of the owner's; its output as JSON.
     pub(super) fn owner(&self, args: &[&str]) -> Result<serde_json::Value> {
         let text = self.server.run(&[args, &["-o", "json"]].concat())?;
@@ -231,18 +239,16 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Virtual machines of which nodes.yaml names the first, by the addresses that they have in a lab.
-const VMS: &[&str] = &["52:54:00:b7:00:01"];
+/// A node that nodes.yaml names without an address: the first virtual machine of a lab.
+pub(super) const ANY_ADDRESS: Mac = [0x52, 0x54, 0, 0xb7, 0, 1];
 
-fn nodes_yaml(machines: &[&str]) -> String {
+fn nodes_yaml() -> String {
     let mut text = "nodes:\n".to_owned();
     for number in 1..=NAMED {
         let (mac, address) = (wire::mac_text(named(number)), reserved(number));
         let _ = writeln!(text, "  c{number:03}:\n    mac: {mac}\n    address: {address}");
     }
-    for (index, mac) in machines.iter().enumerate() {
-        let _ = writeln!(text, "  vm{index}:\n    mac: {mac}");
-    }
+    let _ = writeln!(text, "  vm01:\n    mac: {}", wire::mac_text(ANY_ADDRESS));
     text
 }
 

@@ -147,6 +147,12 @@ pub(super) struct Node {
     pub(super) address: Ipv4Addr,
 }
 
+/// Nodes that boot, those that nodes.yaml names first, and what they download.
+pub(super) struct Room {
+    nodes: Vec<Node>,
+    infohash: [u8; 20],
+}
+
 /// What an agent says of itself, and by what the server knows that it is this boot's.
 pub(super) struct Agent {
     pub(super) node: Node,
@@ -194,14 +200,15 @@ impl Victim<'_> {
     }
 
     /// All nodes with their leases, before anybody does them harm.
-    pub(super) fn room(&self) -> Result<Vec<Node>> {
+    pub(super) fn room(&self) -> Result<Room> {
         let named = (1..=NODES_NAMED).map(|number| self.node(number));
-        named.chain((1..=NODES_UNKNOWN).map(|number| self.stranger(number))).collect()
+        let nodes = named.chain((1..=NODES_UNKNOWN).map(|number| self.stranger(number)));
+        Ok(Room { nodes: nodes.collect::<Result<_>>()?, infohash: infohash(reserved(1))? })
     }
 
     /// Boots all of them in turn for a time.
-    pub(super) fn measure(&self, room: &[Node], time: Duration) -> Result<Probes> {
-        let infohash = infohash(reserved(1))?;
+    pub(super) fn measure(&self, room: &Room, time: Duration) -> Result<Probes> {
+        let Room { nodes: room, infohash } = room;
         let until = Instant::now() + time;
         let mut all = Probes::default();
         std::thread::scope(|scope| {
@@ -223,7 +230,7 @@ impl Victim<'_> {
                 }),
                 scope.spawn(|| {
                     in_turn(until, REST_EACH, |round, probes| {
-                        self.rest(room[round % room.len()], infohash, probes);
+                        self.rest(room[round % room.len()], *infohash, probes);
                     })
                 }),
             ];
@@ -377,15 +384,13 @@ fn shake_hands(from: Ipv4Addr, infohash: [u8; 20]) -> Result<()> {
     Ok(())
 }
 
-/// That of the default image.
+/// That of the default image: of a torrent of the second version what fits into a handshake (BEP 52).
 pub(super) fn infohash(from: Ipv4Addr) -> Result<[u8; 20]> {
     let images = wire::get(from, http(), "/v1/images")?.json()?;
-    let image = images["images"]
-        .as_array()
-        .and_then(|images| images.iter().find(|image| image["name"] == scene::IMAGE).cloned());
-    let image = image.with_context(|| format!("no image: {images}"))?;
-    let text = image["version"]["infohash"].as_str().or(image["infohash"].as_str());
-    let text = text.filter(|text| text.len() == 40).with_context(|| format!("{image}"))?;
+    let mut all = images["images"].as_array().into_iter().flatten();
+    let image = all.find(|image| image["name"] == scene::IMAGE);
+    let text = image.and_then(|image| image["infohash"].as_str()?.get(..40));
+    let text = text.with_context(|| format!("no infohash: {images}"))?;
     let mut bytes = [0; 20];
     for (at, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16)?;

@@ -7,22 +7,40 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::super::attacker::{self, Attack};
-use super::super::scene::{Scene, http, named};
+use super::super::scene::{ANY_ADDRESS, Scene, http, named};
 use super::super::victim::{self, post_report};
-use super::super::wire::{self, PATIENCE, mac_text};
+use super::super::wire::{self, DhcpSocket, PATIENCE, mac_text};
 use crate::lab::{Slot, Spawn};
 
-/// Invented nodes are not among those that the status lists first, or at all; named ones are.
-pub(super) fn known_nodes_stay(scene: &mut Scene<'_>) -> Result<()> {
+/// Bytes that may be written in a second of what is told of nodes: what a slow disk takes beside all else.
+const WRITTEN_PER_S: u64 = 2 << 20;
+
+/// The time in which they are counted.
+const WRITES: Duration = Duration::from_secs(3);
+
+/// Named nodes are still known, and reports of invented ones do not become many times their size on the disk.
+pub(super) fn reports_are_written_once(scene: &mut Scene<'_>) -> Result<()> {
+    let written = scene.under(&[attacker::SMALL_REPORTS, attacker::FAT_REPORTS], || {
+        let before = scene.written()?;
+        std::thread::sleep(WRITES);
+        Ok(scene.written()? - before)
+    })?;
+    eprintln!("  {} kB/s written", written / 1_000 / WRITES.as_secs());
+    ensure!(
+        written <= WRITTEN_PER_S * WRITES.as_secs(),
+        "{written} bytes were written in {WRITES:?} of reports of nodes that are not there"
+    );
     (1..=8).try_for_each(|number| scene.node(named(number)).map(drop))
 }
 
-/// A named node that asks for the first time has its address, and that others go without is said.
+/// A named node without an address of its own that asks for the first time has one, and that others go
+/// without is said.
 pub(super) fn named_have_addresses(scene: &mut Scene<'_>) -> Result<()> {
-    let attacks = &[attacker::STARVE];
-    scene.under(attacks, || scene.victim(|victim| victim.node(9)))?;
+    scene.under(&[attacker::STARVE], || {
+        scene.victim(|_| DhcpSocket::open(68)?.lease(ANY_ADDRESS, wire::BIOS))
+    })?;
     let log = scene.server.log();
-    ensure!(log.contains("address"), "nothing is said of addresses that are gone:\n{log}");
+    ensure!(log.contains(" WARN "), "nothing is said of addresses that are gone:\n{log}");
     Ok(())
 }
 

@@ -154,7 +154,7 @@ pub(super) fn pages_of_others(scene: &mut Scene<'_>) -> Result<()> {
         "/phase1/vmlinuz",
         "/lab.cpio",
         "/torrents/tiny.torrent",
-        "/images/tiny/config.yaml",
+        "/images/tiny/vmlinuz",
     ];
     let report = attacker::report(named(1), 8, 1, json!({})).to_string();
     scene.attacker(|_| {
