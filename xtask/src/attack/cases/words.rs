@@ -205,7 +205,7 @@ pub(super) fn large_image(scene: &mut Scene<'_>) -> Result<()> {
     std::thread::sleep(Duration::from_millis(1_500));
     for image in [OTHER, "tiny", OTHER] {
         let start = Instant::now();
-        scene.server.run(&["node", "assign", "c001", image])?;
+        scene.server.run(&["node", "assign", "c001", image, "--yes"])?;
         let script = scene.victim(|victim| victim.script(victim.node(1)?));
         let time = start.elapsed();
         ensure!(time < IN_FORCE, "in force after {:.2} s", time.as_secs_f64());
