@@ -1,7 +1,7 @@
 //! Boot programs (NBPs): what firmware loads first over the network, from Debian's packages. They are
 //! read into memory at start, so that an upgrade of a package does not change them under a node.
 
-use std::fs;
+use crate::host;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -138,7 +138,7 @@ impl Source {
     fn find(&self, root: &Path) -> Result<Option<BootProgram>, BootProgramError> {
         let files = self.files.iter().map(|file| root.join(file));
         for file in files.clone() {
-            let len = match fs::metadata(&file) {
+            let len = match host::metadata(&file) {
                 Ok(metadata) => metadata.len(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(BootProgramError::Read { file, source }),
@@ -146,7 +146,7 @@ impl Source {
             if len > LEN_MAX {
                 return Err(BootProgramError::TooLong { file, len, package: self.package });
             }
-            return match fs::read(&file) {
+            return match host::read(&file) {
                 Ok(bytes) => Ok(Some(BootProgram { name: self.name, file, bytes })),
                 Err(source) => Err(BootProgramError::Read { file, source }),
             };
@@ -163,6 +163,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn root(files: &[&str]) -> tempfile::TempDir {

@@ -1,7 +1,6 @@
 //! What is done with whole images: make, copy, rename, give another kernel or size, publish anew. Each
 //! makes a version beside the one that nodes boot and exchanges the two, or changes nothing.
 
-use std::fs;
 use std::path::Path;
 
 use boot::ImageName;
@@ -11,10 +10,12 @@ use crate::command::Work;
 use crate::data::ImageData;
 use crate::edit;
 use crate::error::ImageError;
+use crate::host;
 use crate::kernels;
 use crate::kind::{self, Kind, livenet, nfs};
 use crate::size::ImageSize;
-use crate::tree::{customize, password, source, squash};
+use crate::tree::root::Tree;
+use crate::tree::{customize, password, squash};
 
 /// The attribute with the megabytes that a live image holds unpacked.
 pub const CONTENT_MB: &str = "content_mb";
@@ -43,12 +44,12 @@ pub fn create(
 fn read_key(data: &mut ImageData) -> Result<(), ImageError> {
     let Some(file) = &data.ssh_pub_key else { return Ok(()) };
     let file = Path::new(file);
-    let metadata = fs::metadata(file).map_err(ImageError::read(file))?;
+    let metadata = host::metadata(file).map_err(ImageError::read(file))?;
     if metadata.len() > SSH_KEY_LEN_MAX {
         let message = format!("is longer than {SSH_KEY_LEN_MAX} bytes: is it a public key?");
         return Err(ImageError::Data { file: file.to_owned(), message });
     }
-    let key = fs::read_to_string(file).map_err(ImageError::read(file))?;
+    let key = host::read_to_string(file).map_err(ImageError::read(file))?;
     if key.contains("PRIVATE KEY") {
         let message = "is a private key, which must not be in an image: name the .pub file";
         return Err(ImageError::Data { file: file.to_owned(), message: message.to_owned() });
@@ -59,9 +60,9 @@ fn read_key(data: &mut ImageData) -> Result<(), ImageError> {
 
 /// Remembers what a tree holds, so that another size can be judged without unpacking it.
 fn note_content(build: &Build<'_>, data: &mut ImageData) -> Result<(), ImageError> {
-    let tree = build.scratch(livenet::TREE);
-    if tree.is_dir() {
-        let megabytes = source::content(&tree)? >> 20;
+    let tree = Tree::new(build.scratch(livenet::TREE));
+    if host::is_dir(tree.whole()) {
+        let megabytes = tree.root()?.content()? >> 20;
         data.attributes.insert(CONTENT_MB.to_owned(), megabytes.to_string());
     }
     Ok(())
@@ -79,7 +80,7 @@ fn publish_build(
     let out = build.output();
     let write = |name: &str, text: &str| {
         let file = out.join(name);
-        fs::write(&file, text).map_err(ImageError::write(&file))
+        host::write(&file, text).map_err(ImageError::write(&file))
     };
     write("config.yaml", &entry.config)?;
     if let Some(script) = &entry.script {
@@ -224,12 +225,12 @@ pub fn set_kernel(
     let lab = catalogue.lab();
     let tree = match data.image_class.as_str() {
         "LivenetImage" => {
-            let tree = build.scratch(livenet::TREE);
-            squash::unpack(&catalogue.folder(name).join(livenet::ROOT_FILE), &tree, work)?;
+            let tree = Tree::new(build.scratch(livenet::TREE));
+            squash::unpack(livenet::packed(catalogue, name)?, &tree, work)?;
             tree
         }
-        "NfsStagingImage" => nfs::staging_tree(lab, name),
-        "NfsGoldenImage" => nfs::golden_tree(lab, name),
+        "NfsStagingImage" => Tree::new(nfs::staging_tree(lab, name)),
+        "NfsGoldenImage" => Tree::new(nfs::golden_tree(lab, name)),
         _ => return Err(ImageError::Wrong(format!("`{name}` has no kernel of its own"))),
     };
     let version = kernels::settle(lab, &tree, Some(version), work)?;
@@ -240,7 +241,7 @@ pub fn set_kernel(
 
 /// Writes the name of the version into a tree that was changed, and packs it if it is a live image's.
 fn finish_tree(
-    tree: &Path,
+    tree: &Tree,
     build: &Build<'_>,
     data: &mut ImageData,
     work: &Work<'_>,
@@ -248,7 +249,7 @@ fn finish_tree(
     customize::name_in(tree, data)?;
     if data.image_class == livenet::Livenet.class() {
         livenet::pack(tree, build, data, work)?;
-        let megabytes = source::content(tree)? >> 20;
+        let megabytes = tree.root()?.content()? >> 20;
         data.attributes.insert(CONTENT_MB.to_owned(), megabytes.to_string());
     }
     Ok(())
@@ -258,7 +259,7 @@ fn finish_tree(
 pub(crate) fn publish_tree(
     catalogue: &Catalogue,
     name: &str,
-    tree: &Path,
+    tree: &Tree,
     work: &Work<'_>,
 ) -> Result<u32, ImageError> {
     let mut data = catalogue.data(name)?;
@@ -296,6 +297,7 @@ pub fn parameters(text: &str) -> Result<ImageData, ImageError> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::fs;
     use std::sync::atomic::AtomicBool;
 
     use super::*;

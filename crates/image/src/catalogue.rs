@@ -13,7 +13,6 @@
 //! `oss/NAME`. What a crash leaves elsewhere the next command puts right: a folder in `versions/`
 //! is named after the number that its image_data.yml says.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::data::ImageData;
 use crate::error::ImageError;
+use crate::host;
 use crate::installations::{Installation, Installations, Proc, Processes, Status};
 use crate::kind;
 
@@ -105,7 +105,7 @@ impl Catalogue {
     /// If there is no such image, or it was made by hand.
     pub fn data(&self, name: &str) -> Result<ImageData, ImageError> {
         let folder = self.folder(name);
-        if !folder.is_dir() {
+        if !host::is_dir(&folder) {
             return Err(ImageError::NoSuchImage(name.to_owned()));
         }
         ImageData::read(&folder)?.ok_or_else(|| ImageError::NotBuilt(name.to_owned()))
@@ -177,7 +177,7 @@ impl Catalogue {
     /// Removes what an unfinished build has made. What `oss/` has stays: it is whole.
     fn undo(&self, name: &str, class: &str) -> Result<(), ImageError> {
         remove_tree(&self.build_dir(name))?;
-        let is_new = !self.folder(name).exists();
+        let is_new = !host::exists(&self.folder(name));
         if let Some(kind) = kind::of_class(class) {
             kind.clean(self, name)?;
         }
@@ -195,9 +195,9 @@ impl Catalogue {
             if data.version == number {
                 continue;
             }
-            match right.exists() {
+            match host::exists(&right) {
                 true => remove_tree(&folder)?,
-                false => fs::rename(&folder, &right).map_err(ImageError::write(&right))?,
+                false => host::rename(&folder, &right).map_err(ImageError::write(&right))?,
             }
         }
         Ok(())
@@ -222,7 +222,7 @@ impl Catalogue {
             {
                 return Err(ImageError::InCreation { name: name.to_owned(), pid });
             }
-            match (purpose, self.folder(name).exists()) {
+            match (purpose, host::exists(&self.folder(name))) {
                 (Purpose::Create, true) => return Err(ImageError::Exists(name.to_owned())),
                 (Purpose::Change, false) => return Err(ImageError::NoSuchImage(name.to_owned())),
                 _ => {}
@@ -241,7 +241,9 @@ impl Catalogue {
         // It is undone by dropping `build` if this fails.
         remove_tree(&build.dir)?;
         let out = build.output();
-        fs::create_dir_all(&out).map_err(ImageError::write(&out))?;
+        host::create_closed_dir(&build.dir)
+            .and_then(|()| host::create_dir_all(&out))
+            .map_err(ImageError::write(&out))?;
         moment();
         Ok(build)
     }
@@ -273,9 +275,9 @@ impl Catalogue {
     /// Exchanges a version with what nodes boot now, and names that by its own number.
     fn take_place(&self, name: &str, version: &Path) -> Result<(), ImageError> {
         let folder = self.folder(name);
-        if !folder.exists() {
-            fs::create_dir_all(self.lab.join("oss")).map_err(ImageError::write(&folder))?;
-            fs::rename(version, &folder).map_err(ImageError::write(&folder))?;
+        if !host::exists(&folder) {
+            host::create_dir_all(&self.lab.join("oss")).map_err(ImageError::write(&folder))?;
+            host::rename(version, &folder).map_err(ImageError::write(&folder))?;
             moment();
             return Ok(());
         }
@@ -295,7 +297,7 @@ impl Catalogue {
         self.clean()?;
         self.refuse_busy(name)?;
         let folder = self.folder(name);
-        if !folder.is_dir() {
+        if !host::is_dir(&folder) {
             return Err(ImageError::NoSuchImage(name.to_owned()));
         }
         let data = ImageData::read(&folder)?;
@@ -307,9 +309,9 @@ impl Catalogue {
         }
         // Out of sight in one step; a crash while its files are removed leaves no half image.
         let gone = self.state().join("builds").join(format!(".removed-{name}"));
-        fs::create_dir_all(self.state().join("builds")).map_err(ImageError::write(&gone))?;
+        host::create_closed_dir(&self.state().join("builds")).map_err(ImageError::write(&gone))?;
         remove_tree(&gone)?;
-        fs::rename(&folder, &gone).map_err(ImageError::write(&folder))?;
+        host::rename(&folder, &gone).map_err(ImageError::write(&folder))?;
         remove_tree(&gone)?;
         remove_tree(&self.belongings(name))
     }
@@ -334,7 +336,7 @@ impl Catalogue {
     /// If it has not.
     pub fn need_space(&self, bytes: u64) -> Result<(), ImageError> {
         let dir = self.state();
-        fs::create_dir_all(&dir).map_err(ImageError::write(&dir))?;
+        host::create_closed_dir(&dir).map_err(ImageError::write(&dir))?;
         let stat = rustix::fs::statvfs(&dir)
             .map_err(|error| ImageError::read(&dir)(io::Error::from(error)))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -392,9 +394,10 @@ impl Build<'_> {
         flush(&out)?;
         moment();
         let version = catalogue.versions_dir(name).join(data.version.to_string());
-        fs::create_dir_all(catalogue.versions_dir(name)).map_err(ImageError::write(&version))?;
+        host::create_closed_dir(&catalogue.versions_dir(name))
+            .map_err(ImageError::write(&version))?;
         moment();
-        fs::rename(&out, &version).map_err(ImageError::write(&version))?;
+        host::rename(&out, &version).map_err(ImageError::write(&version))?;
         moment();
         catalogue.take_place(name, &version)?;
         let kept = catalogue.versions(name)?;
@@ -424,16 +427,15 @@ impl Drop for Build<'_> {
 
 /// The names of folders in a folder, without hidden ones, in order; none if it is not there.
 pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>, ImageError> {
-    let entries = match fs::read_dir(dir) {
+    let entries = match host::entries(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         Err(source) => return Err(ImageError::Read { file: dir.to_owned(), source }),
     };
     let mut names = vec![];
-    for entry in entries {
-        let entry = entry.map_err(ImageError::read(dir))?;
-        let is_dir = entry.file_type().is_ok_and(|it| it.is_dir());
-        if let Some(name) = entry.file_name().to_str().filter(|it| is_dir && !it.starts_with('.')) {
+    for (path, metadata) in entries {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(name) = name.filter(|it| metadata.is_dir() && !it.starts_with('.')) {
             names.push(name.to_owned());
         }
     }
@@ -468,16 +470,16 @@ fn refuse_mounts(dir: &Path) -> Result<(), ImageError> {
 /// Removes a folder, if it is there. Never reaches into what is mounted below it, which may be the
 /// machine's own `/dev`.
 pub(crate) fn remove_tree(dir: &Path) -> Result<(), ImageError> {
-    if !dir.exists() {
+    if !host::exists(dir) {
         return Ok(());
     }
     refuse_mounts(dir)?;
-    fs::remove_dir_all(dir).map_err(ImageError::write(dir))
+    host::remove_dir_all(dir).map_err(ImageError::write(dir))
 }
 
 /// Brings all that was written to the disk, so that no power cut leaves a version of empty files.
 fn flush(dir: &Path) -> Result<(), ImageError> {
-    let opened = fs::File::open(dir).map_err(ImageError::read(dir))?;
+    let opened = host::open(dir).map_err(ImageError::read(dir))?;
     rustix::fs::syncfs(opened).map_err(|error| ImageError::write(dir)(error.into()))
 }
 

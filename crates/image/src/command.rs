@@ -7,11 +7,15 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
+
+use crate::host;
+use crate::tree::root::Tree;
 
 /// How many of a program's last lines an error shows: enough for apt's and dnf's explanations.
 const LAST_LINES: usize = 12;
@@ -112,7 +116,7 @@ pub struct Call {
     package: &'static str,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
-    dir: Option<PathBuf>,
+    within: Option<OwnedFd>,
     proc: PathBuf,
     stdin: Option<std::fs::File>,
 }
@@ -121,7 +125,7 @@ impl Call {
     /// A program of this Debian package.
     pub fn new(program: &'static str, package: &'static str) -> Self {
         let proc = PathBuf::from("/proc");
-        Self { program, package, args: vec![], envs: vec![], dir: None, proc, stdin: None }
+        Self { program, package, args: vec![], envs: vec![], within: None, proc, stdin: None }
     }
 
     /// One more argument.
@@ -142,15 +146,16 @@ impl Call {
         self
     }
 
-    /// Where it finds its processes, if it makes another folder its root: `proc` in there.
-    pub fn proc(mut self, proc: &Path) -> Self {
-        proc.clone_into(&mut self.proc);
+    /// Has it find its processes in a tree that it makes its root.
+    pub fn proc(mut self, tree: &Tree) -> Self {
+        self.proc = tree.whole().to_owned();
+        self.proc.push("proc");
         self
     }
 
-    /// Where it runs.
-    pub fn dir(mut self, dir: &Path) -> Self {
-        self.dir = Some(dir.to_owned());
+    /// The folder that it runs in, whatever its name leads to by then.
+    pub fn within(mut self, folder: OwnedFd) -> Self {
+        self.within = Some(folder);
         self
     }
 
@@ -172,7 +177,11 @@ impl Call {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_with(self, work: &Work<'_>, line: &mut dyn FnMut(&str)) -> Result<(), CommandError> {
+    pub fn run_with(
+        mut self,
+        work: &Work<'_>,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), CommandError> {
         let shown = self.shown();
         if !is_installed(self.program) {
             return Err(CommandError::Missing {
@@ -212,22 +221,23 @@ impl Call {
         text
     }
 
-    fn command(self) -> Command {
+    fn command(&mut self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         if rustix::process::geteuid().is_root() {
             command.args(["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]);
             let mut mount = OsString::from("--mount-proc=");
-            mount.push(self.proc);
+            mount.push(&self.proc);
             command.arg("--kill-child=KILL").arg(mount).arg("--");
         }
-        command.arg(self.program).args(self.args).envs(self.envs);
+        command.arg(self.program).args(&self.args);
+        command.envs(self.envs.iter().map(|(name, value)| (name, value)));
         // Messages are read by people who search for them, and by us.
         command.env("LC_ALL", "C.UTF-8");
-        if let Some(dir) = self.dir {
-            command.current_dir(dir);
+        if let Some(folder) = &self.within {
+            command.current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         }
-        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
+        command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -237,7 +247,7 @@ impl Call {
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    dirs.map(|dir| dir.join(program)).any(|file| file.is_file())
+    dirs.map(|dir| dir.join(program)).any(|file| host::is_file(&file))
 }
 
 /// Says that something needs root, unless we are.

@@ -2,15 +2,14 @@
 //! original's; what it had and we have not is read, kept and written again.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ImageError;
 use crate::size::ImageSize;
+use crate::tree::root::{Root, is_absence};
 
 /// The file's name.
 pub const DATA_FILE: &str = "image_data.yml";
@@ -162,16 +161,19 @@ impl ImageData {
     /// If it cannot be read or understood.
     pub fn read(folder: &Path) -> Result<Option<Self>, ImageError> {
         let file = folder.join(DATA_FILE);
-        match fs::metadata(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        let root = match Root::without_links(folder) {
+            Ok(root) => root,
+            Err(error) if is_absence(&error) => return Ok(None),
             Err(source) => return Err(ImageError::Read { file, source }),
-            Ok(metadata) if metadata.len() > DATA_LEN_MAX => {
-                let message = format!("it is longer than {DATA_LEN_MAX} bytes");
-                return Err(ImageError::Data { file, message });
-            }
-            Ok(_) => {}
+        };
+        let Some(opened) = root.plain_file(DATA_FILE)? else { return Ok(None) };
+        let mut text = String::new();
+        let read = opened.take(DATA_LEN_MAX + 1).read_to_string(&mut text);
+        read.map_err(ImageError::read(&file))?;
+        if text.len() as u64 > DATA_LEN_MAX {
+            let message = format!("it is longer than {DATA_LEN_MAX} bytes");
+            return Err(ImageError::Data { file, message });
         }
-        let text = fs::read_to_string(&file).map_err(ImageError::read(&file))?;
         Self::parse(&text).map(Some).map_err(|message| ImageError::Data { file, message })
     }
 
@@ -183,15 +185,8 @@ impl ImageData {
         let file = folder.join(DATA_FILE);
         let text =
             self.to_text().map_err(|message| ImageError::Data { file: file.clone(), message })?;
-        let new = folder.join(".image_data.new");
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()));
-        written.and_then(|()| fs::rename(&new, &file)).map_err(ImageError::write(&file))
+        let root = Root::without_links(folder).map_err(ImageError::write(&file))?;
+        root.replace(DATA_FILE, text.as_bytes(), 0o600).map_err(ImageError::write(&file))
     }
 
     /// The kernel's version, without what the original wrote before it.
@@ -231,6 +226,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn full() -> ImageData {
         ImageData {

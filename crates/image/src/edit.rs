@@ -4,7 +4,7 @@
 //!
 //! These mounts outlive the command on purpose, so nothing here is in a namespace of its own.
 
-use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
@@ -13,7 +13,9 @@ use crate::build;
 use crate::catalogue::{Catalogue, Purpose, mounts_below, remove_tree};
 use crate::command::Work;
 use crate::error::ImageError;
+use crate::host;
 use crate::kind::{livenet, nfs};
+use crate::tree::root::Tree;
 use crate::tree::squash;
 
 /// What programs in a chroot expect of a running system.
@@ -35,7 +37,7 @@ fn folder(catalogue: &Catalogue, name: &str) -> PathBuf {
 /// The image as it is laid open, if it is.
 pub fn mounted(catalogue: &Catalogue, name: &str) -> Option<Mounted> {
     let hosts = folder(catalogue, name).join("inventory/host");
-    let text = fs::read_to_string(&hosts).ok()?;
+    let text = host::read_to_string(&hosts).ok()?;
     let root = text.strip_suffix(" ansible_connection=chroot\n")?;
     Some(Mounted { root: root.into(), inventory: hosts })
 }
@@ -75,20 +77,20 @@ pub fn mount(catalogue: &Catalogue, name: &str, work: &Work<'_>) -> Result<Mount
     };
     let build = catalogue.begin(name, &data.image_class, Purpose::Change)?;
     if data.image_class == "LivenetImage" {
-        let tree = build.scratch("tree");
+        let tree = Tree::new(build.scratch("tree"));
         let size = data.attributes.get(build::CONTENT_MB).and_then(|it| it.parse::<u64>().ok());
         catalogue.need_space(size.unwrap_or(1024) << 20)?;
-        squash::unpack(&catalogue.folder(name).join(livenet::ROOT_FILE), &tree, work)?;
+        squash::unpack(livenet::packed(catalogue, name)?, &tree, work)?;
         remove_tree(&dir)?;
-        fs::create_dir_all(&dir).map_err(ImageError::write(&dir))?;
-        fs::rename(&tree, &root).map_err(ImageError::write(&root))?;
+        host::create_closed_dir(&dir).map_err(ImageError::write(&dir))?;
+        host::rename(tree.whole(), &root).map_err(ImageError::write(&root))?;
     }
     drop(build);
     bind(&root)?;
     let hosts = dir.join("inventory/host");
     let text = format!("{} ansible_connection=chroot\n", root.display());
-    fs::create_dir_all(dir.join("inventory"))
-        .and_then(|()| fs::write(&hosts, text))
+    host::create_closed_dir(&dir.join("inventory"))
+        .and_then(|()| host::write(&hosts, text))
         .map_err(ImageError::write(&hosts))?;
     Ok(Mounted { root, inventory: hosts })
 }
@@ -96,27 +98,37 @@ pub fn mount(catalogue: &Catalogue, name: &str, work: &Work<'_>) -> Result<Mount
 /// Binds what is not yet bound. What happens to the copies must not happen to the machine's own.
 fn bind(root: &Path) -> Result<(), ImageError> {
     let there = mounts_below(root);
+    let tree = Tree::new(root).root()?;
     for name in BOUND {
-        let to = root.join(name);
+        let to = tree.shown(name);
         if there.contains(&to) {
             continue;
         }
         let refuse = |error: rustix::io::Errno| ImageError::write(&to)(error.into());
-        // A link here would have the machine's own folder mounted over.
-        let is_dir = fs::symlink_metadata(&to).is_ok_and(|it| it.is_dir());
-        if !is_dir {
-            fs::create_dir(&to).map_err(ImageError::write(&to))?;
+        if !tree.has(name) {
+            tree.make_dir(name, 0o755)?;
         }
-        rustix::mount::mount_bind_recursive(Path::new("/").join(name), &to).map_err(refuse)?;
+        // Through a link the machine's own folder would be mounted over.
+        let Some(place) = tree.plain_folder(name) else {
+            let message = "is no folder, and is not mounted over: make it one in the image";
+            return Err(ImageError::Data { file: to.clone(), message: message.to_owned() });
+        };
+        let at = format!("/proc/self/fd/{}", place.as_raw_fd());
+        rustix::mount::mount_bind_recursive(Path::new("/").join(name), &at).map_err(refuse)?;
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        // The name leads to what is mounted now, the folder that was opened to what is below it.
         rustix::mount::mount_change(&to, downstream).map_err(refuse)?;
     }
-    let resolver = root.join("etc/resolv.conf");
-    let plain = fs::symlink_metadata(&resolver).is_ok_and(|it| it.is_file());
-    if plain && !there.contains(&resolver) {
+    let resolver = tree.shown("etc/resolv.conf");
+    if !there.contains(&resolver)
+        && let Some(place) = tree.plain_place("etc/resolv.conf")
+    {
         // Package managers in there want names resolved; the image's own file stays as it is.
-        rustix::mount::mount_bind("/etc/resolv.conf", &resolver)
-            .map_err(|error| ImageError::write(&resolver)(error.into()))?;
+        rustix::mount::mount_bind(
+            "/etc/resolv.conf",
+            format!("/proc/self/fd/{}", place.as_raw_fd()),
+        )
+        .map_err(|error| ImageError::write(&resolver)(error.into()))?;
     }
     Ok(())
 }
@@ -147,7 +159,9 @@ pub fn unmount(
         })?;
     }
     let version = match data.image_class.as_str() {
-        "LivenetImage" if !discard => Some(build::publish_tree(catalogue, name, &root, work)?),
+        "LivenetImage" if !discard => {
+            Some(build::publish_tree(catalogue, name, &Tree::new(&root), work)?)
+        }
         _ => None,
     };
     remove_tree(&folder(catalogue, name))?;

@@ -6,13 +6,13 @@
 //! which the process was started and the boot that it belongs to are in the entry, too.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
+use crate::host;
 
 /// The file's name, in the lab's `state/`.
 pub const INSTALLATIONS_FILE: &str = "installations.yml";
@@ -64,7 +64,8 @@ pub struct Proc;
 
 impl Processes for Proc {
     fn boot_id(&self) -> String {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let text =
+            host::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
         text.trim().to_owned()
     }
 
@@ -121,7 +122,7 @@ impl Installations {
     /// If it cannot be read or understood.
     pub fn read(&self) -> Result<Table, ImageError> {
         let file = self.file();
-        match fs::read_to_string(&file) {
+        match host::read_to_string(&file) {
             Ok(text) if text.trim().is_empty() => Ok(Table::new()),
             Ok(text) => serde_saphyr::from_str(&text)
                 .map_err(|error| ImageError::Data { file, message: error.to_string() }),
@@ -138,10 +139,10 @@ impl Installations {
         &self,
         change: impl FnOnce(&mut Table) -> Result<T, ImageError>,
     ) -> Result<T, ImageError> {
-        fs::create_dir_all(&self.state).map_err(ImageError::write(&self.state))?;
+        host::create_dir_all(&self.state).map_err(ImageError::write(&self.state))?;
         // The table itself is replaced at each change, so another file has to be the lock.
         let lock = self.state.join(LOCK_FILE);
-        let held = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let held = host::create(&lock).and_then(|file| file.lock().map(|()| file));
         let _held = held.map_err(ImageError::write(&lock))?;
         let mut table = self.read()?;
         let before = table.clone();
@@ -163,9 +164,9 @@ impl Installations {
             })?,
         };
         let new = self.state.join(".installations.new");
-        File::create(&new)
+        host::create(&new)
             .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
-            .and_then(|()| fs::rename(&new, &file))
+            .and_then(|()| host::rename(&new, &file))
             .map_err(ImageError::write(&file))
     }
 
@@ -176,6 +177,8 @@ impl Installations {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A machine whose processes are listed, each with its start time.

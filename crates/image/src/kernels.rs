@@ -2,8 +2,8 @@
 //! `/lib/modules/VERSION`), and if there are such `config` and `initramfs.img`, the distribution's,
 //! for booting the classic way. From each a phase 1 can be built ([`KernelChoice::of_version`]).
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,10 +11,12 @@ use crate::catalogue::{names_in, remove_tree};
 use crate::command::{Call, Work};
 use crate::data::ImageData;
 use crate::error::ImageError;
+use crate::host;
 use crate::phase1::deb::{self, DebError};
 use crate::phase1::installed::{self, InstalledKernel};
 use crate::phase1::kernel::{KERNEL_LEN_MAX, TEXT_LEN_MAX};
 use crate::phase1::{KernelChoice, KernelVersion};
+use crate::tree::root::{Root, Tree};
 
 /// A kernel that nodes can boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +57,13 @@ pub fn list(lab: &Path, root: &Path) -> Result<Vec<KernelEntry>, ImageError> {
         let images = users(lab, &version)?;
         found.push(KernelEntry { version, folder, is_labs: true, has_initramfs, images });
     }
-    for version in installed::versions(root)? {
+    let installed_in = Root::open(root)?;
+    for version in installed::versions(&installed_in)? {
         if found.iter().all(|entry| entry.version != version) {
             found.push(KernelEntry {
                 folder: root.to_owned(),
                 is_labs: false,
-                has_initramfs: installed::initramfs(root, &version).is_some(),
+                has_initramfs: installed::initramfs(&installed_in, &version).is_some(),
                 images: users(lab, &version)?,
                 version,
             });
@@ -89,8 +92,8 @@ pub fn of_lab(lab: &Path) -> Result<Vec<Own>, ImageError> {
     let own = names_in(&folder(lab))?.into_iter().filter_map(|name| {
         let version = name.parse::<KernelVersion>().ok()?;
         let folder = folder(lab).join(&name);
-        let has_initramfs = folder.join("initramfs.img").is_file();
-        folder.join("vmlinuz").is_file().then_some(Own { version, folder, has_initramfs })
+        let has_initramfs = host::is_file(&folder.join("initramfs.img"));
+        host::is_file(&folder.join("vmlinuz")).then_some(Own { version, folder, has_initramfs })
     });
     Ok(own.collect())
 }
@@ -107,7 +110,9 @@ pub fn users(lab: &Path, version: &KernelVersion) -> Result<Vec<String>, ImageEr
         let data = ImageData::read(&oss.join(&name))?;
         let built_on = data.is_some_and(|data| data.kernel_version() == Some(version.as_str()));
         // Folders made by hand say it in config.yaml alone.
-        let config = fs::read_to_string(oss.join(&name).join("config.yaml")).unwrap_or_default();
+        let config = Root::without_links(&oss.join(&name)).ok();
+        let config = config.and_then(|folder| folder.text("config.yaml").ok().flatten());
+        let config = config.unwrap_or_default();
         if built_on || config.lines().any(|it| it.trim_end() == line) {
             users.push(name);
         }
@@ -120,33 +125,34 @@ pub fn users(lab: &Path, version: &KernelVersion) -> Result<Vec<String>, ImageEr
 /// # Errors
 /// If it is there already, cannot be read, or the folder cannot be written.
 pub fn add(lab: &Path, origin: &Origin, work: &Work<'_>) -> Result<KernelVersion, ImageError> {
-    let files = match origin {
+    let (tree, files) = match origin {
         Origin::Root(root, version) => {
-            let found = installed::versions(root)?;
+            let tree = Root::open(root)?;
+            let found = installed::versions(&tree)?;
             let version = match version {
                 None => found.first(),
                 Some(wanted) => found.iter().find(|version| *version == wanted),
             };
-            let Some(files) = version.and_then(|it| InstalledKernel::find(root, it)) else {
+            let Some(files) = version.and_then(|it| InstalledKernel::find(&tree, it)) else {
                 return Err(ImageError::Wrong(format!(
                     "no such kernel in {}: both vmlinuz and modules are needed",
                     root.display()
                 )));
             };
-            files
+            (tree, files)
         }
         Origin::Package(file) => {
             let scratch = new_dir(lab)?;
             return package(lab, file, scratch.path(), work);
         }
     };
-    if folder(lab).join(files.version.as_str()).exists() {
+    if host::exists(&folder(lab).join(files.version.as_str())) {
         return Err(ImageError::Wrong(format!(
             "the lab has a kernel {} already: remove it first to take another in",
             files.version
         )));
     }
-    store(lab, &files, work)?;
+    store(lab, &tree, &files, work)?;
     Ok(files.version)
 }
 
@@ -171,7 +177,7 @@ fn package(
                 .args(["--extract", "--make-directories", "--quiet", "--no-absolute-filenames"])
                 .arg("--file")
                 .arg(&archive)
-                .dir(scratch)
+                .within(Root::open(scratch)?.folder(".")?)
                 .run(work)?;
         }
         _ => {
@@ -181,16 +187,25 @@ fn package(
             )));
         }
     }
-    let modules = names_in(&installed::modules_dir(scratch))?;
-    for version in &modules {
+    let unpacked = Root::open(scratch)?;
+    for version in installed::module_versions(&unpacked)? {
+        // It writes there, and follows links as any program does.
+        if installed::plain_modules(&unpacked, &version).is_none() {
+            return Err(ImageError::Data {
+                file: file.to_owned(),
+                message: format!(
+                    "its modules of {version} are behind a link, which is not followed"
+                ),
+            });
+        }
         // udev of the system finds drivers by the index, which a package makes when it is installed.
-        Call::new("depmod", "kmod").arg("-b").arg(scratch).arg(version).run(work)?;
+        Call::new("depmod", "kmod").arg("-b").arg(scratch).arg(version.as_str()).run(work)?;
     }
     add(lab, &Origin::Root(scratch.to_owned(), None), work)
 }
 
 fn unpack_deb(file: &Path, to: &Path) -> Result<(), ImageError> {
-    let opened = File::open(file).map_err(ImageError::read(file))?;
+    let opened = host::open(file).map_err(ImageError::read(file))?;
     let result = deb::for_each_file(BufReader::new(opened), |path, _, bytes| {
         let path = Path::new(path);
         let plain = path.components().all(|it| matches!(it, Component::Normal(_)));
@@ -201,9 +216,9 @@ fn unpack_deb(file: &Path, to: &Path) -> Result<(), ImageError> {
         }
         let path = to.join(path);
         let write = || {
-            fs::create_dir_all(path.parent().unwrap_or(to))?;
+            host::create_dir_all(path.parent().unwrap_or(to))?;
             let limit = KERNEL_LEN_MAX.max(TEXT_LEN_MAX);
-            std::io::copy(&mut std::io::Read::take(bytes, limit), &mut File::create(&path)?)
+            io::copy(&mut io::Read::take(bytes, limit), &mut host::create(&path)?)
         };
         write().map(drop).map_err(DebError::Read)
     });
@@ -213,19 +228,25 @@ fn unpack_deb(file: &Path, to: &Path) -> Result<(), ImageError> {
 /// A folder beside the lab's kernels that is gone when it is dropped.
 fn new_dir(lab: &Path) -> Result<tempfile::TempDir, ImageError> {
     let kernels = folder(lab);
-    fs::create_dir_all(&kernels).map_err(ImageError::write(&kernels))?;
+    host::create_dir_all(&kernels).map_err(ImageError::write(&kernels))?;
     let dir = tempfile::Builder::new().prefix(".new-").tempdir_in(&kernels);
     dir.map_err(ImageError::write(&kernels))
 }
 
 /// Copies a kernel's files into the lab, as a whole or not at all.
-fn store(lab: &Path, files: &InstalledKernel, work: &Work<'_>) -> Result<(), ImageError> {
+fn store(
+    lab: &Path,
+    tree: &Root,
+    files: &InstalledKernel,
+    work: &Work<'_>,
+) -> Result<(), ImageError> {
     let new = new_dir(lab)?;
     let dir = new.path().join("kernel");
-    fs::create_dir_all(&dir).map_err(ImageError::write(&dir))?;
-    let copy = |from: &Path, name: &str| {
-        let to = dir.join(name);
-        fs::copy(from, &to).map(drop).map_err(ImageError::write(&to))
+    host::create_dir_all(&dir).map_err(ImageError::write(&dir))?;
+    let copy = |from: &str, name: &str| {
+        let (mut from, to) = (tree.file(from)?, dir.join(name));
+        let copied = host::create(&to).and_then(|mut to| io::copy(&mut from, &mut to));
+        copied.map(drop).map_err(ImageError::write(&to))
     };
     copy(&files.image, "vmlinuz")?;
     if let Some(config) = &files.config {
@@ -234,27 +255,30 @@ fn store(lab: &Path, files: &InstalledKernel, work: &Work<'_>) -> Result<(), Ima
     if let Some(initramfs) = &files.initramfs {
         copy(initramfs, "initramfs.img")?;
     }
-    copy_modules(&files.modules, &dir.join("modules"), work)?;
+    let kept = Tree::new(&dir);
+    copy_modules(tree.folder(&files.modules)?, &kept.root()?, ".", "modules", work)?;
     let to = folder(lab).join(files.version.as_str());
-    match fs::rename(&dir, &to) {
+    match host::rename(&dir, &to) {
         // Another build has taken the same one in meanwhile.
-        Err(_) if to.join("vmlinuz").is_file() => Ok(()),
+        Err(_) if host::is_file(&to.join("vmlinuz")) => Ok(()),
         result => result.map_err(ImageError::write(&to)),
     }
 }
 
 /// Takes the initramfs of a tree in place of the one that is kept: somebody has made it anew there.
-fn renew_initramfs(made: &Path, kept: &Path) -> Result<(), ImageError> {
+fn renew_initramfs(tree: &Root, made: &str, kept: &Path) -> Result<(), ImageError> {
     let old = kept.join("initramfs.img");
-    let bytes = fs::read(made).map_err(ImageError::read(made))?;
-    if fs::read(&old).is_ok_and(|old| old == bytes) {
+    let mut bytes = vec![];
+    let read = tree.file(made)?.take(KERNEL_LEN_MAX).read_to_end(&mut bytes);
+    read.map_err(ImageError::read(&tree.shown(made)))?;
+    if host::read(&old).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     let refuse = ImageError::write(&old);
     let write = || {
         let mut new = tempfile::NamedTempFile::new_in(kept)?;
-        std::io::Write::write_all(&mut new, &bytes)?;
-        new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        io::Write::write_all(&mut new, &bytes)?;
+        new.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         new.persist(&old)?;
         Ok(())
     };
@@ -262,13 +286,15 @@ fn renew_initramfs(made: &Path, kept: &Path) -> Result<(), ImageError> {
 }
 
 /// Without the links to the sources that it was built from, which are on another machine.
-fn copy_modules(from: &Path, to: &Path, work: &Work<'_>) -> Result<(), ImageError> {
-    crate::tree::copy(from, to, work)?;
-    for link in ["build", "source"] {
-        // Most have none.
-        let _ = fs::remove_file(to.join(link));
-    }
-    Ok(())
+fn copy_modules(
+    from: OwnedFd,
+    to: &Root,
+    folder: &str,
+    name: &str,
+    work: &Work<'_>,
+) -> Result<(), ImageError> {
+    crate::tree::copy_into(from, to.folder(folder)?, name, work)?;
+    ["build", "source"].iter().try_for_each(|link| to.remove(&format!("{folder}/{name}"), link))
 }
 
 /// Removes a kernel of the lab.
@@ -277,7 +303,7 @@ fn copy_modules(from: &Path, to: &Path, work: &Work<'_>) -> Result<(), ImageErro
 /// If the lab has none of this version, or an image runs on it.
 pub fn remove(lab: &Path, version: &KernelVersion) -> Result<(), ImageError> {
     let dir = folder(lab).join(version.as_str());
-    if !dir.is_dir() {
+    if !host::is_dir(&dir) {
         return Err(ImageError::Wrong(format!(
             "the lab has no kernel {version} of its own: `boottorrent kernel list` shows them"
         )));
@@ -297,11 +323,12 @@ pub fn remove(lab: &Path, version: &KernelVersion) -> Result<(), ImageError> {
 /// its version. Without a wish it is the newest that the tree has itself, else the newest of all.
 pub(crate) fn settle(
     lab: &Path,
-    tree: &Path,
+    tree: &Tree,
     wanted: Option<&str>,
     work: &Work<'_>,
 ) -> Result<KernelVersion, ImageError> {
-    let own = installed::versions(tree)?;
+    let root = tree.root()?;
+    let own = installed::versions(&root)?;
     let wanted = wanted.map(|it| it.parse::<KernelVersion>());
     let wanted = wanted.transpose().map_err(|error| ImageError::Wrong(error.to_string()))?;
     let version = match wanted {
@@ -322,26 +349,27 @@ pub(crate) fn settle(
         },
     };
     let kept = folder(lab).join(version.as_str());
-    if kept.exists() {
-        if let Some(made) = installed::initramfs(tree, &version) {
-            renew_initramfs(&made, &kept)?;
+    if host::exists(&kept) {
+        if let Some(made) = installed::initramfs(&root, &version) {
+            renew_initramfs(&root, &made, &kept)?;
         }
-    } else if let Some(files) = InstalledKernel::find(tree, &version) {
-        store(lab, &files, work)?;
+    } else if let Some(files) = InstalledKernel::find(&root, &version) {
+        store(lab, &root, &files, work)?;
     }
     if own.contains(&version) {
         return Ok(version);
     }
     let modules = modules_of(lab, &version)?;
-    let to = modules_place(tree)?.join(version.as_str());
-    if !to.is_dir() {
-        copy_modules(&modules, &to, work)?;
+    let place = installed::modules_place(&root);
+    if !root.has_dir(format!("{place}/{version}")) {
+        root.make_dir(place, 0o755)?;
+        copy_modules(modules, &root, place, version.as_str(), work)?;
     }
     Ok(version)
 }
 
 /// Where the modules of a kernel of the lab, or an installed one, are.
-fn modules_of(lab: &Path, version: &KernelVersion) -> Result<PathBuf, ImageError> {
+fn modules_of(lab: &Path, version: &KernelVersion) -> Result<OwnedFd, ImageError> {
     let kernels = list(lab, Path::new("/"))?;
     let Some(entry) = kernels.iter().find(|entry| entry.version == *version) else {
         let known: Vec<_> = kernels.iter().map(|entry| entry.version.as_str()).collect();
@@ -350,22 +378,10 @@ fn modules_of(lab: &Path, version: &KernelVersion) -> Result<PathBuf, ImageError
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         )));
     };
-    Ok(match entry.is_labs {
-        true => entry.folder.join("modules"),
-        false => installed::modules_dir(&entry.folder).join(version.as_str()),
-    })
-}
-
-/// The folder of modules in a tree, which must be in the tree whatever links say.
-fn modules_place(tree: &Path) -> Result<PathBuf, ImageError> {
-    let split = fs::symlink_metadata(tree.join("lib")).is_ok_and(|it| it.is_dir());
-    let place = tree.join(if split { "lib/modules" } else { "usr/lib/modules" });
-    fs::create_dir_all(&place).map_err(ImageError::write(&place))?;
-    let real = fs::canonicalize(&place).map_err(ImageError::read(&place))?;
-    let tree = fs::canonicalize(tree).map_err(ImageError::read(tree))?;
-    match real.starts_with(&tree) {
-        true => Ok(place),
-        false => Err(ImageError::Data { file: place, message: "leads out of the tree".to_owned() }),
+    let root = Root::open(&entry.folder)?;
+    match entry.is_labs {
+        true => root.folder("modules"),
+        false => root.folder(format!("{}/{version}", installed::modules_place(&root))),
     }
 }
 
@@ -376,6 +392,8 @@ pub fn choice(lab: &Path, version: &str) -> Option<KernelChoice> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::command::tests::with_work;
 
@@ -440,20 +458,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (lab, tree) = (dir.path().join("lab"), dir.path().join("tree"));
         root(&tree, "6.1.0-9-amd64");
-        let version = with_work(|work| settle(&lab, &tree, None, work)).unwrap();
+        let version = with_work(|work| settle(&lab, &Tree::new(&tree), None, work)).unwrap();
         assert_eq!(version.as_str(), "6.1.0-9-amd64");
         let kept = lab.join("kernels/6.1.0-9-amd64");
         assert!(kept.join("vmlinuz").is_file());
         // What is made anew in the tree is what nodes get.
         for made in ["dracut's", "dracut's second"] {
             fs::write(tree.join("boot/initrd.img-6.1.0-9-amd64"), made).unwrap();
-            with_work(|work| settle(&lab, &tree, None, work)).unwrap();
+            with_work(|work| settle(&lab, &Tree::new(&tree), None, work)).unwrap();
             assert_eq!(fs::read_to_string(kept.join("initramfs.img")).unwrap(), made);
         }
         // Its kernel may have left the tree when the image was packed.
         fs::remove_file(tree.join("boot/vmlinuz-6.1.0-9-amd64")).unwrap();
         fs::write(tree.join("boot/initrd.img-6.1.0-9-amd64"), "a third").unwrap();
-        with_work(|work| settle(&lab, &tree, Some("6.1.0-9-amd64"), work)).unwrap();
+        with_work(|work| settle(&lab, &Tree::new(&tree), Some("6.1.0-9-amd64"), work)).unwrap();
         assert_eq!(fs::read_to_string(kept.join("initramfs.img")).unwrap(), "a third");
         let mode = fs::metadata(kept.join("initramfs.img")).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o644);
@@ -471,14 +489,14 @@ mod tests {
         std::os::unix::fs::symlink(&secret, &made).unwrap();
         // When the kernel is taken in, and when the image is packed again.
         for _ in 0..2 {
-            with_work(|work| settle(&lab, &tree, None, work)).unwrap();
+            with_work(|work| settle(&lab, &Tree::new(&tree), None, work)).unwrap();
             assert!(!lab.join("kernels/6.1.0/initramfs.img").exists());
         }
         fs::remove_file(&made).unwrap();
         fs::write(&made, "not for nodes either").unwrap();
         fs::rename(tree.join("boot"), dir.path().join("boot")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("boot"), tree.join("boot")).unwrap();
-        with_work(|work| settle(&lab, &tree, Some("6.1.0"), work)).unwrap();
+        with_work(|work| settle(&lab, &Tree::new(&tree), Some("6.1.0"), work)).unwrap();
         assert!(!lab.join("kernels/6.1.0/initramfs.img").exists());
     }
 
@@ -490,10 +508,12 @@ mod tests {
         let origin = Origin::Root(dir.path().join("root"), None);
         with_work(|work| add(&lab, &origin, work)).unwrap();
         root(&tree, "6.1.0-9-amd64");
-        let version = with_work(|work| settle(&lab, &tree, Some("6.5.0-1-amd64"), work)).unwrap();
+        let version =
+            with_work(|work| settle(&lab, &Tree::new(&tree), Some("6.5.0-1-amd64"), work)).unwrap();
         assert_eq!(version.as_str(), "6.5.0-1-amd64");
         assert!(tree.join("lib/modules/6.5.0-1-amd64/kernel/a.ko").is_file());
-        let error = with_work(|work| settle(&lab, &tree, Some("9.9"), work)).unwrap_err();
+        let error =
+            with_work(|work| settle(&lab, &Tree::new(&tree), Some("9.9"), work)).unwrap_err();
         assert!(error.to_string().contains("no kernel 9.9; there are"), "{error}");
     }
 
@@ -504,6 +524,13 @@ mod tests {
         fs::create_dir_all(&outside).unwrap();
         fs::create_dir_all(&tree).unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("usr")).unwrap();
-        assert!(modules_place(&tree).is_err());
+        let lab = dir.path().join("lab");
+        root(&dir.path().join("root"), "6.5.0-1-amd64");
+        let origin = Origin::Root(dir.path().join("root"), None);
+        with_work(|work| add(&lab, &origin, work)).unwrap();
+        let settled =
+            with_work(|work| settle(&lab, &Tree::new(&tree), Some("6.5.0-1-amd64"), work));
+        assert!(settled.is_err(), "{settled:?}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 }

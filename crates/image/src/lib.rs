@@ -7,6 +7,8 @@
 //! Images that are built: a [`kind`] makes what is in one ([`build`]), from a [`tree`] of files and a
 //! kernel ([`kernels`]); the [`catalogue`] keeps versions of it.
 #![deny(missing_docs)]
+// Tests make what the code is to find.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod kind;
 
@@ -14,6 +16,8 @@ pub mod build;
 pub mod edit;
 
 pub mod tree;
+
+mod host;
 
 pub mod kernels;
 

@@ -237,7 +237,7 @@ fn raise_file_limit() {
 
 fn open_log(lab: &Path) -> anyhow::Result<File> {
     let folder = lab.join(state::FOLDER);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    state::make_folder(lab).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(LOG_FILE);
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_LEN_MAX) {
         let _ = fs::rename(&path, path.with_extension("log.1"));

@@ -22,10 +22,12 @@ mod degraded;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 pub(crate) use aside::put_aside_files;
 pub(crate) use degraded::{degraded, recovered, suffers};
@@ -94,6 +96,42 @@ fn cure(path: &Path, error: &rusqlite::Error) -> &'static str {
     }
 }
 
+/// Makes `state/` of the lab in `lab`, which nobody but its owner may look into: there are secrets in it, and
+/// trees with programs that are root's for whoever runs them. One that an earlier version of this program
+/// left open is closed.
+///
+/// # Errors
+/// If it cannot be made. That it cannot be closed, as it is another user's, is no error.
+pub(crate) fn make_folder(lab: &Path) -> io::Result<()> {
+    let folder = lab.join(FOLDER);
+    if !folder.exists() {
+        fs::DirBuilder::new().recursive(true).mode(CLOSED).create(&folder)?;
+        give_to_owner(lab, &folder)?;
+    }
+    let metadata = fs::symlink_metadata(&folder)?;
+    let is_open = metadata.is_dir() && metadata.permissions().mode() & 0o077 != 0;
+    if is_open && fs::set_permissions(&folder, fs::Permissions::from_mode(CLOSED)).is_ok() {
+        tracing::info!(target: "LAB", "{} is closed to other users from now on", folder.display());
+    }
+    Ok(())
+}
+
+/// A command of root may be the first in a lab of the service's own user, who could not enter what is root's.
+fn give_to_owner(lab: &Path, folder: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(lab)?;
+    // Whoever owns the lab may have put a link there meanwhile.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::open(folder, flags, Mode::empty())?;
+    let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    Ok(rustix::fs::fchown(made, Some(uid), Some(gid))?)
+}
+
+/// What only its owner may look into.
+const CLOSED: u32 = 0o700;
+
 /// Opens `state.db` of the lab in `lab`, with the tables of `part` up to date.
 ///
 /// # Errors
@@ -113,8 +151,7 @@ pub(crate) fn open_file(
     part: Part,
 ) -> Result<Connection, StateError> {
     let folder = lab.join(FOLDER);
-    fs::create_dir_all(&folder)
-        .map_err(|source| StateError::Folder { path: folder.clone(), source })?;
+    make_folder(lab).map_err(|source| StateError::Folder { path: folder.clone(), source })?;
     let path = folder.join(file);
     aside::clear_the_place(&path);
     let opened = match try_open(&path, part) {
@@ -512,5 +549,26 @@ mod tests {
         drop(moved);
         assert_eq!(count(&open_file(lab.path(), "t.db", ONE).unwrap()), 0);
         assert_eq!(count(&open(lab.path(), ONE).unwrap()), 0, "it has left the old file");
+    }
+
+    #[test]
+    fn a_state_made_by_root_is_the_labs_owners() {
+        let lab = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(lab.path(), Some(4_321), Some(4_322)).unwrap();
+        make_folder(lab.path()).unwrap();
+        let made = fs::metadata(lab.path().join(FOLDER)).unwrap();
+        assert_eq!((made.uid(), made.gid()), (4_321, 4_322));
+    }
+
+    #[test]
+    fn nobody_else_looks_into_the_state_also_of_an_old_lab() {
+        let lab = tempfile::tempdir().unwrap();
+        let folder = lab.path().join(FOLDER);
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+        make_folder(lab.path()).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        open(lab.path(), ONE).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 }

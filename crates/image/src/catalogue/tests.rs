@@ -4,6 +4,8 @@ use std::panic::{self, AssertUnwindSafe};
 
 use proptest::prelude::*;
 
+use std::fs;
+
 use super::*;
 
 thread_local! {

@@ -1,13 +1,12 @@
 //! The worked example for authors of kinds: an image that is one text file. It can die in the middle,
 //! so that one sees what is left and how it is cleaned.
 
-use std::fs;
-
 use super::{BootEntry, Kind};
 use crate::catalogue::Build;
 use crate::command::Work;
 use crate::data::ImageData;
 use crate::error::ImageError;
+use crate::host;
 
 /// The attribute with the text.
 pub const MESSAGE: &str = "message";
@@ -47,7 +46,7 @@ impl Kind for Demo {
         }
         let text = message.replace('\'', "'\\''");
         let file = build.output().join(PROGRAM);
-        fs::write(&file, format!("#!/bin/busybox sh\necho '{text}'\n"))
+        host::write(&file, format!("#!/bin/busybox sh\necho '{text}'\n"))
             .map_err(ImageError::write(&file))?;
         if data.attributes.remove(CRASH).is_some() {
             work.step("dying, as was asked for")?;

@@ -1,15 +1,15 @@
 //! Live images: a whole system in a squashfs, which the agent lays under a tmpfs and switches its
 //! root to, on the kernel that runs already.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
 
 use super::{BootEntry, Kind, place_file, title, yaml};
-use crate::catalogue::Build;
+use crate::catalogue::{Build, Catalogue};
 use crate::command::Work;
 use crate::data::ImageData;
 use crate::error::ImageError;
-use crate::tree::source::content;
+use crate::host;
+use crate::tree::root::{Root, Tree};
 use crate::tree::{self, squash};
 
 /// The file of the image.
@@ -40,7 +40,7 @@ impl Kind for Livenet {
         data: &mut ImageData,
         work: &Work<'_>,
     ) -> Result<(), ImageError> {
-        let tree = build.scratch(TREE);
+        let tree = Tree::new(build.scratch(TREE));
         tree::make(&tree, build, data, work)?;
         pack(&tree, build, data, work)
     }
@@ -71,14 +71,21 @@ impl Kind for Livenet {
     }
 }
 
+/// The packed tree of an image, which may be anything by now that is not a plain file.
+pub(crate) fn packed(catalogue: &Catalogue, name: &str) -> Result<File, ImageError> {
+    let folder = catalogue.folder(name);
+    let root = Root::without_links(&folder).map_err(ImageError::read(&folder))?;
+    root.file(ROOT_FILE)
+}
+
 /// Packs a finished tree, if it fits.
 pub(crate) fn pack(
-    tree: &Path,
+    tree: &Tree,
     build: &Build<'_>,
     data: &ImageData,
     work: &Work<'_>,
 ) -> Result<(), ImageError> {
-    let bytes = content(tree)?;
+    let bytes = tree.root()?.content()?;
     if let Some(size) = data.livenet_size
         && bytes > size.bytes()
     {
@@ -92,7 +99,7 @@ pub(crate) fn pack(
     build.catalogue().need_space(bytes)?;
     let file = build.output().join(ROOT_FILE);
     squash::pack(tree, &file, work)?;
-    fs::metadata(&file).map(drop).map_err(ImageError::read(&file))
+    host::metadata(&file).map(drop).map_err(ImageError::read(&file))
 }
 
 /// What the original had no need of: its squashfs held a file system, ours is the tree, over which dracut lays

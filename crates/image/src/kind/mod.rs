@@ -7,13 +7,13 @@ pub mod nfs;
 
 pub mod demo;
 
-use std::fs;
 use std::path::Path;
 
 use crate::catalogue::{Build, Catalogue};
 use crate::command::Work;
 use crate::data::ImageData;
 use crate::error::ImageError;
+use crate::host;
 
 /// All kinds, in the order in which they are offered.
 pub const ALL: &[&dyn Kind] = &[&livenet::Livenet, &nfs::Staging, &nfs::Golden, &demo::Demo];
@@ -86,7 +86,9 @@ pub struct BootEntry {
 
 /// Gives a file that is never written to a second name, or copies it where that cannot be.
 fn place_file(from: &Path, to: &Path) -> Result<(), ImageError> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(ImageError::write(to))
+    host::hard_link(from, to)
+        .or_else(|_| host::copy(from, to).map(drop))
+        .map_err(ImageError::write(to))
 }
 
 /// A script for iPXE with a kernel of the lab and the distribution's initramfs. `before` and `root`

@@ -7,7 +7,6 @@
 //! state/nfs/golden/NAME/nodes/NODE/  a node's own
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{BootEntry, Kind, script, title, yaml};
@@ -15,7 +14,9 @@ use crate::catalogue::{Build, Catalogue, names_in, remove_tree};
 use crate::command::Work;
 use crate::data::ImageData;
 use crate::error::ImageError;
+use crate::host;
 use crate::tree;
+use crate::tree::root::Tree;
 
 /// The attribute that names the staging image of which a golden one is made.
 pub const STAGING: &str = "staging";
@@ -68,10 +69,10 @@ impl Kind for Staging {
         data: &mut ImageData,
         work: &Work<'_>,
     ) -> Result<(), ImageError> {
-        let tree = build.scratch("tree");
+        let tree = Tree::new(build.scratch("tree"));
         tree::make(&tree, build, data, work)?;
         let place = staging_tree(build.catalogue().lab(), build.name());
-        settle(&tree, &place)?;
+        settle(tree.whole(), &place)?;
         data.nfs_directory = Some(place.display().to_string());
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Kind for Golden {
         let lab = catalogue.lab();
         copy_tree(&staging_tree(lab, &staging), &golden_tree(lab, build.name()), build, work)?;
         let nodes = nodes_dir(lab, build.name());
-        fs::create_dir_all(&nodes).map_err(ImageError::write(&nodes))?;
+        host::create_closed_dir(&nodes).map_err(ImageError::write(&nodes))?;
         data.nfs_directory = Some(nodes.display().to_string());
         Ok(())
     }
@@ -194,23 +195,24 @@ fn entry(data: &ImageData, below: &str) -> BootEntry {
 /// Moves a finished tree to where it is exported.
 fn settle(tree: &Path, place: &Path) -> Result<(), ImageError> {
     let parent = place.parent().unwrap_or(place);
-    fs::create_dir_all(parent).map_err(ImageError::write(parent))?;
-    fs::rename(tree, place).map_err(ImageError::write(place))
+    host::create_closed_dir(parent).map_err(ImageError::write(parent))?;
+    host::rename(tree, place).map_err(ImageError::write(place))
 }
 
 /// Copies a tree; where the file system can, blocks are shared until one of the two changes them.
 fn copy_tree(from: &Path, to: &Path, build: &Build<'_>, work: &Work<'_>) -> Result<(), ImageError> {
     crate::command::need_root("copying a tree of files that belong to root")?;
     work.step("copying the tree")?;
-    build.catalogue().need_space(tree::source::content(from)?)?;
-    let new = build.scratch("copy");
-    tree::copy(from, &new, work)?;
-    settle(&new, to)
+    let from = Tree::new(from).root()?;
+    build.catalogue().need_space(from.content()?)?;
+    let new = Tree::new(build.scratch("copy"));
+    tree::copy(from.folder(".")?, &new, work)?;
+    settle(new.whole(), to)
 }
 
 /// Removes the tree of a build that was never published.
 fn unless_whole(catalogue: &Catalogue, name: &str, tree: &Path) -> Result<(), ImageError> {
-    match catalogue.folder(name).exists() {
+    match host::exists(&catalogue.folder(name)) {
         true => Ok(()),
         false => remove_tree(tree),
     }
@@ -229,16 +231,16 @@ pub fn add_nodes(
     crate::command::need_root("copying a tree of files that belong to root")?;
     let mut data = golden(catalogue, name)?;
     let dir = nodes_dir(catalogue.lab(), name);
-    let new: Vec<_> = nodes.iter().filter(|node| !dir.join(node).exists()).cloned().collect();
-    let from = golden_tree(catalogue.lab(), name);
-    catalogue.need_space(tree::source::content(&from)?.saturating_mul(new.len() as u64))?;
+    let new: Vec<_> = nodes.iter().filter(|node| !host::exists(&dir.join(node))).cloned().collect();
+    let from = Tree::new(golden_tree(catalogue.lab(), name)).root()?;
+    catalogue.need_space(from.content()?.saturating_mul(new.len() as u64))?;
     for node in &new {
         work.step(&format!("copying the tree for {node}"))?;
         // Under a name that no node can have, until it is whole; a killed copy is begun anew.
         let part = dir.join(format!(".{node}"));
         remove_tree(&part)?;
-        tree::copy(&from, &part, work)?;
-        fs::rename(&part, dir.join(node)).map_err(ImageError::write(&part))?;
+        tree::copy(from.folder(".")?, &Tree::new(&part), work)?;
+        host::rename(&part, &dir.join(node)).map_err(ImageError::write(&part))?;
     }
     data.nodes = names_in(&dir)?;
     data.write(&catalogue.folder(name))?;

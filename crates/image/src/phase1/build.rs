@@ -1,6 +1,5 @@
 //! Building: from what is installed to three files that nodes boot.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use super::program;
 use super::progress::{Progress, Step};
 use super::record::{self, Base, File, Record};
 use crate::cpio::Archive;
+use crate::host;
 
 /// The kernel's file.
 pub const KERNEL_FILE: &str = "vmlinuz";
@@ -65,7 +65,7 @@ pub fn build(
     output: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Phase1, Phase1Error> {
-    fs::create_dir_all(output).map_err(Phase1Error::write(output))?;
+    host::create_dir_all(output).map_err(Phase1Error::write(output))?;
     let before: Vec<Phase1> = cache::open(output).into_iter().collect();
     let built = Parts::gather(inputs, output, progress)?.compress(&before, progress)?;
     built.write(output)?;
@@ -245,7 +245,7 @@ pub(super) fn package_key(inputs: &Inputs, package: &Path) -> Result<String, Pha
 
 fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut hash = HashWriter(Sha256::new());
-    io::copy(&mut fs::File::open(path)?, &mut hash)?;
+    io::copy(&mut host::open(path)?, &mut hash)?;
     Ok(hash.0.finalize().into())
 }
 

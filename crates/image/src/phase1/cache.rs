@@ -1,7 +1,6 @@
 //! The phases 1 that a lab has built, so that a start builds only what has changed.
 
 use std::cmp::Reverse;
-use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use super::firmware;
 use super::kernel::KernelChoice;
 use super::progress::Progress;
 use super::record::{self, File, Record};
+use crate::host;
 use boot::kernel::KernelVersion;
 
 /// How many are kept in a lab: that of the running server, the one before it, to go back to, and
@@ -44,7 +44,7 @@ pub fn ensure(
     cache: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Phase1, bool), Phase1Error> {
-    fs::create_dir_all(cache).map_err(Phase1Error::write(cache))?;
+    host::create_dir_all(cache).map_err(Phase1Error::write(cache))?;
     // A package takes seconds to unpack, so what was made of it is found by its hash.
     if let KernelChoice::Package(package) = &inputs.kernel
         && let Some(phase1) = open(&cache.join(package_key(inputs, package)?))
@@ -67,13 +67,13 @@ pub fn ensure(
         .map_err(Phase1Error::write(cache))?;
     built.write(new.path())?;
     // One that is there and cannot be opened is damaged.
-    match fs::remove_dir_all(&dir) {
+    match host::remove_dir_all(&dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Phase1Error::Write { file: dir, source: error });
         }
         _ => {}
     }
-    if let Err(source) = fs::rename(new.path(), &dir) {
+    if let Err(source) = host::rename(new.path(), &dir) {
         // Somebody else may have built the same meanwhile.
         return match open(&dir) {
             Some(phase1) => Ok((phase1, true)),
@@ -86,9 +86,9 @@ pub fn ensure(
 
 /// The phase 1 in a folder, if it is whole and unaltered.
 pub fn open(dir: &Path) -> Option<Phase1> {
-    let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD_FILE)).ok()?).ok()?;
+    let record: Record = serde_json::from_slice(&host::read(&dir.join(RECORD_FILE)).ok()?).ok()?;
     let same = |file: &str, expect: &File| {
-        fs::read(dir.join(file)).is_ok_and(|bytes| File::of(&bytes) == *expect)
+        host::read(&dir.join(file)).is_ok_and(|bytes| File::of(&bytes) == *expect)
     };
     let whole = record.format == record::FORMAT
         && same(KERNEL_FILE, &record.kernel)
@@ -120,7 +120,7 @@ impl Phase1 {
         if self.record.base.key != key {
             return None;
         }
-        let mut bytes = fs::read(&self.initramfs).ok()?;
+        let mut bytes = host::read(&self.initramfs).ok()?;
         // It may have been replaced since it was opened.
         if File::of(&bytes) != self.record.initramfs {
             return None;
@@ -134,7 +134,7 @@ impl Phase1 {
 /// written can still be read.
 fn used(phase1: Phase1) -> Phase1 {
     let now = SystemTime::now();
-    let _ = fs::File::open(&phase1.dir).and_then(|dir| dir.set_modified(now));
+    let _ = host::open(&phase1.dir).and_then(|dir| dir.set_modified(now));
     phase1
 }
 
@@ -143,16 +143,17 @@ fn forget_old(cache: &Path, current: &Path) {
     let mut old: Vec<_> = dirs(cache).filter(|(_, dir)| dir != current).collect();
     old.sort_by_key(|(time, _)| Reverse(*time));
     for (_, dir) in old.into_iter().skip(KEPT_MAX - 1) {
-        let _ = fs::remove_dir_all(dir);
+        let _ = host::remove_dir_all(&dir);
     }
 }
 
 /// The folders of a cache, and when they were used.
 fn dirs(cache: &Path) -> impl Iterator<Item = (SystemTime, PathBuf)> {
-    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let hidden = entry.file_name().to_str().is_none_or(|name| name.starts_with('.'));
-        let metadata = entry.metadata().ok().filter(|it| it.is_dir() && !hidden)?;
-        Some((metadata.modified().ok()?, entry.path()))
+    let entries = host::entries(cache).unwrap_or_default();
+    entries.into_iter().filter_map(|(path, metadata)| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is_one = metadata.is_dir() && name.is_some_and(|name| !name.starts_with('.'));
+        is_one.then_some(())?;
+        Some((metadata.modified().ok()?, path))
     })
 }

@@ -4,15 +4,15 @@
 //! what they have in flash. So a file that is missing is named, and is no error.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::closure::Closure;
 use super::compression;
 use super::error::Phase1Error;
 use super::name::ModuleName;
 use super::record::Record;
+use crate::tree::root::Root;
 use boot::kernel::KernelVersion;
 
 /// The most bytes of a firmware file; Linux's own loader has the same limit (`INT_MAX`), and network
@@ -53,14 +53,14 @@ impl Firmware {
         version: &KernelVersion,
         closure: &Closure,
     ) -> Result<Self, Phase1Error> {
-        let dirs = dirs(root, version);
+        let (tree, dirs) = (open(root)?, dirs(version));
         let mut firmware = Self::default();
         for (driver, module) in &closure.modules {
             for name in module.info.firmware.iter().filter(|name| is_path(name)) {
                 if firmware.files.contains_key(name) {
                     continue;
                 }
-                match find(&dirs, name)? {
+                match find(&tree, &dirs, name)? {
                     Some(bytes) => drop(firmware.files.insert(name.clone(), bytes)),
                     None => firmware.missing.entry(driver.clone()).or_default().push(name.clone()),
                 }
@@ -72,8 +72,9 @@ impl Firmware {
 
 /// Whether the firmware of a phase 1 that was built earlier would be taken today.
 pub(super) fn is_unchanged(root: &Path, record: &Record) -> bool {
-    let dirs = dirs(root, &record.version);
-    let len = |name: &String| find(&dirs, name).ok().flatten().map(|bytes| bytes.len() as u64);
+    let (Ok(tree), dirs) = (open(root), dirs(&record.version)) else { return false };
+    let len =
+        |name: &String| find(&tree, &dirs, name).ok().flatten().map(|bytes| bytes.len() as u64);
     record.firmware.iter().all(|(name, expect)| len(name) == Some(*expect))
         && record.firmware_missing.values().flatten().all(|name| len(name).is_none())
 }
@@ -90,40 +91,50 @@ fn is_path(name: &str) -> bool {
         && !name.contains(|c: char| c.is_control() || "*?[".contains(c))
 }
 
-/// Where the kernel looks, in its order.
-fn dirs(root: &Path, version: &KernelVersion) -> [PathBuf; 4] {
-    let base = root.join("lib/firmware");
-    let updates = base.join("updates");
-    [updates.join(version.as_str()), updates, base.join(version.as_str()), base]
+fn open(root: &Path) -> Result<Root, Phase1Error> {
+    Root::open(root).map_err(|error| Phase1Error::Read {
+        file: root.to_owned(),
+        source: io::Error::other(error),
+    })
 }
 
-fn find(dirs: &[PathBuf], name: &str) -> Result<Option<Vec<u8>>, Phase1Error> {
-    for file in dirs
-        .iter()
-        .flat_map(|dir| ["", ".zst", ".xz"].map(|suffix| dir.join(format!("{name}{suffix}"))))
+/// Where the kernel looks, in its order.
+fn dirs(version: &KernelVersion) -> [String; 4] {
+    let base = "lib/firmware";
+    [
+        format!("{base}/updates/{version}"),
+        format!("{base}/updates"),
+        format!("{base}/{version}"),
+        base.to_owned(),
+    ]
+}
+
+fn find(tree: &Root, dirs: &[String], name: &str) -> Result<Option<Vec<u8>>, Phase1Error> {
+    for file in
+        dirs.iter().flat_map(|dir| ["", ".zst", ".xz"].map(|it| format!("{dir}/{name}{it}")))
     {
-        match fs::metadata(&file) {
-            Ok(metadata) if metadata.is_file() => {}
-            Ok(_) => continue,
-            Err(error) if is_absence(&error) => continue,
-            Err(source) => return Err(Phase1Error::Read { file, source }),
+        if tree.has(&file) && !tree.has_file(&file) {
+            continue;
         }
-        let suffixed = file.to_string_lossy();
-        let read = File::open(&file).and_then(|open| match suffixed.ends_with(name) {
-            true => compression::read_all("", open, FIRMWARE_LEN_MAX),
-            false => compression::read_all(&suffixed, open, FIRMWARE_LEN_MAX),
-        });
-        return read.map(Some).map_err(Phase1Error::read(&file));
+        let read = || match tree.try_file(&file)? {
+            // Its own name may end as that of something compressed.
+            Some(open) => {
+                let name = if file.ends_with(name) { "" } else { &file };
+                compression::read_all(name, open, FIRMWARE_LEN_MAX).map(Some)
+            }
+            None => Ok(None),
+        };
+        if let Some(bytes) = read().map_err(Phase1Error::read(&tree.shown(&file)))? {
+            return Ok(Some(bytes));
+        }
     }
     Ok(None)
 }
 
-fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::phase1::library::Module;
     use crate::phase1::modinfo::ModInfo;

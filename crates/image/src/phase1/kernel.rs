@@ -1,7 +1,6 @@
 //! Where the kernel of a phase 1 comes from: what is installed, or a Debian package as it was
 //! downloaded. It is taken as it is, so that its signature stays good for Secure Boot.
 
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,8 @@ use super::installed::{self, InstalledKernel};
 use super::library::{Library, MODULE_LEN_MAX, Shelf, Spool};
 use super::name::ModuleName;
 use super::progress::{Progress, Step};
+use crate::host;
+use crate::tree::root::Root;
 use boot::kernel::KernelVersion;
 
 /// The most bytes of a kernel; distributions' have 8 to 70 MB (arm64 without compression).
@@ -38,7 +39,7 @@ impl KernelChoice {
     /// The kernel of this version: the lab's if it has one, else the one that is installed.
     pub fn of_version(lab: &Path, version: KernelVersion) -> Self {
         let folder = lab.join("kernels").join(version.as_str());
-        match folder.join("vmlinuz").is_file() {
+        match host::is_file(&folder.join("vmlinuz")) {
             true => Self::Folder(folder),
             false => Self::Installed(version),
         }
@@ -81,7 +82,12 @@ impl Kernel {
     /// # Errors
     /// If there is none, not this version, or it cannot be read.
     pub fn installed(root: &Path, wanted: Option<&KernelVersion>) -> Result<Self, Phase1Error> {
-        let found = installed::versions(root)?;
+        let opened = |error: crate::error::ImageError| Phase1Error::Read {
+            file: root.to_owned(),
+            source: io::Error::other(error),
+        };
+        let tree = Root::open(root).map_err(opened)?;
+        let found = installed::versions(&tree)?;
         let version = match wanted {
             None => found.first(),
             Some(wanted) if found.is_empty() || found.contains(wanted) => {
@@ -91,21 +97,32 @@ impl Kernel {
                 return Err(Phase1Error::NoSuchKernel { wanted: wanted.clone(), found });
             }
         };
-        let installed = version.and_then(|version| InstalledKernel::find(root, version));
+        let installed = version.and_then(|version| InstalledKernel::find(&tree, version));
         let Some(installed) = installed else {
-            let (boot, modules) = (root.join("boot"), installed::modules_dir(root));
+            let (boot, modules) = (root.join("boot"), installed::shown_modules(&tree));
             return Err(Phase1Error::NoKernel { boot, modules });
         };
-        Self::read_installed(installed)
+        let InstalledKernel { version, image, config, modules, .. } = installed;
+        Self::read(version, tree, &image, config.as_deref(), &modules)
     }
 
-    fn read_installed(files: InstalledKernel) -> Result<Self, Phase1Error> {
-        let InstalledKernel { version, image: origin, config, modules, .. } = files;
-        let image = fs::read(&origin).map_err(Phase1Error::read(&origin))?;
+    fn read(
+        version: KernelVersion,
+        tree: Root,
+        image: &str,
+        config: Option<&str>,
+        modules: &str,
+    ) -> Result<Self, Phase1Error> {
+        let origin = tree.shown(image);
+        let opened = tree.try_file(image);
+        let opened = opened.and_then(|it| it.ok_or_else(|| io::ErrorKind::NotFound.into()));
+        let image = opened.and_then(|file| compression::read_all("", file, KERNEL_LEN_MAX));
+        let image = image.map_err(Phase1Error::read(&origin))?;
         // Without it less is known, and gzip is used.
-        let config = config.and_then(|file| fs::read_to_string(file).ok());
-        let (library, shelf) = Library::installed(&modules)?;
+        let config = config.and_then(|path| tree.try_file(path).ok()?);
+        let config = config.and_then(|mut file| read_text(&mut file).ok());
         let config = config.map(|text| KernelConfig::parse(&text));
+        let (library, shelf) = Library::installed(tree, modules)?;
         Ok(Self { version, image, config, library, shelf, origin })
     }
 
@@ -119,12 +136,9 @@ impl Kernel {
             file: folder.to_owned(),
             source: io::Error::new(io::ErrorKind::InvalidData, error),
         })?;
-        let origin = folder.join("vmlinuz");
-        let image = fs::read(&origin).map_err(Phase1Error::read(&origin))?;
-        let config = fs::read_to_string(folder.join("config")).ok();
-        let (library, shelf) = Library::installed(&folder.join("modules"))?;
-        let config = config.map(|text| KernelConfig::parse(&text));
-        Ok(Self { version, image, config, library, shelf, origin })
+        // What is in it was a stranger's tree once.
+        let tree = Root::without_links(folder).map_err(Phase1Error::read(folder))?;
+        Self::read(version, tree, "vmlinuz", Some("config"), "modules")
     }
 
     /// That of a package. Its modules are kept in a file without a name in `spool_dir` for as long
@@ -137,7 +151,7 @@ impl Kernel {
         spool_dir: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, Phase1Error> {
-        let file = File::open(package).map_err(Phase1Error::read(package))?;
+        let file = host::open(package).map_err(Phase1Error::read(package))?;
         let len = file.metadata().map_err(Phase1Error::read(package))?.len();
         let spool = Spool::new(spool_dir).map_err(Phase1Error::write(spool_dir))?;
         let mut found = Found::new(spool);

@@ -2,14 +2,17 @@
 //! package that was never installed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::compression;
 use super::error::Phase1Error;
 use super::modinfo::ModInfo;
 use super::name::ModuleName;
+use crate::tree::root::Root;
+
+use rustix::fs::FileType;
 
 /// The most bytes of a module, unpacked. The largest of Linux 6.12, `amdgpu`, has 30 MB.
 pub const MODULE_LEN_MAX: u64 = 256 << 20;
@@ -39,8 +42,8 @@ struct Place {
 
 #[derive(Clone, Debug)]
 enum At {
-    /// In a file of its own.
-    File(PathBuf),
+    /// In a file of its own, of this path in its tree.
+    File(String),
     /// In the spool: offset, length, and the name that says how it is compressed.
     Spool(u64, u64, String),
 }
@@ -82,24 +85,32 @@ impl Spool {
 }
 
 impl Library {
-    /// What is installed in a folder such as `/lib/modules/6.1.0-40-amd64`.
+    /// What is installed in a folder of a tree, such as `lib/modules/6.1.0-40-amd64`.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn installed(dir: &Path) -> Result<(Self, Shelf), Phase1Error> {
+    pub(super) fn installed(root: Root, folder: &str) -> Result<(Self, Shelf), Phase1Error> {
         let mut places = vec![];
-        walk(dir, "", 0, &mut places)?;
-        let builtin = dir.join("modules.builtin");
-        let builtin = fs::read_to_string(&builtin).map_err(Phase1Error::read(&builtin))?;
+        walk(&root, folder, "", 0, &mut places)?;
+        let text = |name: &str| {
+            let path = format!("{folder}/{name}");
+            let read = || match root.try_file(&path)? {
+                Some(mut file) => {
+                    let mut text = String::new();
+                    file.read_to_string(&mut text).map(|_| Some(text))
+                }
+                None => Ok(None),
+            };
+            read().map_err(Phase1Error::read(&root.shown(&path)))
+        };
+        let builtin = text("modules.builtin")?.ok_or_else(|| Phase1Error::Read {
+            file: root.shown(format!("{folder}/modules.builtin")),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
         let mut library = Self::new(places, builtin);
-        let aliases = dir.join("modules.alias");
-        match fs::read_to_string(&aliases) {
-            Ok(text) => library.services = Some(services_of_text(&text)),
-            // A package unpacked by hand has none.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Phase1Error::Read { file: aliases, source }),
-        }
-        Ok((library, Shelf::Files))
+        // A package unpacked by hand has none.
+        library.services = text("modules.alias")?.map(|text| services_of_text(&text));
+        Ok((library, Shelf::Files(root)))
     }
 
     /// What a package holds.
@@ -156,16 +167,16 @@ impl Library {
         })?;
         let path = place.path.clone();
         let bytes = match (&place.at, shelf) {
-            (At::File(file), _) => File::open(file)
-                .and_then(|open| {
-                    compression::read_all(&file.to_string_lossy(), open, MODULE_LEN_MAX)
-                })
-                .map_err(Phase1Error::read(file))?,
+            (At::File(file), Shelf::Files(root)) => root
+                .try_file(file)
+                .and_then(|open| open.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                .and_then(|open| compression::read_all(file, open, MODULE_LEN_MAX))
+                .map_err(Phase1Error::read(&root.shown(file)))?,
             (At::Spool(offset, len, name), Shelf::Spool(spool)) => {
                 read_spool(spool, *offset, *len, name)
                     .map_err(Phase1Error::read(Path::new(&path)))?
             }
-            (At::Spool(..), Shelf::Files) => {
+            (At::Spool(..), Shelf::Files(_)) | (At::File(_), Shelf::Spool(_)) => {
                 let source = io::ErrorKind::NotFound.into();
                 return Err(Phase1Error::Read { file: path.into(), source });
             }
@@ -204,8 +215,8 @@ impl Library {
 /// Where the bytes of a library are.
 #[derive(Debug)]
 pub enum Shelf {
-    /// In files of their own.
-    Files,
+    /// In files of their own, in this tree.
+    Files(Root),
     /// In one file.
     Spool(File),
 }
@@ -217,20 +228,24 @@ fn read_spool(mut spool: &File, offset: u64, len: u64, name: &str) -> io::Result
 
 /// Collects the modules below a folder. Links to folders are not followed: `build` and `source`
 /// lead to the sources of the kernel.
-fn walk(dir: &Path, below: &str, depth: usize, places: &mut Vec<Place>) -> Result<(), Phase1Error> {
-    let cannot = || Phase1Error::read(dir);
-    for entry in fs::read_dir(dir).map_err(cannot())? {
-        let entry = entry.map_err(cannot())?;
-        let kind = entry.file_type().map_err(cannot())?;
-        let Ok(name) = entry.file_name().into_string() else {
+fn walk(
+    root: &Root,
+    folder: &str,
+    below: &str,
+    depth: usize,
+    places: &mut Vec<Place>,
+) -> Result<(), Phase1Error> {
+    let dir = if below.is_empty() { folder.to_owned() } else { format!("{folder}/{below}") };
+    for (name, kind) in root.entries(&dir).map_err(Phase1Error::read(&root.shown(&dir)))? {
+        let Ok(name) = name.into_string() else {
             continue;
         };
-        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-        if kind.is_dir() && depth < DEPTH_MAX {
-            walk(&entry.path(), &path, depth + 1, places)?;
-        } else if !kind.is_dir() && ModuleName::of_file(&path).is_some() {
+        let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+        if kind == FileType::Directory && depth < DEPTH_MAX {
+            walk(root, folder, &path, depth + 1, places)?;
+        } else if root.follows(kind) && ModuleName::of_file(&path).is_some() {
             let path = uncompressed(&path).to_owned();
-            places.push(Place { path, at: At::File(entry.path()) });
+            places.push(Place { path, at: At::File(format!("{dir}/{name}")) });
         }
     }
     Ok(())

@@ -2,7 +2,6 @@
 //! libraries beside them, and for the kernel's kind of processor.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Architecture, Endianness, Object as _};
 
 use super::error::Phase1Error;
+use crate::host;
 
 /// What is wrong with a program.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) fn read(
         problem,
         cure: cure.to_owned(),
     };
-    let bytes = fs::read(file).map_err(|error| match error.kind() {
+    let bytes = host::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => refuse(ProgramError::Missing),
         _ => refuse(ProgramError::Unreadable(error)),
     })?;

@@ -1,11 +1,9 @@
 //! What is changed in the tree of every image: root's password and SSH key, the name in os-release,
 //! a network that leaves the agent's addresses alone, and nothing in it that belongs to one machine.
 
-use std::path::Path;
-
 use super::SSH_KEY;
 use super::password;
-use super::root::Root;
+use super::root::{Root, Tree};
 use crate::command::{Call, Work};
 use crate::data::ImageData;
 use crate::error::ImageError;
@@ -27,8 +25,8 @@ const HOST_KEYS: [&str; 4] = ["rsa", "dsa", "ecdsa", "ed25519"];
 ///
 /// # Errors
 /// If a file of it cannot be read or written.
-pub fn apply(tree: &Path, data: &ImageData) -> Result<(), ImageError> {
-    let root = Root::open(tree)?;
+pub fn apply(tree: &Tree, data: &ImageData) -> Result<(), ImageError> {
+    let root = tree.root()?;
     root.make_dir("etc", 0o755)?;
     if let Some(hash) = &data.password {
         let shadow = root.text("etc/shadow")?.unwrap_or_default();
@@ -46,8 +44,8 @@ pub fn apply(tree: &Path, data: &ImageData) -> Result<(), ImageError> {
 ///
 /// # Errors
 /// If it cannot be read or written.
-pub fn name_in(tree: &Path, data: &ImageData) -> Result<(), ImageError> {
-    name(&Root::open(tree)?, data)
+pub fn name_in(tree: &Tree, data: &ImageData) -> Result<(), ImageError> {
+    name(&tree.root()?, data)
 }
 
 fn ssh(root: &Root, data: &ImageData) -> Result<(), ImageError> {
@@ -130,9 +128,9 @@ fn name(root: &Root, data: &ImageData) -> Result<(), ImageError> {
 }
 
 /// Writes SELinux's labels, which a squashfs keeps, by the tree's own program and policy.
-pub(super) fn label(tree: &Path, work: &Work<'_>) -> Result<(), ImageError> {
+pub(super) fn label(tree: &Tree, work: &Work<'_>) -> Result<(), ImageError> {
     work.step("labelling for SELinux")?;
-    let root = Root::open(tree)?;
+    let root = tree.root()?;
     let config = root.text("etc/selinux/config")?.unwrap_or_default();
     let policy = config.lines().find_map(|line| line.strip_prefix("SELINUXTYPE="));
     let Some(policy) = policy.map(str::trim).filter(|it| !it.contains(['/', '.'])) else {
@@ -144,10 +142,14 @@ pub(super) fn label(tree: &Path, work: &Work<'_>) -> Result<(), ImageError> {
     };
     let contexts = format!("/etc/selinux/{policy}/contexts/files/file_contexts");
     root.make_dir("proc", 0o555)?;
+    if root.plain_folder("proc").is_none() {
+        // What the kernel tells of processes would be mounted over a folder of this machine.
+        return Err(ImageError::Wrong("/proc of the tree is no folder: make it one".to_owned()));
+    }
     Call::new("chroot", "coreutils")
         // It names what it labels through /proc/self/fd.
-        .proc(&tree.join("proc"))
-        .arg(tree)
+        .proc(tree)
+        .arg(tree.whole())
         .args(["setfiles", "-F", "-e", "/proc", "-e", "/sys", "-e", "/dev", &contexts, "/"])
         .run(work)?;
     Ok(())
@@ -176,9 +178,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        apply(dir.path(), data).unwrap();
+        apply(&Tree::new(dir.path()), data).unwrap();
         // A second time, as after each edit, nothing more is added.
-        apply(dir.path(), data).unwrap();
+        apply(&Tree::new(dir.path()), data).unwrap();
         fs::read_to_string(dir.path().join(file)).ok()
     }
 

@@ -13,16 +13,15 @@ pub mod root;
 
 pub mod squash;
 
-use std::path::Path;
-
 use crate::catalogue::Build;
 use crate::command::Work;
 use crate::data::ImageData;
 use crate::error::ImageError;
 use crate::kernels;
+use root::Tree;
 use source::Source;
 
-pub(crate) use unpack::copy;
+pub(crate) use unpack::{copy, copy_into};
 
 /// The attribute that names where packages come from, instead of the distribution's own place.
 pub const MIRROR: &str = "mirror";
@@ -36,7 +35,7 @@ pub const SSH_KEY: &str = "ssh_key";
 /// # Errors
 /// If anything is missing or fails.
 pub fn make(
-    tree: &Path,
+    tree: &Tree,
     build: &Build<'_>,
     data: &mut ImageData,
     work: &Work<'_>,

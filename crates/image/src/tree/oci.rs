@@ -8,6 +8,11 @@
 //! eighty fields only five are needed, and `tar`, `flate2` and `zstd` do the work: a crate of all of them
 //! (oci-spec) would be more to trust, and to build, than the structures below.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "each path of a layer is looked at from inside of the tree before it is used (`within`)"
+)]
+
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Component, Path, PathBuf};
@@ -15,9 +20,10 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::root::Root;
+use super::root::{Root, Tree};
 use crate::command::Work;
 use crate::error::ImageError;
+use crate::host;
 
 /// The most bytes of an index or manifest: registries take 4 MiB.
 const JSON_LEN_MAX: u64 = 8 << 20;
@@ -73,26 +79,28 @@ struct Layer {
 }
 
 /// Lays all layers of the image over one another.
-pub(super) fn unpack(path: &Path, tree: &Path, work: &Work<'_>) -> Result<(), ImageError> {
+pub(super) fn unpack(path: &Path, tree: &Tree, work: &Work<'_>) -> Result<(), ImageError> {
     work.step("reading the container image")?;
-    let unpacked = tree.with_extension("layout");
-    let folder = if path.is_dir() {
+    let unpacked = tree.beside("layout");
+    let folder = if host::is_dir(path) {
         path.to_owned()
     } else {
-        let file = File::open(path).map_err(ImageError::read(path))?;
+        let file = host::open(path).map_err(ImageError::read(path))?;
         let plain = decompressed(file).map_err(ImageError::read(path))?;
-        tar::Archive::new(plain).unpack(&unpacked).map_err(ImageError::read(path))?;
-        unpacked.clone()
+        tar::Archive::new(plain).unpack(unpacked.whole()).map_err(ImageError::read(path))?;
+        unpacked.whole().to_owned()
     };
     let layout = Layout { path: path.to_owned(), root: Root::open(&folder)? };
     let layers = layout.layers()?;
-    fs::create_dir_all(tree).map_err(ImageError::write(tree))?;
+    let unpacked = unpacked.whole();
+    let tree = tree.whole();
+    host::create_dir_all(tree).map_err(ImageError::write(tree))?;
     for (index, layer) in layers.iter().enumerate() {
         work.step(&format!("unpacking layer {} of {}", index + 1, layers.len()))?;
         layout.apply(layer, tree)?;
     }
-    match unpacked.exists() {
-        true => fs::remove_dir_all(&unpacked).map_err(ImageError::write(&unpacked)),
+    match host::exists(unpacked) {
+        true => host::remove_dir_all(unpacked).map_err(ImageError::write(unpacked)),
         false => Ok(()),
     }
 }

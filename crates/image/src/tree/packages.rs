@@ -1,8 +1,7 @@
 //! Trees from packages: mmdebstrap for Debian and Ubuntu, dnf for Red Hat's kin.
 
-use std::path::Path;
-
 use super::MIRROR;
+use super::root::Tree;
 use super::source::Family;
 use crate::catalogue::Build;
 use crate::command::{Call, CommandError, Work};
@@ -24,7 +23,7 @@ const DEB_UNREAD: &[&str] = &[
 /// Fills the tree.
 pub(super) fn install(
     family: Family,
-    tree: &Path,
+    tree: &Tree,
     build: &Build<'_>,
     data: &mut ImageData,
     work: &Work<'_>,
@@ -70,7 +69,7 @@ fn named(error: CommandError, data: &ImageData) -> ImageError {
 
 fn mmdebstrap(
     family: Family,
-    tree: &Path,
+    tree: &Tree,
     data: &mut ImageData,
     work: &Work<'_>,
 ) -> Result<(), CommandError> {
@@ -93,7 +92,7 @@ fn mmdebstrap(
     if data.optimize {
         call = call.args(DEB_UNREAD.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
     }
-    call = call.arg(suite).arg(tree);
+    call = call.arg(suite).arg(tree.whole());
     if let Some(mirror) = data.attributes.get(MIRROR) {
         call = call.arg(mirror);
     }
@@ -121,7 +120,7 @@ fn deb_packages(family: Family, data: &ImageData) -> Vec<String> {
 }
 
 fn dnf(
-    tree: &Path,
+    tree: &Tree,
     build: &Build<'_>,
     data: &mut ImageData,
     work: &Work<'_>,
@@ -129,7 +128,7 @@ fn dnf(
     work.step("installing packages")?;
     let mut call = Call::new("dnf", "dnf")
         .args(["--assumeyes", "--installroot"])
-        .arg(tree)
+        .arg(tree.whole())
         // Its caches and the keys of repositories belong to the build, not to this machine.
         .arg(format!("--setopt=cachedir={}", build.scratch("dnf").display()))
         .args(["--setopt=keepcache=False", "--setopt=install_weak_deps=False"]);

@@ -1,12 +1,13 @@
 //! Where the files of an image come from, in one word: `packages:debian`, `tar:/srv/root.tar.zst`.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::root::Root;
 use crate::data::{ImageData, LivenetType};
 use crate::error::ImageError;
+use crate::host;
 
 /// Whose packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +82,9 @@ impl Source {
     pub(super) fn space(&self, data: &ImageData) -> Result<u64, ImageError> {
         // What compresses to a third unpacks to three times, and is packed once more.
         let packed = |path: &Path| {
-            let metadata = fs::metadata(path).map_err(ImageError::read(path))?;
+            let metadata = host::metadata(path).map_err(ImageError::read(path))?;
             Ok(match metadata.is_dir() {
-                true => content(path)?.saturating_mul(4),
+                true => Root::open(path)?.content()?.saturating_mul(4),
                 false => metadata.len().saturating_mul(4),
             })
         };
@@ -94,42 +95,16 @@ impl Source {
                 LivenetType::Small => 2 << 30,
                 LivenetType::Core => 3 << 29,
             }),
-            Self::Directory(path) => {
-                fs::metadata(path).map_err(ImageError::read(path))?;
-                content(path).map(|bytes| bytes.saturating_mul(3) / 2)
-            }
+            Self::Directory(path) => Ok(Root::open(path)?.content()?.saturating_mul(3) / 2),
             Self::Tar(path) | Self::Squashfs(path) | Self::Oci(path) => packed(path),
         }
     }
 }
 
-/// Bytes of all files of a tree. A file with several names counts once; so does what is mounted.
-///
-/// # Errors
-/// If a folder cannot be read.
-pub fn content(tree: &Path) -> Result<u64, ImageError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut seen = std::collections::BTreeSet::new();
-    let mut left = vec![tree.to_owned()];
-    let mut bytes = 0_u64;
-    while let Some(dir) = left.pop() {
-        for entry in fs::read_dir(&dir).map_err(ImageError::read(&dir))? {
-            let entry = entry.map_err(ImageError::read(&dir))?;
-            let metadata = entry.metadata().map_err(ImageError::read(&entry.path()))?;
-            if metadata.is_dir() {
-                left.push(entry.path());
-            } else if metadata.is_file()
-                && (metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino())))
-            {
-                bytes += metadata.len();
-            }
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -149,6 +124,6 @@ mod tests {
         fs::write(dir.path().join("a"), [0; 1000]).unwrap();
         fs::hard_link(dir.path().join("a"), dir.path().join("sub/b")).unwrap();
         fs::write(dir.path().join("sub/c"), [0; 10]).unwrap();
-        assert_eq!(content(dir.path()).unwrap(), 1010);
+        assert_eq!(Root::open(dir.path()).unwrap().content().unwrap(), 1010);
     }
 }

@@ -1,7 +1,9 @@
 //! A tree as one file, a squashfs, by mksquashfs on all processors.
 
+use std::fs::File;
 use std::path::Path;
 
+use super::root::Tree;
 use crate::command::{Call, Event, Work};
 use crate::error::ImageError;
 
@@ -34,11 +36,11 @@ const EXCLUDED: &[&str] = &[
 ///
 /// # Errors
 /// If mksquashfs is missing or fails.
-pub fn pack(tree: &Path, to: &Path, work: &Work<'_>) -> Result<(), ImageError> {
+pub fn pack(tree: &Tree, to: &Path, work: &Work<'_>) -> Result<(), ImageError> {
     work.step("packing")?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Call::new("mksquashfs", "squashfs-tools")
-        .arg(tree)
+        .arg(tree.whole())
         .arg(to)
         .args(["-noappend", "-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-b", BLOCK])
         .args(["-processors", &processors.to_string(), "-wildcards", "-e"])
@@ -55,12 +57,14 @@ pub fn pack(tree: &Path, to: &Path, work: &Work<'_>) -> Result<(), ImageError> {
 ///
 /// # Errors
 /// If unsquashfs is missing or fails.
-pub fn unpack(file: &Path, tree: &Path, work: &Work<'_>) -> Result<(), ImageError> {
+pub fn unpack(file: File, tree: &Tree, work: &Work<'_>) -> Result<(), ImageError> {
     work.step("unpacking")?;
     Call::new("unsquashfs", "squashfs-tools")
         .args(["-force", "-dest"])
-        .arg(tree)
-        .arg(file)
+        .arg(tree.whole())
+        // Whatever has its name by now.
+        .arg("/proc/self/fd/0")
+        .stdin(file)
         .run_with(work, &mut |line| {
             if let Some((done, total)) = progress(line) {
                 (work.tell)(Event::Progress { done, total });

@@ -105,7 +105,7 @@ fn build(
     }
     let new = temp.path().join("new");
     fs::create_dir(&new)?;
-    squash::pack(&tree, &new.join(FILE), work)?;
+    squash::pack(&image::tree::root::Tree::new(&tree), &new.join(FILE), work)?;
     let len = fs::metadata(new.join(FILE))?.len();
     let config = format!("dispname: Extension {name}\nmethod: extension\nrootfs: {FILE}\n");
     fs::write(new.join("config.yaml"), config)?;

@@ -78,6 +78,7 @@ pub(crate) fn run(command: &ImageCommand, target: &Target) -> anyhow::Result<Exi
     };
     let output = command.output();
     let result = catalogue(dir).and_then(|catalogue| {
+        crate::state::make_folder(catalogue.lab())?;
         for name in clean(&catalogue)? {
             let text = format!("removed what a killed build of `{name}` had left behind");
             progress::tell(output, &text, &json!({"event": "cleaned", "image": name}));

@@ -10,7 +10,7 @@ use super::config::NODES_FILE;
 use super::edit::EditError;
 use super::problem::Problems;
 use super::{OpenError, check};
-use crate::state::FOLDER;
+use crate::state::{self, FOLDER};
 
 /// Taken by whoever writes: a command, or the server for somebody who is logged in.
 const LOCK_FILE: &str = "nodes.lock";
@@ -45,7 +45,7 @@ impl NodesFile {
     pub(crate) fn open(dir: &Path) -> Result<Self, WriteError> {
         let path = dir.join(FOLDER).join(LOCK_FILE);
         let refuse = |source| WriteError::Io { verb: "write", path: path.clone(), source };
-        fs::create_dir_all(dir.join(FOLDER)).map_err(refuse)?;
+        state::make_folder(dir).map_err(refuse)?;
         let lock = File::options().create(true).append(true).open(&path).map_err(refuse)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|errno| refuse(errno.into()))?;
         let path = dir.join(NODES_FILE);

@@ -1,14 +1,14 @@
 //! One server a lab: `state/lock`, held as long as the process lives and whatever ends it. The file
 //! has the process's id in it, for people and for `boottorrent stop`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::state::FOLDER;
+use crate::state::{self, FOLDER};
 
 /// The lock, as long as this lives.
 #[derive(Debug)]
@@ -43,9 +43,7 @@ impl Lock {
     pub(crate) fn take(lab: &Path) -> Result<Self, LockError> {
         let path = path(lab);
         let refuse = |source| LockError::Io { path: path.clone(), source };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(refuse)?;
-        }
+        state::make_folder(lab).map_err(refuse)?;
         // Not emptied: if another holds it, its process id is in there.
         let mut file = File::options()
             .read(true)
@@ -104,6 +102,7 @@ fn pid(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_second_server_is_told_of_the_first() {

@@ -3,6 +3,7 @@ use std::io::Write as _;
 
 use super::*;
 use crate::command::tests::with_work;
+use crate::tree::root::Tree;
 
 /// A layer: each path with its text, a folder if that is `/`, a link if it begins with `->`.
 fn layer(entries: &[(&str, &str)]) -> Vec<u8> {
@@ -79,7 +80,7 @@ fn unpacked(layers: &[Vec<u8>]) -> Result<BTreeMap<String, String>, ImageError> 
     let dir = tempfile::tempdir().unwrap();
     let (source, tree) = (dir.path().join("source"), dir.path().join("tree"));
     layout(&source, layers);
-    with_work(|work| unpack(&source, &tree, work))?;
+    with_work(|work| unpack(&source, &Tree::new(&tree), work))?;
     Ok(files(&tree))
 }
 
@@ -136,7 +137,8 @@ fn a_damaged_layer_is_refused() {
     let digest = boot::hex::encode(&Sha256::digest(layer(&[("a", "1")])));
     fs::write(dir.path().join("blobs/sha256").join(digest), layer(&[("a", "2")])).unwrap();
     let tree = dir.path().join("tree");
-    let error = with_work(|work| unpack(dir.path(), &tree, work)).unwrap_err().to_string();
+    let error =
+        with_work(|work| unpack(dir.path(), &Tree::new(&tree), work)).unwrap_err().to_string();
     assert!(error.contains("is damaged"), "{error}");
 }
 
@@ -155,7 +157,7 @@ fn what_docker_save_writes_is_read_from_its_archive() {
     let file = dir.path().join("saved.tar.gz");
     fs::write(&file, gzip(&builder.into_inner().unwrap())).unwrap();
     let tree = dir.path().join("tree");
-    with_work(|work| unpack(&file, &tree, work)).unwrap();
+    with_work(|work| unpack(&file, &Tree::new(&tree), work)).unwrap();
     assert_eq!(files(&tree), expect(&[("a", "1")]));
 }
 
@@ -163,6 +165,7 @@ fn what_docker_save_writes_is_read_from_its_archive() {
 fn what_is_no_container_image_is_said_so() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
-    let error = with_work(|work| unpack(dir.path(), &tree, work)).unwrap_err().to_string();
+    let error =
+        with_work(|work| unpack(dir.path(), &Tree::new(&tree), work)).unwrap_err().to_string();
     assert!(error.contains("neither index.json nor manifest.json"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::state::FOLDER;
+use crate::state::{self, FOLDER};
 
 const FILE: &str = "token";
 
@@ -65,7 +65,7 @@ pub(crate) fn renew(dir: &Path) -> Result<String, TokenError> {
     getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
     let token = boot::hex::encode(&bytes);
     let write = || -> io::Result<()> {
-        fs::create_dir_all(&folder)?;
+        state::make_folder(dir)?;
         let new = folder.join(format!("{FILE}.new"));
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
