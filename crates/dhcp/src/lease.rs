@@ -248,18 +248,17 @@ impl Leases {
     }
 
     /// Takes back a lease of before a restart. One that no longer fits is forgotten. Who has it for
-    /// longer than a first lease was seen to use it.
+    /// longer than a first lease was seen to use it; of any other nothing is known yet, as on its first day.
     pub(crate) fn restore(&mut self, now: Time, lease: Lease) {
         let Lease { mac, address, until } = lease;
         let is_confirmed = until > now + FIRST_LEASE;
-        let none = Time::ZERO;
         let was = Holding {
             address,
             is_given: true,
             is_confirmed,
             until,
-            since: none,
-            acked: none,
+            since: now,
+            acked: Time::ZERO,
             client: None,
         };
         self.take_over(mac, was);

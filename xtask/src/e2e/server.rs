@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::lab::{Lab, Process, Slot, Spawn};
+use crate::lab::{Lab, Process, Slot, Spawn, wait_until};
 use crate::{interrupt, release_binary};
 
 /// Where HTTP is served.
@@ -148,16 +148,16 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Starts it where it must refuse; what it says.
-    pub(crate) fn refuse(&mut self, timeout: Duration) -> Result<String> {
+    /// Starts it beside another DHCP server, where it must wait with its own; what it says.
+    pub(crate) fn wait_with_dhcp(&mut self, timeout: Duration) -> Result<String> {
         let process = self.spawn()?;
-        let exit = process.wait(timeout);
+        let waits = || process.log_tail().contains("DHCP waits until it is alone");
+        let has_said = wait_until(timeout, || waits() || process.exit().is_some());
         let log = process.log_tail();
-        match exit {
-            Some(exit) if exit.code > 0 => Ok(log),
-            Some(exit) => bail!("the server ended with {}:\n{log}", exit.code),
-            None => bail!("the server does not refuse:\n{log}"),
-        }
+        ensure!(has_said && process.exit().is_none(), "the server does not wait:\n{log}");
+        process.signal(libc::SIGKILL);
+        process.wait(Duration::from_secs(5)).context("the server survived kill -9")?;
+        Ok(log)
     }
 
     fn spawn(&mut self) -> Result<Process> {

@@ -207,6 +207,12 @@ fn a_stranger_has_a_short_lease_until_it_renews() {
     assert_eq!(term(&leases, NOW, 2, other), HOUR, "it fetched something");
     let of_lab = give(&mut leases, NOW, 9).unwrap();
     assert_eq!(term(&leases, NOW, 9, of_lab), HOUR);
+
+    // A restart makes no acquaintance of a stranger.
+    let mut again = named(60, &[(9, None)]);
+    again.restore(NOW, Lease { mac: mac(1), address, until: NOW + FIRST_LEASE });
+    assert_eq!(term(&again, NOW, 1, address), FIRST_LEASE, "of before the restart");
+    assert_eq!(term(&again, NOW + FIRST_LEASE / 2, 1, address), HOUR, "renewed after it");
 }
 
 #[test]

@@ -7,8 +7,9 @@
 //!
 //! 1. It leased the address to that Ethernet address. Then no other address counts.
 //! 2. The kernel speaks with the address on this segment at that Ethernet address.
-//! 3. The address is beyond a router, where neither can be seen: the first that speaks for the node after
-//!    this server answered its firmware by DHCP, until that boot is over.
+//! 3. The address is beyond a router or a web server of this machine that passes requests on, where neither
+//!    can be seen: the first that speaks for the node after this server answered its firmware by DHCP, until
+//!    that boot is over.
 
 use std::net::Ipv4Addr;
 
@@ -70,7 +71,7 @@ pub(crate) enum Sight {
 pub(crate) enum Segment {
     /// It is at this Ethernet address.
     At(Mac),
-    /// It is on no network of this machine.
+    /// It is on no network of this machine, or behind one of its own addresses.
     Beyond,
     /// It was not to be found out.
     Unknown,

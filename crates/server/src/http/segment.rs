@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,23 +30,36 @@ struct Tables {
 impl Segment {
     /// Who is at `address`.
     pub(super) fn look(&self, address: Ipv4Addr, now: Instant) -> fleet::Segment {
+        self.look_up(address, now).unwrap_or_else(|| match is_this_machines(address) {
+            true => fleet::Segment::Beyond,
+            false => fleet::Segment::Unknown,
+        })
+    }
+
+    fn look_up(&self, address: Ipv4Addr, now: Instant) -> Option<fleet::Segment> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((read, tables)) = &*known
             && now.saturating_duration_since(*read) < BELIEVED
             && let Some(found) = tables.find(address)
         {
-            return found;
+            return Some(found);
         }
         let (Ok(neighbours), Ok(routes)) =
             (fs::read_to_string("/proc/net/arp"), fs::read_to_string("/proc/net/route"))
         else {
-            return fleet::Segment::Unknown;
+            return None;
         };
         let tables = Tables { neighbours: parse(&neighbours), networks: networks(&routes) };
-        let found = tables.find(address).unwrap_or(fleet::Segment::Unknown);
+        let found = tables.find(address);
         *known = Some((now, tables));
         found
     }
+}
+
+/// Who speaks with an address of this machine is behind a web server on it that passes requests on: as little
+/// seen as who is beyond a router. Nobody else can have such an address for a connection.
+fn is_this_machines(address: Ipv4Addr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 impl Tables {
@@ -100,6 +113,15 @@ IP address       HW type     Flags       HW address            Mask     Device
         let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
         let expect = [([10, 0, 0, 50].into(), Some(mac)), ([10, 0, 0, 51].into(), None)];
         assert_eq!(parse(text), BTreeMap::from(expect));
+    }
+
+    #[test]
+    fn who_is_behind_a_web_server_of_this_machine_is_beyond() {
+        let segment = Segment::default();
+        assert_eq!(segment.look(Ipv4Addr::LOCALHOST, Instant::now()), fleet::Segment::Beyond);
+        assert!(is_this_machines(Ipv4Addr::LOCALHOST));
+        // For examples and nobody's (RFC 5737).
+        assert!(!is_this_machines(Ipv4Addr::new(192, 0, 2, 1)));
     }
 
     #[test]
