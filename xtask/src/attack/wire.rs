@@ -231,19 +231,20 @@ impl Http {
         }
         let mut body = vec![];
         if is_chunked {
-            while self.chunk(&mut body)? {}
+            while self.one_of_many(&mut body)? {}
         } else {
             self.some(len, &mut body)?;
         }
         Ok(Answer { status, body })
     }
 
-    fn chunk(&mut self, body: &mut Vec<u8>) -> Result<bool> {
+    /// One part of an answer whose length nobody knew at its beginning (RFC 9112, section 7.1); `false` at its end.
+    fn one_of_many(&mut self, body: &mut Vec<u8>) -> Result<bool> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).context("reading a chunk")?;
-        let len = u64::from_str_radix(line.trim(), 16).context("the length of a chunk")?;
+        self.stream.read_line(&mut line).context("reading a part")?;
+        let len = u64::from_str_radix(line.trim(), 16).context("the length of a part")?;
         self.some(len, body)?;
-        self.stream.read_line(&mut line).context("the end of a chunk")?;
+        self.stream.read_line(&mut line).context("the end of a part")?;
         Ok(len > 0)
     }
 

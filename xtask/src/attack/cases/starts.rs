@@ -173,8 +173,11 @@ fn command(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What is done to a file.
+type Damage = fn(&Path) -> Result<()>;
+
 /// Ways in which a file is not what it was.
-const DAMAGES: &[(&str, fn(&Path) -> Result<()>)] = &[
+const DAMAGES: &[(&str, Damage)] = &[
     ("header", |path| write(path, "no database at all")),
     ("pages", |path| {
         let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
