@@ -21,6 +21,7 @@ pub(crate) use rate::Rate;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -183,6 +184,29 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(slot)]).args(argv);
         output(command.current_dir(self.slot_dir(slot)))
+    }
+
+    /// Runs something on a thread inside the namespace of a slot: its sockets, and those of threads
+    /// that it starts, are there.
+    pub(crate) fn inside<T: Send>(
+        &self,
+        slot: Slot,
+        run: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        let path = Path::new("/run/netns").join(self.namespace(slot));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = std::fs::File::open(&path)
+                    .with_context(|| format!("opening {}", path.display()))?;
+                rustix::thread::move_into_link_name_space(
+                    file.as_fd(),
+                    Some(rustix::thread::LinkNameSpaceType::Network),
+                )
+                .with_context(|| format!("entering {}", path.display()))?;
+                run()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Gives a link another rate, both directions. The lab must have been shaped from the start.

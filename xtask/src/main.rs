@@ -2,6 +2,7 @@
 
 mod agent_network;
 mod artifact;
+mod attack;
 mod bench;
 mod book;
 mod browser;
@@ -41,6 +42,8 @@ enum Command {
     Ci,
     /// Lease addresses to the agent, in network namespaces, and take them away again
     AgentNetwork(agent_network::AgentNetworkArgs),
+    /// Attack a server as a stranger on its network does, and boot nodes meanwhile
+    Attack(attack::AttackArgs),
     /// Measure; see the subcommands
     #[command(subcommand)]
     Bench(Bench),
@@ -110,6 +113,7 @@ fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Ci => ci::run(),
         Command::AgentNetwork(args) => agent_network::run(&args),
+        Command::Attack(args) => attack::run(&args),
         Command::Book => book::run(),
         Command::Browser(args) => browser::run(&args),
         Command::Demo(args) => demo::run(&args),

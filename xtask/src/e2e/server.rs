@@ -182,6 +182,16 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// The process, while it was told to run.
+    pub(crate) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The end of what it has logged, for error messages.
     pub(crate) fn log_tail(&self) -> String {
         self.process

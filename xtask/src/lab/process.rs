@@ -128,6 +128,11 @@ impl Process {
         &self.name
     }
 
+    /// Its number; of somebody else once it has ended.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Lets a held process go.
     pub(crate) fn release(&mut self) -> Result<()> {
         if let Some(mut stdin) = self.stdin.take() {

@@ -1,0 +1,58 @@
+//! A control group whose memory ends: what is in it and needs more is killed by the kernel, as the unit of
+//! the packages has it (`MemoryMax=`). Both hierarchies of Linux are known, as machines with the old one go on.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Where memory is limited: the folder, the file with the limit.
+const PLACES: [(&str, &str); 2] =
+    [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
+
+const PREFIX: &str = "boottorrent-attack";
+
+/// A group, removed when dropped, by when nothing may be left in it.
+pub(super) struct Cage(PathBuf);
+
+impl Cage {
+    /// Nothing where this process may make no group: then the peak that is read of the process is all
+    /// that is judged, which is below this limit anyway.
+    pub(super) fn new(limit_bytes: u64) -> Option<Self> {
+        PLACES.iter().find_map(|(root, file)| {
+            let root = Path::new(root);
+            if !root.join("cgroup.procs").exists() {
+                return None;
+            }
+            sweep(root);
+            if *file == "memory.max" {
+                std::fs::write(root.join("cgroup.subtree_control"), "+memory").ok()?;
+            }
+            let cage = Self(root.join(format!("{PREFIX}-{}", std::process::id())));
+            let _ = std::fs::create_dir(&cage.0);
+            std::fs::write(cage.0.join(file), limit_bytes.to_string()).ok()?;
+            Some(cage)
+        })
+    }
+
+    /// Puts a process into it. What the process has already stays counted where it was.
+    pub(super) fn hold(&self, pid: i32) -> Result<()> {
+        let path = self.0.join("cgroup.procs");
+        std::fs::write(&path, pid.to_string())
+            .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+impl Drop for Cage {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Removes groups of runs that were killed; one in use cannot be removed.
+fn sweep(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
