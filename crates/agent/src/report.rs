@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot::report::{Answer, Hardware, Machine, PROOF_FIELD, Source};
+use boot::report::{Answer, Hardware, Machine, PROOF_FIELD, PROOF_LEN_MAX, Source};
 use boot::{Mac, Report, Stage};
 
 use crate::events::{Answered, Event};
@@ -93,6 +93,16 @@ impl Queue {
     /// As [`Self::submit`], but the next repeat is soon enough.
     fn amend(&mut self, stage: Stage) {
         self.stage = Some(stage);
+    }
+
+    /// Takes the secret of an answer, which one of another server or a later boot may be. Nothing else of a
+    /// stranger's gets into a header.
+    fn believe(&mut self, proof: Option<String>) {
+        let is_one = |text: &String| {
+            text.len() <= PROOF_LEN_MAX
+                && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        };
+        self.proof = proof.filter(is_one).map(Proof).or(self.proof.take());
     }
 
     /// What to send now, if anything. It counts as told until [`Self::failed`] is called.
@@ -287,7 +297,7 @@ impl Worker {
             let mut queue = self.shared.queue();
             match &sent {
                 Some(answer) => {
-                    queue.proof = answer.proof.clone().map(Proof).or(queue.proof.take());
+                    queue.believe(answer.proof.clone());
                     let after_silence = queue.delivered(&report);
                     let (serial, downloading) = (answer.manifest_serial, answer.downloading);
                     let answered = Answered { serial, downloading, after_silence };
@@ -405,6 +415,21 @@ mod tests {
         assert_eq!(told(&mut queue, false), Some((1, Stage::Lease, true)));
         assert_eq!(told(&mut queue, false), None);
         assert_eq!(told(&mut queue, true), Some((2, Stage::Lease, false)));
+    }
+
+    #[test]
+    fn a_secret_is_taken_if_it_is_one_and_else_kept() {
+        let mut queue = queue();
+        let mut after = |proof: Option<&str>| {
+            queue.believe(proof.map(str::to_owned));
+            queue.proof.as_ref().map(|Proof(text)| text.clone())
+        };
+        assert_eq!(after(None), None);
+        assert_eq!(after(Some("1a-2b")).as_deref(), Some("1a-2b"));
+        for other in [None, Some("a\r\nb: c"), Some(&"a".repeat(PROOF_LEN_MAX + 1)[..])] {
+            assert_eq!(after(other).as_deref(), Some("1a-2b"), "{other:?}");
+        }
+        assert_eq!(after(Some("3c-4d")).as_deref(), Some("3c-4d"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod terminal;
 use boot::{Failure, LabKey, Loader, Stage};
 
 use lab::{Lab, bytes};
+use server::SECRET;
 use started::Started;
 use terminal::Terminal;
 
@@ -77,6 +78,11 @@ fn a_node_without_peers_boots_by_http_and_tells_every_stage() {
     assert!(reports.iter().all(|report| report.node == lab.node()));
     assert!(reports.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
     assert_eq!(reports.last().unwrap().stage.name(), "loading");
+    // The first answer gave the secret of this boot, and all later reports have it.
+    let proofs = lab.server.proofs();
+    let with_it = proofs.iter().filter(|proof| proof.as_deref() == Some(SECRET)).count();
+    assert!(proofs[0].is_none() && with_it > 0, "{proofs:?}");
+    assert!(proofs.is_sorted_by_key(Option::is_some), "{proofs:?}");
 }
 
 #[test]

@@ -7,9 +7,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use boot::Report;
-use boot::report::Answer;
+use boot::report::{Answer, PROOF_FIELD};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+const REPORTS: &str = "/api/v1/reports";
+
+/// What every answer to a report gives.
+pub(crate) const SECRET: &str = "1a-2b";
 
 pub(crate) struct Server {
     addr: SocketAddr,
@@ -21,6 +26,8 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     requests: Vec<String>,
     reports: Vec<Report>,
+    /// What each report brought as its secret.
+    proofs: Vec<Option<String>>,
     serial: u64,
     /// What the tracker answers.
     peers: Vec<SocketAddr>,
@@ -84,6 +91,10 @@ impl Server {
         self.state().reports.clone()
     }
 
+    pub(crate) fn proofs(&self) -> Vec<Option<String>> {
+        self.state().proofs.clone()
+    }
+
     pub(crate) fn wait_for_report(&self, fits: impl Fn(&Report) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         let mut state = self.state();
@@ -102,7 +113,7 @@ impl Server {
 fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let (mut path, mut range, mut len) = (String::new(), None, 0);
+        let (mut path, mut range, mut len, mut proof) = (String::new(), None, 0, None);
         let mut line = String::new();
         while reader.read_line(&mut line).unwrap_or(0) > 2 {
             let lower = line.trim().to_ascii_lowercase();
@@ -113,6 +124,8 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
                 range = Some((first.parse().unwrap(), last.parse().unwrap()));
             } else if let Some(value) = lower.strip_prefix("content-length: ") {
                 len = value.parse().unwrap();
+            } else if let Some(value) = lower.strip_prefix(&format!("{PROOF_FIELD}: ")) {
+                proof = Some(value.to_owned());
             }
             line.clear();
         }
@@ -127,6 +140,9 @@ fn serve(mut stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
             let mut state = shared.0.lock().unwrap();
             let path = current(&path);
             state.requests.push(path.clone());
+            if path == REPORTS {
+                state.proofs.push(proof);
+            }
             let reply = reply(&mut state, &path, range, &body);
             shared.1.notify_all();
             reply
@@ -153,10 +169,14 @@ fn reply(
     let head = |status: &str, extra: &str, len: usize| {
         format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {len}\r\n\r\n")
     };
-    if path == "/api/v1/reports" {
+    if path == REPORTS {
         state.reports.push(serde_json::from_slice(body).unwrap());
-        let answer =
-            Answer { manifest_serial: state.serial, downloading: Some(0), ..Answer::default() };
+        let answer = Answer {
+            manifest_serial: state.serial,
+            downloading: Some(0),
+            proof: Some(SECRET.to_owned()),
+            ..Answer::default()
+        };
         let answer = serde_json::to_vec(&answer).unwrap();
         return (head("200 OK", "", answer.len()), answer);
     }

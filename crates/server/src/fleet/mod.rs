@@ -38,7 +38,7 @@ pub(crate) use keeper::Keep;
 pub(crate) use keeper::{Keeper, of_lab as keep_in_lab};
 pub(crate) use log::{FleetLog, LOG_MAX, LogLine};
 pub(crate) use node::{Effect, Node, Reach, Standing, Summary, UnixMs, percent, printable};
-pub(crate) use priority::{Priority, Standings, strangers};
+pub(crate) use priority::{Standings, strangers};
 pub(crate) use proof::ProofKey;
 pub(crate) use shared::SharedFleet;
 pub(crate) use timeline::{LastFailure, Step};
@@ -381,12 +381,12 @@ impl Fleet {
         u32::try_from(self.nodes().filter(is_one).count()).unwrap_or(u32::MAX)
     }
 
-    /// Whom to prefer of those who ask from `address` and others, where there is not room for all.
-    pub(crate) fn priority(&self, address: Ipv4Addr) -> Priority {
+    /// How much `address` is worth a place, where there is not room for all.
+    pub(crate) fn priority(&self, address: Ipv4Addr) -> places::Standing {
         match self.addresses.get(&address).and_then(|mac| self.nodes.get(mac)) {
-            Some(node) if node.summary.known => Priority::Named,
-            Some(_) => Priority::Leased,
-            None => Priority::Stranger,
+            Some(node) if node.summary.known => places::Standing::Named,
+            Some(_) => places::Standing::Leased,
+            None => places::Standing::Stranger,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use boot::report::PROOF_LEN_MAX;
 use boot::{LabKey, Mac};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -15,8 +16,8 @@ use super::node::UnixMs;
 /// Bytes of the hash that are kept: 128 bits cannot be guessed, and a kernel's command line is short.
 const TAG_LEN: usize = 16;
 
-/// The most characters of a proof: 16 digits, a hyphen and the hash.
-const TEXT_LEN_MAX: usize = 16 + 1 + 2 * TAG_LEN;
+/// 16 digits, a hyphen and the hash.
+const _: () = assert!(16 + 1 + 2 * TAG_LEN <= PROOF_LEN_MAX);
 
 /// What proofs of one lab are made with.
 #[derive(Clone)]
@@ -63,7 +64,7 @@ impl ProofKey {
 
     /// What `text` proves of `node`, if anything.
     pub(crate) fn check(&self, node: Mac, text: &str) -> Option<Proof> {
-        if text.len() > TEXT_LEN_MAX {
+        if text.len() > PROOF_LEN_MAX {
             return None;
         }
         let (issued, tag) = text.split_once('-')?;
@@ -94,7 +95,7 @@ mod tests {
     fn a_proof_holds_for_one_node_and_one_lab() {
         let key = ProofKey::of(&LabKey::from_seed([1; 32]));
         let text = key.issue(NODE, UnixMs(1_700_000_000_000));
-        assert!(text.len() <= TEXT_LEN_MAX, "{text}");
+        assert!(text.len() <= PROOF_LEN_MAX, "{text}");
         let issued = |key: &ProofKey, node, text: &str| key.check(node, text).map(Proof::issued);
         assert_eq!(issued(&key, NODE, &text), Some(UnixMs(1_700_000_000_000)));
         assert_eq!(issued(&key, Mac([2, 0, 0, 0, 0, 2]), &text), None);

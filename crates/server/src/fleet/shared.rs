@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use boot::Mac;
 
 use super::trust::{Caller, Claim, Proven, Segment};
-use super::{Change, Event, Fleet, Priority, Standings, UnixMs};
+use super::{Change, Event, Fleet, Standings, UnixMs};
 
 /// The fleet, for whoever has something to tell it or to ask of it. What is done under its lock
 /// takes microseconds.
@@ -65,18 +65,18 @@ impl SharedFleet {
         change.iter().for_each(log);
     }
 
-    /// Whom to prefer where there is not room for all. Nodes are known by their IPv4 addresses.
-    pub(crate) fn priority(&self, peer: IpAddr) -> Priority {
+    /// How much a peer is worth a place, where there is not room for all. Nodes are known by their IPv4 addresses.
+    pub(crate) fn priority(&self, peer: IpAddr) -> places::Standing {
         match peer.to_canonical() {
             IpAddr::V4(address) => self.lock().priority(address),
-            IpAddr::V6(_) => Priority::Stranger,
+            IpAddr::V6(_) => places::Standing::Stranger,
         }
     }
 
     /// [`Self::priority`], for services at their doors.
     pub(crate) fn standings(&self) -> Standings {
         let fleet = self.clone();
-        Arc::new(move |peer| fleet.priority(peer).into())
+        Arc::new(move |peer| fleet.priority(peer))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Fleet> {

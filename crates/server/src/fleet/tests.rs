@@ -502,12 +502,12 @@ fn nodes_that_download_are_counted_as_long_as_they_say_so() {
 #[test]
 fn an_address_is_worth_what_is_known_of_its_node() {
     let mut fleet = Fleet::default();
-    assert_eq!(fleet.priority(ADDRESS), Priority::Stranger);
+    assert_eq!(fleet.priority(ADDRESS), places::Standing::Stranger);
     fleet.handle(UnixMs(1), &firmware());
     fleet.handle(UnixMs(2), &Event::Leased { mac: MAC, address: ADDRESS });
-    assert_eq!(fleet.priority(ADDRESS), Priority::Leased);
+    assert_eq!(fleet.priority(ADDRESS), places::Standing::Leased);
     fleet.configure(UnixMs(3), &BTreeMap::from([(MAC, None)]));
-    assert_eq!(fleet.priority(ADDRESS), Priority::Named);
+    assert_eq!(fleet.priority(ADDRESS), places::Standing::Named);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::places::{BOUNDS, Id, Places, Rank};
 use super::purse::{Grant, Purse};
-use crate::fleet::Priority;
+use crate::fleet::Standings;
 
 /// How often it is said that connections are let go of: who attacks must not fill the log.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
@@ -83,14 +83,11 @@ impl fmt::Debug for Seat {
 }
 
 impl Keeper {
-    /// Of a server with the address `own`; `priority` says whom to prefer.
-    pub(crate) fn new(
-        own: IpAddr,
-        priority: impl Fn(IpAddr) -> Priority + Send + Sync + 'static,
-    ) -> Self {
+    /// Of a server with the address `own`; `standings` says whom to prefer.
+    pub(crate) fn new(own: IpAddr, standings: Standings) -> Self {
         let rank = move |source: IpAddr| match source.is_loopback() || source == own {
             true => Rank::Own,
-            false => Rank::Of(priority(source)),
+            false => Rank::Of(standings(source)),
         };
         Self(Arc::new(Inner {
             places: Mutex::new(Places::new(BOUNDS)),
@@ -240,7 +237,7 @@ impl Drop for Held {
 impl Keeper {
     /// For whom everybody but this machine is a stranger.
     pub(crate) fn for_tests() -> Self {
-        Self::new(IpAddr::from([10, 0, 0, 1]), |_| Priority::Stranger)
+        Self::new(IpAddr::from([10, 0, 0, 1]), crate::fleet::strangers())
     }
 }
 

@@ -128,8 +128,7 @@ impl Site {
     ) -> Self {
         let mut versions = Versions::default();
         versions.offer(&live.offer.images, Instant::now());
-        let known = fleet.clone();
-        let keeper = Keeper::new(about.address, move |peer| known.priority(peer));
+        let keeper = Keeper::new(about.address, fleet.standings());
         Self(Arc::new(Inner {
             live: RwLock::new(Arc::new(live)),
             versions: Mutex::new(versions),

@@ -11,9 +11,9 @@
 //! begin, and so that no download above 73 kB/s ever goes for a newcomer of its rank.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::fleet::Priority;
+use ::places::Standing;
 
 /// Bytes that were moved so many seconds ago count for half: longer than a switch or a disk pauses, shorter
 /// than the patience of who waits for a place.
@@ -59,7 +59,7 @@ pub(super) const BOUNDS: Bounds = Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// Somebody on the network.
-    Of(Priority),
+    Of(Standing),
     /// Somebody who has shown the lab's token, or is logged in.
     Trusted,
     /// This machine itself: what watches over the service here always finds a place.
@@ -72,13 +72,7 @@ pub(super) struct Network(IpAddr);
 
 impl Network {
     pub(super) fn of(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V4(address) => {
-                let [a, b, c, _] = address.octets();
-                IpAddr::from([a, b, c, 0])
-            }
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        })
+        Self(::places::network(address))
     }
 }
 
@@ -140,7 +134,7 @@ pub(super) struct Entry<T> {
 
 impl Rank {
     fn is_stranger(self) -> bool {
-        self == Self::Of(Priority::Stranger)
+        self == Self::Of(Standing::Stranger)
     }
 }
 

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const STRANGER: Rank = Rank::Of(Priority::Stranger);
-const LEASED: Rank = Rank::Of(Priority::Leased);
-const NAMED: Rank = Rank::Of(Priority::Named);
+const STRANGER: Rank = Rank::Of(Standing::Stranger);
+const LEASED: Rank = Rank::Of(Standing::Leased);
+const NAMED: Rank = Rank::Of(Standing::Named);
 
 /// A table for a test's eyes.
 const FEW: Bounds = Bounds { all: 12, strangers: 6, of_network: 4, of_address: 3, held_len: 1_000 };
