@@ -81,6 +81,9 @@ pub struct Extension {
     /// nearer to the origin is right: the other was cut out and does not know it yet.
     #[serde(default)]
     pub depth: u32,
+    /// It was moved to the end of the chain because it is slow, and may be fed from farther away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_moved: bool,
     /// Set on messages that bring no payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,

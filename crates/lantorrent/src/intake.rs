@@ -11,7 +11,8 @@ use crate::report::{FOOTER_LEN_MAX, Footer};
 pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a predecessor may say nothing at all. It has nothing to say while an endpoint before it
-/// is being replaced; one that was switched off is found by TCP's keep-alive long before.
+/// is being replaced; one that was switched off is found by TCP's keep-alive long before. One that was
+/// moved to the end waits without a limit: it may have much more than the slow one before it.
 pub const SILENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be read next.
@@ -55,7 +56,7 @@ pub struct Intake {
     /// Only our own predecessors are replaced.
     can_heal: bool,
     depth: u32,
-    is_slow: bool,
+    is_moved: bool,
 }
 
 impl Intake {
@@ -68,7 +69,7 @@ impl Intake {
             state: State::Fed { heard_at: now },
             can_heal: depth.is_some(),
             depth: depth.unwrap_or(0),
-            is_slow: false,
+            is_moved: false,
         }
     }
 
@@ -138,19 +139,24 @@ impl Intake {
     }
 
     /// Whether somebody of this depth may feed from now on. While there is a predecessor, one
-    /// farther from the origin was cut out and does not know it; unless this endpoint was moved to
-    /// the end because it is slow.
-    pub const fn admits(&self, depth: u32, is_slow: bool) -> bool {
+    /// farther from the origin was cut out and does not know it; unless it says that this endpoint
+    /// was moved to the end because it is slow.
+    /// A complete one is still heard by its predecessor, until that one's connection breaks: then
+    /// `has_predecessor` is false.
+    pub const fn admits(&self, depth: u32, is_moved: bool, has_predecessor: bool) -> bool {
         match self.state {
-            State::Fed { .. } => depth <= self.depth || (is_slow && !self.is_slow),
-            State::Orphan { .. } | State::Complete => true,
+            State::Orphan { .. } => true,
+            State::Complete if !has_predecessor => true,
+            State::Fed { .. } | State::Complete => {
+                depth <= self.depth || (is_moved && !self.is_moved)
+            }
         }
     }
 
     /// Another predecessor feeds from now on.
-    pub fn attach(&mut self, now: Time, depth: u32, is_slow: bool) {
+    pub fn attach(&mut self, now: Time, depth: u32, is_moved: bool) {
         self.depth = depth;
-        self.is_slow |= is_slow;
+        self.is_moved |= is_moved;
         self.footer.clear();
         if self.state != State::Complete {
             self.state = State::Fed { heard_at: now };
@@ -160,6 +166,7 @@ impl Intake {
     /// When [`Self::tick`] must be called.
     pub fn next_timeout(&self) -> Option<Time> {
         match self.state {
+            State::Fed { .. } if self.is_moved => None,
             State::Fed { heard_at } => Some(heard_at + SILENT_TIMEOUT),
             State::Orphan { since } => Some(since + ORPHAN_TIMEOUT),
             State::Complete => None,
@@ -230,16 +237,33 @@ mod tests {
     }
 
     #[test]
+    fn who_has_all_is_taken_from_its_predecessor_by_nobody_farther_away() {
+        let mut intake = Intake::new(10, Some(4), at(0));
+        intake.on_payload(at(0), 10);
+        assert!(intake.on_footer(at(0), FOOTER));
+        intake.on_end(at(0));
+        assert!(intake.is_complete());
+        assert!(!intake.admits(5, false, true));
+        assert!(intake.admits(3, false, true));
+        assert!(intake.admits(5, false, false), "nobody else would hear what it has to report");
+    }
+
+    #[test]
     fn who_was_cut_out_may_not_feed_again() {
         let mut intake = Intake::new(10, Some(4), at(0));
         for (depth, slow, expect) in
             [(3, false, true), (4, false, true), (5, false, false), (9, true, true)]
         {
-            assert_eq!(intake.admits(depth, slow), expect, "{depth} {slow}");
+            assert_eq!(intake.admits(depth, slow, true), expect, "{depth} {slow}");
         }
         intake.attach(at(0), 9, true);
-        assert!(!intake.admits(10, true), "it is moved once");
+        assert!(!intake.admits(10, true, true), "it is moved once");
+        assert_eq!(
+            intake.tick(at(3_600_000)),
+            None,
+            "the one before it may have less, and be slow"
+        );
         intake.on_end(at(0));
-        assert!(intake.admits(10, false), "an orphan takes whoever comes");
+        assert!(intake.admits(10, false, false), "an orphan takes whoever comes");
     }
 }

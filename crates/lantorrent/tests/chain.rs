@@ -286,7 +286,7 @@ fn what_is_measured_with_is_answered_when_it_is_all_there_and_written_nowhere() 
     let header = |nonce: &str| {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let (transfer, nonce, control) = ("t".into(), nonce.into(), Some(Control::Measure));
-        let extension = Extension { transfer, time, nonce, depth: 0, control };
+        let extension = Extension { transfer, time, nonce, depth: 0, is_moved: false, control };
         Header { boottorrent: Some(extension), ..old_header(&node, 5, vec![]) }.encode()
     };
     let whole = vec![0; MEASURE_LEN as usize];
@@ -442,6 +442,7 @@ fn a_header_for_another_host_is_denied() {
         time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         nonce: nonce.to_owned(),
         depth: 0,
+        is_moved: false,
         control: None,
     };
     for (host, expect) in [("10.99.5.5", "508"), ("127.0.0.1", "hello"), ("localhost", "hello")] {
@@ -501,6 +502,7 @@ fn a_payload_that_was_changed_on_the_way_is_refused_and_reported() {
         time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         nonce: "n".into(),
         depth: 0,
+        is_moved: false,
         control: None,
     });
     let sha = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";

@@ -267,12 +267,13 @@ impl<N: Send + 'static> Children<N> {
         self.links[branch] = link;
     }
 
-    fn extension(&self, control: Option<Control>) -> io::Result<Extension> {
+    fn extension(&self, to: &Destination, control: Option<Control>) -> io::Result<Extension> {
         Ok(Extension {
             transfer: self.transfer.id.clone(),
             time: unix_s(),
             nonce: nonce().map_err(io::Error::other)?,
             depth: self.transfer.depth,
+            is_moved: to.pace.is_some(),
             control,
         })
     }
@@ -283,7 +284,7 @@ impl<N: Send + 'static> Children<N> {
         destination: Destination,
         behind: Vec<Destination>,
     ) -> io::Result<()> {
-        let extension = self.extension(None)?;
+        let extension = self.extension(&destination, None)?;
         let nonce = extension.nonce.clone();
         let header = Header::for_next(&destination, behind, self.transfer.length, Some(extension));
         self.serial += 1;
@@ -317,7 +318,7 @@ impl<N: Send + 'static> Children<N> {
 
     fn measure(&self, branch: BranchIndex, destination: Destination) -> io::Result<()> {
         let Some(serial) = self.serial_of(branch) else { return Ok(()) };
-        let extension = self.extension(Some(Control::Measure))?;
+        let extension = self.extension(&destination, Some(Control::Measure))?;
         let header = Header::for_next(&destination, vec![], self.transfer.length, Some(extension));
         let text = signed(&self.identity, &header);
         let (post, wrap) = (self.post.clone(), self.wrap);
@@ -338,7 +339,7 @@ impl<N: Send + 'static> Children<N> {
         destinations: Vec<Destination>,
         control: Control,
     ) -> io::Result<()> {
-        let extension = self.extension(Some(control))?;
+        let extension = self.extension(&to, Some(control))?;
         let header = Header::for_next(&to, destinations, self.transfer.length, Some(extension));
         let text = signed(&self.identity, &header);
         std::thread::Builder::new().name("lan-control".to_owned()).spawn(move || {

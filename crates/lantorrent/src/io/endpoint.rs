@@ -3,8 +3,8 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use places::{Bounds, Standing, Table};
@@ -25,6 +25,10 @@ use crate::signature::Scheme;
 
 /// How long a stranger may take to say who it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a newcomer waits for the threads of those that were sent away for it: they have nothing left to
+/// do, and a second is a hundred turns of a scheduler.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes of a header that everybody may send before it is known who they are: some 200 destinations.
 const HEAD_LEN_FREE: usize = 64 * 1024;
@@ -102,7 +106,9 @@ struct Shared {
     /// Those of them that send long headers.
     long_heads: Mutex<Table<Option<TcpStream>>>,
     /// Threads, of connections that were sent away too.
-    connection_count: AtomicUsize,
+    connection_count: Mutex<usize>,
+    /// Rung when one of them ends.
+    connection_ended: Condvar,
     /// Whether connections of one transfer meet in this process.
     is_service: bool,
 }
@@ -128,7 +134,8 @@ impl Shared {
             started: Instant::now(),
             door: Mutex::new(Table::new(Bounds::of(limits.connections, Duration::ZERO))),
             long_heads: Mutex::new(Table::new(Bounds::of(LONG_HEADS_MAX, Duration::ZERO))),
-            connection_count: AtomicUsize::new(0),
+            connection_count: Mutex::new(0),
+            connection_ended: Condvar::new(),
             is_service,
         }
     }
@@ -167,7 +174,6 @@ impl Endpoint {
                 tracing::warn!(%peer, "refused: too many connections");
                 continue;
             };
-            shared.connection_count.fetch_add(1, Ordering::AcqRel);
             let served = std::thread::Builder::new().name("lan-session".to_owned()).spawn({
                 let shared = Arc::clone(&shared);
                 move || {
@@ -215,11 +221,18 @@ fn lock(table: &Mutex<Table<Option<TcpStream>>>) -> MutexGuard<'_, Table<Option<
 impl Shared {
     /// A place for a connection, if need be that of another one which has not said who it is.
     fn let_in(&self, stream: &TcpStream, peer: SocketAddr) -> Option<u64> {
-        // Threads of those that were sent away end at once, but not at the same moment.
-        if self.connection_count.load(Ordering::Acquire) >= 2 * self.limits.connections {
+        // Threads of those that were sent away end as soon as they run. Whoever comes meanwhile waits for
+        // them: refused, it would be kept out by those that had to go for it.
+        let is_full = |count: &mut usize| *count >= 2 * self.limits.connections;
+        let count = self.connection_count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.connection_ended.wait_timeout_while(count, ENDING_TIMEOUT, is_full);
+        let (mut count, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
             return None;
         }
-        self.enter(&self.door, stream, peer)
+        let ticket = self.enter(&self.door, stream, peer)?;
+        *count += 1;
+        Some(ticket)
     }
 
     fn enter(
@@ -239,7 +252,8 @@ impl Shared {
 
     fn leave(&self, ticket: u64) {
         lock(&self.door).leave(ticket);
-        self.connection_count.fetch_sub(1, Ordering::AcqRel);
+        *self.connection_count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.connection_ended.notify_one();
     }
 
     /// One connection, to its end. Whether all went well.

@@ -520,14 +520,14 @@ impl<'a> Session<'a> {
     fn attach(&mut self, attach: Attach, now: Time) {
         let Attach { mut stream, header, pending } = attach;
         let Some(extension) = &header.boottorrent else { return };
-        let is_slow = extension.depth > self.depth() && self.upstream.is_some();
+        let is_moved = extension.is_moved;
         let moved = Line::Moved.encode();
-        if !self.intake.admits(extension.depth, is_slow) {
+        if !self.intake.admits(extension.depth, is_moved, self.upstream.is_some()) {
             let _ = stream.write_all(moved.as_bytes());
             return;
         }
         let depth = extension.depth;
-        self.intake.attach(now, depth, is_slow);
+        self.intake.attach(now, depth, is_moved);
         self.children.set_depth(depth + 1);
         if let Some(mut old) = self.upstream.take() {
             let _ = old.stream.write_all(moved.as_bytes());
@@ -544,10 +544,6 @@ impl<'a> Session<'a> {
         if self.children.has_store() {
             self.children.handle(now, Event::Append(behind));
         }
-    }
-
-    fn depth(&self) -> u32 {
-        self.header.boottorrent.as_ref().map_or(0, |extension| extension.depth)
     }
 
     /// The last words, and then the end of the connection.

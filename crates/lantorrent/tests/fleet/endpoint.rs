@@ -33,6 +33,7 @@ fn request(name: &str) -> Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) depth: u32,
+    pub(crate) is_moved: bool,
     pub(crate) degree: u32,
     pub(crate) behind: Vec<Destination>,
 }
@@ -60,7 +61,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(name: &str, length: u64, wire: WireId, opening: Opening, now: Time) -> Self {
-        let Opening { depth, degree, behind } = opening;
+        let Opening { depth, is_moved: _, degree, behind } = opening;
         let mut session = Self {
             name: name.to_owned(),
             intake: Intake::new(length, Some(depth), now),
@@ -104,13 +105,13 @@ impl Session {
 
     /// Somebody comes with a header.
     pub(crate) fn attach(&mut self, wire: WireId, opening: Opening, now: Time) {
-        let is_slow = opening.depth > self.depth && self.upstream.is_some();
-        if !self.intake.admits(opening.depth, is_slow) {
+        let has_predecessor = self.upstream.is_some();
+        if !self.intake.admits(opening.depth, opening.is_moved, has_predecessor) {
             self.said.push((wire, Line::Moved));
             self.left.push(wire);
             return;
         }
-        self.intake.attach(now, opening.depth, is_slow);
+        self.intake.attach(now, opening.depth, opening.is_moved);
         self.depth = opening.depth;
         self.say(Line::Moved);
         self.left.extend(self.upstream.replace(wire));
@@ -124,6 +125,11 @@ impl Session {
             self.intake.on_payload(now, len.min(most));
             self.chain.handle(now, Event::Stored(self.intake.received()));
         }
+    }
+
+    /// The predecessor's connection is gone, after its stream's end.
+    pub(crate) fn lose_predecessor(&mut self) {
+        self.upstream = None;
     }
 
     /// The predecessor's stream ended, with its footer or without.

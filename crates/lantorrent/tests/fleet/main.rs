@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use lantorrent::Time;
 use lantorrent::code::Code;
+use lantorrent::intake::SILENT_TIMEOUT;
 use network::{Fault, Network};
 use proptest::prelude::*;
 
@@ -48,7 +49,7 @@ fn check_outcome(network: &Network) {
 
 fn run(count: usize, length: u64, degree: u32, faults: &[Fault]) -> Network {
     let mut network = Network::new(count, RATE, length, degree);
-    network.run(faults, limit(length) * 8 + ms(60_000));
+    network.run(faults, SILENT_TIMEOUT + ms(10_000));
     check_outcome(&network);
     network
 }
@@ -107,6 +108,51 @@ fn who_wakes_up_after_it_was_cut_out_disturbs_nobody() {
         let sleep = Fault::Freeze { host: 5, at, until: Some(ms(until)) };
         check_time(&run(12, 64 * MIB, 1, &[sleep]), 64 * MIB, 1.03 + 2.0 / 10.7);
     }
+}
+
+/// Found at random: the origin asks how much reaches the one behind its slow child, which is gone.
+#[test]
+fn who_cannot_be_measured_keeps_no_slow_endpoint_where_it_is() {
+    let slow = Fault::Slow { host: 1, at: ms(703), rate: RATE / 7 };
+    for gone in [
+        Fault::Die { host: 3, at: ms(0) },
+        Fault::Freeze { host: 3, at: ms(0), until: None },
+        Fault::Die { host: 3, at: ms(1_100) },
+    ] {
+        run(7, 64 * MIB, 2, &[gone, slow]);
+    }
+}
+
+/// Found at random: one that is moved late has more than the slow one that it comes behind.
+#[test]
+fn who_waits_for_a_slower_one_to_catch_up_is_not_lost() {
+    let faults = [
+        Fault::Slow { host: 1, at: ms(0), rate: RATE / 9 },
+        Fault::Slow { host: 2, at: ms(9_425), rate: RATE / 3 },
+    ];
+    run(5, 64 * MIB, 1, &faults);
+}
+
+/// Found at random: the head dies when the next have all and the end is fed by the origin already.
+#[test]
+fn who_has_lost_its_predecessor_takes_nobody_from_one_nearer_to_the_origin() {
+    let faults = [
+        Fault::Die { host: 4, at: ms(0) },
+        Fault::Freeze { host: 5, at: ms(135), until: None },
+        Fault::Die { host: 1, at: ms(10_831) },
+    ];
+    run(8, 64 * MIB, 1, &faults);
+}
+
+/// Found at random: one that was cut out while it was stopped goes on when its old successor has all.
+#[test]
+fn who_wakes_up_takes_nobody_who_has_all_from_one_nearer_to_the_origin() {
+    let faults = [
+        Fault::Slow { host: 3, at: ms(1_744), rate: RATE / 3 },
+        Fault::Freeze { host: 1, at: ms(6_022), until: Some(ms(12_106)) },
+        Fault::Freeze { host: 2, at: ms(6_671), until: None },
+    ];
+    run(4, 64 * MIB, 1, &faults);
 }
 
 fn faults(count: usize) -> impl Strategy<Value = Vec<Fault>> {

@@ -19,6 +19,9 @@ const LATENCY: Duration = Duration::from_millis(1);
 /// Sent at once: a packet.
 const PACKET_LEN: u64 = 1_500;
 
+/// How long a measurement may be on its way before it came to nothing, as on sockets.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What the kernels of both ends hold of a connection.
 const SOCKET_LEN: u64 = 512 * 1024;
 
@@ -122,6 +125,8 @@ struct Measurement {
 
 pub(crate) struct Network {
     now: Time,
+    /// When somebody last took a piece of the payload.
+    moved_at: Time,
     length: u64,
     degree: u32,
     hosts: Vec<Host>,
@@ -163,6 +168,7 @@ impl Network {
         hosts.extend(names.iter().map(|name| host(name, Role::Idle)));
         Self {
             now: Time::ZERO,
+            moved_at: Time::ZERO,
             length,
             degree,
             hosts,
@@ -212,12 +218,12 @@ impl Network {
         self.log.push(format!("{:>6} {text}", self.now.as_millis()));
     }
 
-    /// Until the origin knows of all, or `deadline`.
-    pub(crate) fn run(&mut self, faults: &[Fault], deadline: Time) {
+    /// Until the origin knows of all, or no byte has arrived anywhere for `patience`.
+    pub(crate) fn run(&mut self, faults: &[Fault], patience: Duration) {
         let mut faults = faults.to_vec();
         faults.sort_by_key(Fault::at);
         let mut faults = VecDeque::from(faults);
-        while !self.is_done() && self.now < deadline {
+        while !self.is_done() && self.now < self.moved_at + patience {
             while faults.front().is_some_and(|fault| fault.at() <= self.now) {
                 let fault = faults.pop_front().expect("it is the front");
                 self.strike(fault);
@@ -391,12 +397,11 @@ impl Network {
     }
 
     fn carry_out(&mut self, index: usize, action: Action) {
-        let at = |destination: &Destination| destination.host.parse::<usize>().expect("a number");
         match action {
             Action::Connect { branch, destination, behind } => {
                 let behind_names: Vec<&str> = behind.iter().map(|d| d.host.as_str()).collect();
                 self.note(format!("{index} -> {} [{}]", destination.host, behind_names.join(" ")));
-                self.connect(index, branch, at(&destination), behind);
+                self.connect(index, branch, &destination, behind);
             }
             Action::Drop { branch } => {
                 self.note(format!("{index} drops branch {branch}"));
@@ -411,12 +416,14 @@ impl Network {
                 self.unlink(index, branch);
             }
             Action::Append { to, destinations } => {
-                self.appends.push_back((self.now + LATENCY * 2, at(&to), destinations));
+                self.appends.push_back((self.now + LATENCY * 2, number(&to), destinations));
             }
-            Action::Probe { branch, destination } => self.probe(index, branch, at(&destination)),
+            Action::Probe { branch, destination } => {
+                self.probe(index, branch, number(&destination))
+            }
             Action::Measure { branch, destination } => {
                 if let Some(wire) = self.hosts[index].links.get(branch).copied().flatten() {
-                    let (to, since, left) = (at(&destination), self.now, MEASURE_LEN);
+                    let (to, since, left) = (number(&destination), self.now, MEASURE_LEN);
                     self.measurements.push(Measurement { wire, to, since, left });
                 }
             }
@@ -432,7 +439,15 @@ impl Network {
         }
     }
 
-    fn connect(&mut self, from: usize, branch: BranchIndex, to: usize, behind: Vec<Destination>) {
+    fn connect(
+        &mut self,
+        from: usize,
+        branch: BranchIndex,
+        to: &Destination,
+        behind: Vec<Destination>,
+    ) {
+        let is_moved = to.pace.is_some();
+        let to = number(to);
         let depth = match &self.hosts[from].role {
             Role::Busy(session) => session.child_depth(),
             _ => 0,
@@ -442,7 +457,7 @@ impl Network {
             from,
             to,
             branch,
-            opening: Some(Opening { depth, degree: self.degree, behind }),
+            opening: Some(Opening { depth, is_moved, degree: self.degree, behind }),
             opens_at: self.now + LATENCY,
             is_open: false,
             buffered: 0,
@@ -618,14 +633,19 @@ impl Network {
 
     fn end_measurements(&mut self) {
         let now = self.now;
-        let (done, waiting) =
-            std::mem::take(&mut self.measurements).into_iter().partition(|m| m.left == 0);
+        let hosts = &self.hosts;
+        let has_ended = |m: &Measurement| {
+            m.left == 0 || hosts[m.to].is_dead || now >= m.since + MEASURE_TIMEOUT
+        };
+        let (ended, waiting) =
+            std::mem::take(&mut self.measurements).into_iter().partition(has_ended);
         self.measurements = waiting;
-        for Measurement { wire, to, since, .. } in done {
-            let rate = MEASURE_LEN as f64 / (now - since + LATENCY * 2).as_secs_f64();
+        for Measurement { wire, to, since, left } in ended {
+            let taken = (now - since + LATENCY * 2).as_secs_f64();
+            let rate = (left == 0).then(|| (MEASURE_LEN as f64 / taken) as u64);
             if let Some((from, branch)) = self.asker(wire) {
-                self.note(format!("{to} takes {:.1} MB/s beside the stream", rate / 1e6));
-                self.tell(from, Event::Measured(branch, Some(rate as u64)));
+                self.note(format!("{to} takes {rate:?} B/s beside the stream"));
+                self.tell(from, Event::Measured(branch, rate));
             }
         }
     }
@@ -645,10 +665,14 @@ impl Network {
             && session.upstream == Some(id)
         {
             if len > 0 {
+                self.moved_at = now;
                 session.take(len, now);
             }
             if is_news {
                 session.end(has_footer, now);
+            }
+            if self.wires.get(&id).is_some_and(|wire| wire.is_dropped) {
+                session.lose_predecessor();
             }
         }
         if let Some(wire) = self.wires.get_mut(&id) {
@@ -658,4 +682,9 @@ impl Network {
             }
         }
     }
+}
+
+/// Hosts are called by their numbers.
+fn number(destination: &Destination) -> usize {
+    destination.host.parse().expect("a number")
 }

@@ -246,20 +246,24 @@ fn peers_that_speak_and_hang_up_at_once_are_gone() {
 fn a_crowd_of_peers_finds_a_limit_and_leaves_no_trace() {
     let content = content(Format::Hybrid);
     let seed = content.seed();
-    let crowd: Vec<_> = (0..300u32)
-        .map(|number| {
-            let mut peer_id = stranger::PEER_ID;
-            peer_id[16..].copy_from_slice(&number.to_be_bytes());
-            let mut stranger = Stranger::dial(seed.addr(), &content);
-            stranger.send_handshake_as(content.infohash(), peer_id, false);
-            stranger
-        })
-        .collect();
+    // One after the other: of many handshakes that wait at once, one address has but so many places.
+    let arrive = |number: u32| {
+        let mut peer_id = stranger::PEER_ID;
+        peer_id[16..].copy_from_slice(&number.to_be_bytes());
+        let mut stranger = Stranger::dial(seed.addr(), &content);
+        stranger.send_handshake_as(content.infohash(), peer_id, false);
+        stranger
+    };
+    let mut taken = vec![];
+    for number in 0..SEED_PEERS_MAX as u32 {
+        let mut stranger = arrive(number);
+        stranger.read_handshake();
+        taken.push(stranger);
+    }
     assert_eq!(seed.stats(|stats| stats.peers >= SEED_PEERS_MAX).peers, SEED_PEERS_MAX);
-    let mut crowd = crowd.into_iter();
-    // Those that came first were taken, and the rest hung up on.
-    let taken: Vec<_> = crowd.by_ref().take(SEED_PEERS_MAX).collect();
-    crowd.for_each(Stranger::end);
+    // The rest is hung up on.
+    (300..400).map(arrive).for_each(Stranger::end);
+    assert_eq!(seed.stats(|_| true).peers, SEED_PEERS_MAX);
     drop(taken);
     seed.stats(|stats| stats.peers == 0);
     let leech = content.leech();
