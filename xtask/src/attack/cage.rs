@@ -2,6 +2,7 @@
 //! the packages has it (`MemoryMax=`). Both hierarchies of Linux are known, as machines with the old one go on.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 
@@ -11,7 +12,9 @@ const PLACES: [(&str, &str); 2] =
 
 const PREFIX: &str = "boottorrent-attack";
 
-/// A group, removed when dropped, by when nothing may be left in it.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// A group, removed when dropped; one in which a process is ending just then is swept by the next run.
 pub(super) struct Cage(PathBuf);
 
 impl Cage {
@@ -27,8 +30,10 @@ impl Cage {
             if *file == "memory.max" {
                 std::fs::write(root.join("cgroup.subtree_control"), "+memory").ok()?;
             }
-            let cage = Self(root.join(format!("{PREFIX}-{}", std::process::id())));
-            let _ = std::fs::create_dir(&cage.0);
+            // One for each server: cases run side by side.
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let cage = Self(root.join(format!("{PREFIX}-{}.{number}", std::process::id())));
+            std::fs::create_dir(&cage.0).ok()?;
             std::fs::write(cage.0.join(file), limit_bytes.to_string()).ok()?;
             Some(cage)
         })
@@ -48,10 +53,12 @@ impl Drop for Cage {
     }
 }
 
-/// Removes groups of runs that were killed; one in use cannot be removed.
+/// Removes groups of runs that are gone. One of this run may be empty for a moment.
 fn sweep(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let own = format!("{PREFIX}-{}.", std::process::id());
+        if name.starts_with(PREFIX) && !name.starts_with(&own) {
             let _ = std::fs::remove_dir(entry.path());
         }
     }
