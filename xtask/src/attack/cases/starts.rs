@@ -21,8 +21,13 @@ use super::super::wire::{self, DISCOVER, DhcpSocket, Mac, OFFER};
 const LOOKS: Duration = Duration::from_secs(12);
 
 const MARKERS: Attack = Attack { what: "DISCOVERs with the marker of a server, 2/s", run: markers };
-const ROGUE: Attack =
-    Attack { what: "every DISCOVER that is heard is offered an address", run: rogue };
+const ROGUE: Attack = Attack {
+    what: "every DISCOVER that is heard is offered an address",
+    run: |it| rogue(it, usize::MAX),
+};
+/// As one look asks: who answers two is a server (docs/dhcp.md).
+const ROGUE_ONCE: Attack =
+    Attack { what: "the four DISCOVERs of a start are offered an address", run: |it| rogue(it, 4) };
 
 fn markers(attacker: &Attacker<'_>) -> u64 {
     let Ok(socket) = DhcpSocket::open(68) else { return 0 };
@@ -36,11 +41,11 @@ fn markers(attacker: &Attacker<'_>) -> u64 {
 }
 
 /// A DHCP server that offers whoever asks an address.
-fn rogue(attacker: &Attacker<'_>) -> u64 {
+fn rogue(attacker: &Attacker<'_>, questions: usize) -> u64 {
     let Ok(socket) = DhcpSocket::open(67) else { return 0 };
     let me = attacker::address(1).octets();
-    let mut count = 0;
-    while !attacker.is_over() {
+    let (mut count, mut left) = (0, questions);
+    while !attacker.is_over() && left > 0 {
         let Ok(asked) = socket.receive(Duration::from_millis(200), |message| {
             !message.is_reply && u8::from(message.kind) == DISCOVER
         }) else {
@@ -51,6 +56,7 @@ fn rogue(attacker: &Attacker<'_>) -> u64 {
         offer[0] = 2;
         offer[16..20].copy_from_slice(&[10, 77, 99, 9]);
         offer[24..28].copy_from_slice(&asked.giaddr.octets());
+        left -= 1;
         // A relay agent's question came from the server's own port.
         for port in [67, 68] {
             count += u64::from(socket.send(port, &offer).is_ok());
@@ -75,24 +81,27 @@ fn leases(scene: &Scene<'_>, within: Duration) -> Result<()> {
 
 pub(super) fn marker_at_start(scene: &mut Scene<'_>) -> Result<()> {
     scene.configure("server", false)?;
-    started_under(scene, MARKERS)?;
-    scene.alive()
+    started_under(scene, MARKERS, LOOKS)
 }
+
+/// How often who waits to be alone looks again: docs/dhcp.md.
+const LOOKS_AGAIN: Duration = Duration::from_secs(30);
 
 pub(super) fn rogue_at_start(scene: &mut Scene<'_>) -> Result<()> {
+    // At a first start DHCP waits for who answers every look, and no longer.
     scene.configure("server", false)?;
-    started_under(scene, ROGUE)?;
-    scene.alive()?;
-    scene.server.kill();
-    // What served the network before goes on doing so.
-    scene.configure("auto", false)?;
-    started_under(scene, ROGUE)?;
-    scene.alive()
+    started_under(scene, ROGUE, LOOKS_AGAIN + LOOKS)?;
+    // What has served the network goes on doing so, and one answer is no server.
+    for (mode, attack) in [("server", ROGUE), ("auto", ROGUE_ONCE)] {
+        scene.server.kill();
+        scene.configure(mode, false)?;
+        started_under(scene, attack, LOOKS).with_context(|| format!("dhcp.mode: {mode}"))?;
+    }
+    Ok(())
 }
 
-/// Starts the server while somebody speaks, and boots a node then: of HTTP at once, of DHCP once it has
-/// looked around.
-fn started_under(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
+/// Starts the server while somebody speaks, and boots a node within a time once that has ended.
+fn started_under(scene: &mut Scene<'_>, attack: Attack, within: Duration) -> Result<()> {
     let stop = AtomicBool::new(false);
     let lab = scene.lab;
     std::thread::scope(|scope| {
@@ -111,7 +120,8 @@ fn started_under(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
         ensure!(count > 0, "the attack did nothing: {}", attack.what);
         result
     })?;
-    leases(scene, LOOKS)
+    leases(scene, within)?;
+    scene.alive()
 }
 
 /// Room of a state folder beside what phase 1 needs.
