@@ -36,7 +36,7 @@ const CAPABILITIES: &str = "0000000000000400";
 
 /// systemd counts from 0, nothing can be reached, to 10, no confinement at all. What is left of it is
 /// the network, a port below 1024 and what every user may see.
-const EXPOSURE_MAX: f64 = 1.6;
+const EXPOSURE_MAX: f64 = 1.7;
 
 /// An image: the server only hands it on, so any bytes do.
 const IMAGE: &str = "mkdir oss/debian && echo a kernel >oss/debian/vmlinuz \

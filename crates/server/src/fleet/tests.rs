@@ -569,6 +569,10 @@ fn who_has_the_lease_is_the_node_and_nobody_else() {
     fleet.handle(UnixMs(3), &Event::Asked { mac: other, asker });
     fleet.handle(UnixMs(4), &Event::Leased { mac: other, address: ADDRESS });
     assert_eq!(believed(&fleet, 50, None, Segment::Unknown), None);
+    assert_eq!(believed(&fleet, 50, None, Segment::At(MAC)), None);
+    // Once somebody else leases, old leases say nothing.
+    fleet.set_dhcp(DhcpRole::Beside);
+    assert_eq!(believed(&fleet, 50, None, Segment::At(MAC)), Some(here));
 }
 
 #[test]

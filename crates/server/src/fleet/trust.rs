@@ -243,8 +243,12 @@ impl Fleet {
         !is_leased && self.leased_to(address).is_none_or(|other| other == mac)
     }
 
-    /// Whose an address is by a lease of this server.
+    /// Whose an address is by a lease of this server. What it leased before somebody else gave addresses says
+    /// nothing of today.
     fn leased_to(&self, address: Ipv4Addr) -> Option<Mac> {
+        if self.dhcp != DhcpRole::Leases {
+            return None;
+        }
         let mac = *self.addresses.get(&address)?;
         (self.nodes.get(&mac)?.sight == Some(Sight::Lease)).then_some(mac)
     }

@@ -232,11 +232,7 @@ impl Site {
             },
             proof: proof.and_then(|text| self.0.about.proofs.check(claim.node(), text)),
         };
-        self.0.fleet.prove(&caller, claim, |address| match own == IpAddr::V4(address) {
-            // This machine is no node.
-            true => crate::fleet::Segment::Unknown,
-            false => self.0.segment.look(address, Instant::now()),
-        })
+        self.0.fleet.prove(&caller, claim, |address| self.0.segment.look(address, Instant::now()))
     }
 
     /// The secret of a node for its present boot.
