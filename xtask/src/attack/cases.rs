@@ -138,6 +138,11 @@ pub(super) const ALL: &[Case] = &[
         "a BIOS and a UEFI machine boot with every attack of the list running",
         machines::boot_through_all,
     ),
+    apart(
+        "rogue-at-start",
+        "an offer during a start ends nothing, and is outlived",
+        starts::rogue_at_start,
+    ),
     told(
         "kills",
         "20 × kill -9 under load loses no acknowledged lease",
@@ -169,11 +174,6 @@ pub(super) const ALL: &[Case] = &[
         floods::lan_is_open,
     ),
     apart("marker-at-start", "a marker during a start ends nothing", starts::marker_at_start),
-    apart(
-        "rogue-at-start",
-        "an offer during a start ends nothing, and is outlived",
-        starts::rogue_at_start,
-    ),
     apart("full-disk", "an unchanged lab starts on a full disk", starts::full_disk),
     apart(
         "damaged-state",

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::attacker::{self, Attack, Attacker};
-use super::super::scene::{Scene, http, write};
-use super::super::victim;
+use super::super::scene::{Scene, http, named, reserved, write};
+use super::super::victim::{self, Node};
 use super::super::wire::{self, DISCOVER, DhcpSocket, Mac, OFFER};
 
 /// How long a server looks for others, and what a busy machine adds.
@@ -81,27 +81,36 @@ fn leases(scene: &Scene<'_>, within: Duration) -> Result<()> {
 
 pub(super) fn marker_at_start(scene: &mut Scene<'_>) -> Result<()> {
     scene.configure("server", false)?;
-    started_under(scene, MARKERS, LOOKS)
+    started_under(scene, MARKERS)
 }
 
-/// How often who waits to be alone looks again: docs/dhcp.md.
-const LOOKS_AGAIN: Duration = Duration::from_secs(30);
-
 pub(super) fn rogue_at_start(scene: &mut Scene<'_>) -> Result<()> {
-    // At a first start DHCP waits for who answers every look, and no longer.
+    // At a first start DHCP waits until who answers every look was silent for two, and DHCP alone.
     scene.configure("server", false)?;
-    started_under(scene, ROGUE, LOOKS_AGAIN + LOOKS)?;
+    beside(scene, ROGUE)?;
+    let node = Node { mac: named(1), address: reserved(1) };
+    scene.victim(|victim| victim::is_phase1(&victim.script(node)))?;
+    scene.server.kill();
+    scene.configure("auto", false)?;
+    scene.start()?;
+    leases(scene, LOOKS)?;
     // What has served the network goes on doing so, and one answer is no server.
     for (mode, attack) in [("server", ROGUE), ("auto", ROGUE_ONCE)] {
         scene.server.kill();
         scene.configure(mode, false)?;
-        started_under(scene, attack, LOOKS).with_context(|| format!("dhcp.mode: {mode}"))?;
+        started_under(scene, attack).with_context(|| format!("dhcp.mode: {mode}"))?;
     }
     Ok(())
 }
 
-/// Starts the server while somebody speaks, and boots a node within a time once that has ended.
-fn started_under(scene: &mut Scene<'_>, attack: Attack, within: Duration) -> Result<()> {
+/// Starts the server while somebody speaks, and boots a node once that has ended.
+fn started_under(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
+    beside(scene, attack)?;
+    leases(scene, LOOKS)
+}
+
+/// Starts the server while somebody speaks; it must live longer than it looks around.
+fn beside(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
     let stop = AtomicBool::new(false);
     let lab = scene.lab;
     std::thread::scope(|scope| {
@@ -119,9 +128,7 @@ fn started_under(scene: &mut Scene<'_>, attack: Attack, within: Duration) -> Res
         let count = speaks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         ensure!(count > 0, "the attack did nothing: {}", attack.what);
         result
-    })?;
-    leases(scene, within)?;
-    scene.alive()
+    })
 }
 
 /// Room of a state folder beside what phase 1 needs.
@@ -254,8 +261,7 @@ pub(super) fn killed_twenty_times(scene: &mut Scene<'_>) -> Result<()> {
     })?;
     let acknowledged = acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(acknowledged.len() >= KILLS, "only {} leases were given", acknowledged.len());
-    let leases =
-        scene.victim(|_| wire::get(super::super::scene::reserved(1), http(), "/v1/leases"))?;
+    let leases = scene.victim(|_| wire::get(reserved(1), http(), "/v1/leases"))?;
     let leases = leases.text();
     for (mac, address) in &acknowledged {
         let mac = wire::mac_text(*mac);
