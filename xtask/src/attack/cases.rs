@@ -24,8 +24,9 @@ pub(super) struct Case {
     pub(super) then: fn(&mut Scene<'_>) -> Result<()>,
 }
 
-/// Long enough for 70 leases of each kind and as many scripts.
-const SECONDS: u64 = 5;
+/// Long enough for 50 leases of named nodes and twice as many scripts, and for every table to be full for most
+/// of it.
+const SECONDS: u64 = 4;
 
 /// Long enough for tables to fill and for what ends after 15 s of silence to have ended.
 const SECONDS_ALL: u64 = 25;
