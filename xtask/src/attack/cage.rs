@@ -3,8 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+
+use crate::lab::wait_until;
 
 /// Where memory is limited: the folder, the file with the limit.
 const PLACES: [(&str, &str); 2] =
@@ -14,7 +17,10 @@ const PREFIX: &str = "boottorrent-attack";
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// A group, removed when dropped; one in which a process is ending just then is swept by the next run.
+/// How long a killed process may take to be gone.
+const ENDS: Duration = Duration::from_secs(2);
+
+/// A group, removed when dropped.
 pub(super) struct Cage(PathBuf);
 
 impl Cage {
@@ -49,7 +55,8 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
+        // The server that was killed just now is in it for some milliseconds yet.
+        wait_until(ENDS, || std::fs::remove_dir(&self.0).is_ok());
     }
 }
 
