@@ -31,7 +31,7 @@ use crate::{artifact, interrupt, setup, target_dir};
 const SLOTS: usize = 2;
 
 /// Cases without a measurement that run beside each other: most of each is waiting for a server.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 #[derive(Args, Default)]
 pub(crate) struct AttackArgs {

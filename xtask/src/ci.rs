@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{agent_network, book, browser, dist, e2e, fuzz, host, interop, root, setup, tidy};
+use crate::{
+    agent_network, attack, book, browser, dist, e2e, fuzz, host, interop, root, setup, tidy,
+};
 
 /// Long enough for a broken decoder to show, short enough for every change.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
@@ -29,6 +31,7 @@ const STEPS: &[Step] = &[
     ("fuzz", || fuzz::run(&[], FUZZ_TIME)),
     ("interop", || interop::run(&interop::InteropArgs::default())),
     ("network", || agent_network::run(&agent_network::AgentNetworkArgs::default())),
+    ("attack", || attack::run(&attack::AttackArgs::default())),
     ("dist", || dist::run(&dist::DistArgs { no_build: false, install: true })),
     ("browser", || browser::run(&browser::BrowserArgs { no_build: true })),
     ("e2e", || e2e::run(&e2e::E2eArgs::default())),

@@ -2,8 +2,12 @@
 //! the packages has it (`MemoryMax=`). Both hierarchies of Linux are known, as machines with the old one go on.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+
+use crate::lab::wait_until;
 
 /// Where memory is limited: the folder, the file with the limit.
 const PLACES: [(&str, &str); 2] =
@@ -11,7 +15,12 @@ const PLACES: [(&str, &str); 2] =
 
 const PREFIX: &str = "boottorrent-attack";
 
-/// A group, removed when dropped, by when nothing may be left in it.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// How long a killed process may take to be gone.
+const ENDS: Duration = Duration::from_secs(2);
+
+/// A group, removed when dropped.
 pub(super) struct Cage(PathBuf);
 
 impl Cage {
@@ -27,8 +36,10 @@ impl Cage {
             if *file == "memory.max" {
                 std::fs::write(root.join("cgroup.subtree_control"), "+memory").ok()?;
             }
-            let cage = Self(root.join(format!("{PREFIX}-{}", std::process::id())));
-            let _ = std::fs::create_dir(&cage.0);
+            // One for each server: cases run side by side.
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let cage = Self(root.join(format!("{PREFIX}-{}.{number}", std::process::id())));
+            std::fs::create_dir(&cage.0).ok()?;
             std::fs::write(cage.0.join(file), limit_bytes.to_string()).ok()?;
             Some(cage)
         })
@@ -44,14 +55,17 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
+        // The server that was killed just now is in it for some milliseconds yet.
+        wait_until(ENDS, || std::fs::remove_dir(&self.0).is_ok());
     }
 }
 
-/// Removes groups of runs that were killed; one in use cannot be removed.
+/// Removes groups of runs that are gone. One of this run may be empty for a moment.
 fn sweep(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let own = format!("{PREFIX}-{}.", std::process::id());
+        if name.starts_with(PREFIX) && !name.starts_with(&own) {
             let _ = std::fs::remove_dir(entry.path());
         }
     }

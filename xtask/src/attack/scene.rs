@@ -13,6 +13,7 @@ use super::attacker::{Attack, Attacker};
 use super::cage::Cage;
 use super::victim::{Probes, Victim};
 use super::wire::{self, Mac};
+use crate::e2e::machine::{Firmware, Spec};
 use crate::e2e::server::{Config, HTTP_PORT, Server};
 use crate::e2e::testos::TestOs;
 use crate::interrupt;
@@ -248,7 +249,11 @@ fn nodes_yaml() -> String {
         let (mac, address) = (wire::mac_text(named(number)), reserved(number));
         let _ = writeln!(text, "  c{number:03}:\n    mac: {mac}\n    address: {address}");
     }
-    let _ = writeln!(text, "  vm01:\n    mac: {}", wire::mac_text(ANY_ADDRESS));
+    // Machines that are not the lab's can be kept from an address: docs/security.md.
+    for number in [1, 2] {
+        let mac = Spec::new(number, Firmware::Ipxe).mac();
+        let _ = writeln!(text, "  vm{number:02}:\n    mac: {mac}");
+    }
     text
 }
 

@@ -262,9 +262,8 @@ impl Agent {
         });
         if let (Some(report), Value::Object(more)) = (report.as_object_mut(), more) {
             report.extend(more);
-            report.extend(self.proof.iter().map(|proof| ("proof".to_owned(), json!(proof))));
         }
-        post_report(self.node.address, &report)?.json()
+        post_report_with(self.node.address, self.proof.as_deref(), &report)?.json()
     }
 }
 
@@ -275,9 +274,14 @@ fn word<'a>(text: &'a str, begin: &str) -> Option<&'a str> {
     text.split_whitespace().find_map(|word| word.strip_prefix(begin))
 }
 
-/// Sends a report as agents do.
+/// Sends a report as who has no proof does.
 pub(super) fn post_report(from: Ipv4Addr, report: &Value) -> Result<wire::Answer> {
-    let fields = [("Content-Type", "application/json")];
+    post_report_with(from, None, report)
+}
+
+fn post_report_with(from: Ipv4Addr, proof: Option<&str>, report: &Value) -> Result<wire::Answer> {
+    let mut fields = vec![("Content-Type", "application/json")];
+    fields.extend(proof.map(|proof| ("Boottorrent-Proof", proof)));
     let request = wire::request(http(), "POST", "/api/v1/reports", &fields, &report.to_string());
     wire::Http::connect(from, http())?.ask(&request)
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -31,6 +32,12 @@ pub(crate) enum LockError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// How long who looks has the lock, at most, on a busy machine.
+const LOOK_TIME: Duration = Duration::from_millis(5);
+
+/// How often in a row somebody may be looking: programs that watch a server ask once a second or so.
+const LOOKERS_MAX: u32 = 40;
+
 fn path(lab: &Path) -> PathBuf {
     lab.join(FOLDER).join("lock")
 }
@@ -52,10 +59,14 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(refuse)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Running { pid: pid(&mut file) }),
-            Err(errno) => return Err(refuse(errno.into())),
+        for tries_left in (0..LOOKERS_MAX).rev() {
+            match attempt(&file).map_err(|errno| refuse(errno.into()))? {
+                Attempt::Taken => break,
+                Attempt::Looked if tries_left > 0 => std::thread::sleep(LOOK_TIME),
+                Attempt::Looked | Attempt::Held => {
+                    return Err(LockError::Running { pid: pid(&mut file) });
+                }
+            }
         }
         let write = |file: &mut File| {
             file.set_len(0)?;
@@ -82,6 +93,30 @@ impl Lock {
             Err(Errno::WOULDBLOCK) => Ok(Holder::Somebody(pid(&mut file))),
             Err(errno) => Err(LockError::Io { path, source: errno.into() }),
         }
+    }
+}
+
+/// What came of trying to take a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Taken,
+    /// Nobody has it, but somebody looks just now whether it is held.
+    Looked,
+    Held,
+}
+
+/// A server holds the lock alone; who only looks ([`Lock::holder`]) shares it.
+fn attempt(file: &File) -> Result<Attempt, Errno> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(Attempt::Taken),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(errno) => return Err(errno),
+    }
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        // Not kept, or two that start at once would each keep the other out.
+        Ok(()) => flock(file, FlockOperation::Unlock).map(|()| Attempt::Looked),
+        Err(Errno::WOULDBLOCK) => Ok(Attempt::Held),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -116,6 +151,19 @@ mod tests {
         drop(first);
         assert_eq!(Lock::holder(lab.path()).unwrap(), Holder::Nobody);
         Lock::take(lab.path()).unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_is_not_taken_for_a_server() {
+        let lab = tempfile::tempdir().unwrap();
+        drop(Lock::take(lab.path()).unwrap());
+        let open = || File::open(path(lab.path())).unwrap();
+        let (looks, starts) = (open(), open());
+        flock(&looks, FlockOperation::NonBlockingLockShared).unwrap();
+        assert_eq!(attempt(&starts).unwrap(), Attempt::Looked);
+        drop(looks);
+        assert_eq!(attempt(&starts).unwrap(), Attempt::Taken);
+        assert_eq!(attempt(&open()).unwrap(), Attempt::Held);
     }
 
     #[test]

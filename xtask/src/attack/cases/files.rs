@@ -22,7 +22,7 @@ const SECRET: &str = "the secret of this machine";
 
 /// The attacker takes a transfer for itself, and says what it heard to the server's endpoint.
 pub(super) fn lan_header(scene: &mut Scene<'_>) -> Result<()> {
-    let _endpoint = endpoint(scene, Slot::SERVER)?;
+    let endpoint = endpoint(scene, Slot::SERVER)?;
     let heard = std::thread::scope(|scope| {
         let listening = scope.spawn(|| scene.attacker(|_| record()));
         // It is listened to before a program has started.
@@ -39,6 +39,9 @@ pub(super) fn lan_header(scene: &mut Scene<'_>) -> Result<()> {
         let _ = stream.read_to_end(&mut answer);
         Ok(())
     })?;
+    // What it had begun to take is gone when the sender is.
+    let log = endpoint.log();
+    ensure!(log.contains("refused"), "the header for another endpoint was not refused: {log}");
     let dir = scene.lab.slot_dir(Slot::SERVER).join("vm");
     let found: Vec<_> = std::fs::read_dir(&dir)?.filter_map(Result::ok).collect();
     ensure!(found.is_empty(), "the header for another endpoint was taken: {found:?}");
@@ -110,7 +113,10 @@ pub(super) fn squashfs_link(scene: &mut Scene<'_>) -> Result<()> {
         let error =
             made.err().with_context(|| format!("an image was made of a linked {linked}"))?;
         let text = format!("{error:#}");
-        ensure!(!text.contains("copying out of"), "it was copied out of a linked {linked}: {text}");
+        ensure!(
+            text.contains("symbolic link"),
+            "a linked {linked} is refused for something else: {text}"
+        );
     }
     Ok(())
 }

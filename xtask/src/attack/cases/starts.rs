@@ -13,16 +13,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::super::attacker::{self, Attack, Attacker};
-use super::super::scene::{Scene, http, write};
-use super::super::victim;
+use super::super::scene::{Scene, http, named, reserved, write};
+use super::super::victim::{self, Node};
 use super::super::wire::{self, DISCOVER, DhcpSocket, Mac, OFFER};
 
 /// How long a server looks for others, and what a busy machine adds.
 const LOOKS: Duration = Duration::from_secs(12);
 
 const MARKERS: Attack = Attack { what: "DISCOVERs with the marker of a server, 2/s", run: markers };
-const ROGUE: Attack =
-    Attack { what: "every DISCOVER that is heard is offered an address", run: rogue };
+const ROGUE: Attack = Attack {
+    what: "every DISCOVER that is heard is offered an address",
+    run: |it| rogue(it, usize::MAX),
+};
+/// As one look asks: who answers two is a server (docs/dhcp.md).
+const ROGUE_ONCE: Attack =
+    Attack { what: "the four DISCOVERs of a start are offered an address", run: |it| rogue(it, 4) };
 
 fn markers(attacker: &Attacker<'_>) -> u64 {
     let Ok(socket) = DhcpSocket::open(68) else { return 0 };
@@ -36,11 +41,11 @@ fn markers(attacker: &Attacker<'_>) -> u64 {
 }
 
 /// A DHCP server that offers whoever asks an address.
-fn rogue(attacker: &Attacker<'_>) -> u64 {
+fn rogue(attacker: &Attacker<'_>, questions: usize) -> u64 {
     let Ok(socket) = DhcpSocket::open(67) else { return 0 };
     let me = attacker::address(1).octets();
-    let mut count = 0;
-    while !attacker.is_over() {
+    let (mut count, mut left) = (0, questions);
+    while !attacker.is_over() && left > 0 {
         let Ok(asked) = socket.receive(Duration::from_millis(200), |message| {
             !message.is_reply && u8::from(message.kind) == DISCOVER
         }) else {
@@ -51,6 +56,7 @@ fn rogue(attacker: &Attacker<'_>) -> u64 {
         offer[0] = 2;
         offer[16..20].copy_from_slice(&[10, 77, 99, 9]);
         offer[24..28].copy_from_slice(&asked.giaddr.octets());
+        left -= 1;
         // A relay agent's question came from the server's own port.
         for port in [67, 68] {
             count += u64::from(socket.send(port, &offer).is_ok());
@@ -75,24 +81,36 @@ fn leases(scene: &Scene<'_>, within: Duration) -> Result<()> {
 
 pub(super) fn marker_at_start(scene: &mut Scene<'_>) -> Result<()> {
     scene.configure("server", false)?;
-    started_under(scene, MARKERS)?;
-    scene.alive()
+    started_under(scene, MARKERS)
 }
 
 pub(super) fn rogue_at_start(scene: &mut Scene<'_>) -> Result<()> {
+    // At a first start DHCP waits until who answers every look was silent for two, and DHCP alone.
     scene.configure("server", false)?;
-    started_under(scene, ROGUE)?;
-    scene.alive()?;
+    beside(scene, ROGUE)?;
+    let node = Node { mac: named(1), address: reserved(1) };
+    scene.victim(|victim| victim::is_phase1(&victim.script(node)))?;
     scene.server.kill();
-    // What served the network before goes on doing so.
     scene.configure("auto", false)?;
-    started_under(scene, ROGUE)?;
-    scene.alive()
+    scene.start()?;
+    leases(scene, LOOKS)?;
+    // What has served the network goes on doing so, and one answer is no server.
+    for (mode, attack) in [("server", ROGUE), ("auto", ROGUE_ONCE)] {
+        scene.server.kill();
+        scene.configure(mode, false)?;
+        started_under(scene, attack).with_context(|| format!("dhcp.mode: {mode}"))?;
+    }
+    Ok(())
 }
 
-/// Starts the server while somebody speaks, and boots a node then: of HTTP at once, of DHCP once it has
-/// looked around.
+/// Starts the server while somebody speaks, and boots a node once that has ended.
 fn started_under(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
+    beside(scene, attack)?;
+    leases(scene, LOOKS)
+}
+
+/// Starts the server while somebody speaks; it must live longer than it looks around.
+fn beside(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
     let stop = AtomicBool::new(false);
     let lab = scene.lab;
     std::thread::scope(|scope| {
@@ -110,8 +128,7 @@ fn started_under(scene: &mut Scene<'_>, attack: Attack) -> Result<()> {
         let count = speaks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         ensure!(count > 0, "the attack did nothing: {}", attack.what);
         result
-    })?;
-    leases(scene, LOOKS)
+    })
 }
 
 /// Room of a state folder beside what phase 1 needs.
@@ -244,8 +261,7 @@ pub(super) fn killed_twenty_times(scene: &mut Scene<'_>) -> Result<()> {
     })?;
     let acknowledged = acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(acknowledged.len() >= KILLS, "only {} leases were given", acknowledged.len());
-    let leases =
-        scene.victim(|_| wire::get(super::super::scene::reserved(1), http(), "/v1/leases"))?;
+    let leases = scene.victim(|_| wire::get(reserved(1), http(), "/v1/leases"))?;
     let leases = leases.text();
     for (mac, address) in &acknowledged {
         let mac = wire::mac_text(*mac);
