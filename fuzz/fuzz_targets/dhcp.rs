@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use dhcp::{
-    Audience, BootFiles, Config, Input, LabId, Mac, Message, Mode, Output, Port, Range,
-    Reservation, Service, Subnet, Time,
+    Audience, BootFiles, Config, Input, LabId, Mac, Message, Mode, Output, Port, Proof, Prover,
+    Range, Reservation, Role, Service, Start, Subnet, Time,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -23,7 +23,9 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let mut now = Time::from_secs(1_000_000);
-    let mut service = Service::new(config(*mode), [], now, 1).expect("the configuration is good");
+    let last_role = [None, Some(Role::Server), Some(Role::Proxy)][usize::from(mode >> 4) % 3];
+    let start = Start { leases: vec![], last_role, prover: Box::new(Believer), seed: 1 };
+    let mut service = Service::new(config(*mode), start, now).expect("the configuration is good");
     drain(&mut service);
     while let Some((&[wait, port, high, low], after)) = rest.split_first_chunk::<4>() {
         let len = usize::from(u16::from_be_bytes([high, low])).min(after.len());
@@ -42,9 +44,26 @@ fuzz_target!(|input: &[u8]| {
             drain(&mut service);
         }
         assert!(service.leases().count() <= ADDRESSES);
-        assert!(service.free_count() <= ADDRESSES);
+        let pool = service.pool();
+        assert_eq!(pool.address_count, ADDRESSES - 1, "one is reserved");
+        let unnamed = pool.unconfirmed_count + pool.confirmed_count + pool.declined_count;
+        assert!(pool.free_count + pool.named_count + unnamed <= ADDRESSES, "{pool:?}");
     }
 });
+
+/// Takes everybody for a server of the lab: what these may say is to be tried as well.
+#[derive(Debug)]
+struct Believer;
+
+impl Prover for Believer {
+    fn sign(&self, _: &[u8]) -> Option<Proof> {
+        Some(Proof { key: [1; 32], signature: [2; 64] })
+    }
+
+    fn holds(&self, _: LabId, _: &[u8], _: &Proof) -> bool {
+        true
+    }
+}
 
 /// Everything that is sent can be read.
 fn drain(service: &mut Service) {

@@ -40,15 +40,24 @@ fn steps(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 fn server(bytes: &[u8]) {
     const FILE_LEN: u64 = 100_000;
-    let limits =
-        Config { transfers_max: 6, node_transfers_max: 4, port_count: 3, ..Config::default() };
+    const TRANSFERS_MAX: usize = 6;
+    const HALF_OPEN_MAX: usize = 5;
+    let limits = Config {
+        transfers_max: TRANSFERS_MAX,
+        half_open_max: HALF_OPEN_MAX,
+        node_transfers_max: 4,
+        port_count: 3,
+        ..Config::default()
+    };
     let mut server: Server<()> = Server::new(limits);
     let mut now = Time::ZERO;
     for (control, datagram) in steps(bytes) {
         let from = ([10, 0, 0, control % 3], 2_000 + u16::from(control / 3 % 2)).into();
         let to = TransferId { peer: from, port: Port(control / 8 % 3) };
         match control >> 6 {
-            0 => server.handle(now, Input::Request { from, standing: Standing::Stranger, datagram }),
+            0 => {
+                server.handle(now, Input::Request { from, standing: Standing::Stranger, datagram })
+            }
             1 | 2 => server.handle(now, Input::Datagram { to, datagram }),
             _ => {
                 now += Duration::from_millis(u64::from(control % 64) * 20);
@@ -72,8 +81,8 @@ fn server(bytes: &[u8]) {
             }
         }
         assert!(sent <= 1 || control >> 6 == 3, "{sent} answers to one packet");
-        assert!(sent <= 6, "{sent} packets in one moment");
-        assert!(server.transfer_count() <= 6);
+        assert!(sent <= TRANSFERS_MAX + HALF_OPEN_MAX, "{sent} packets in one moment");
+        assert!(server.transfer_count() <= TRANSFERS_MAX + HALF_OPEN_MAX);
         assert!(server.next_timeout() > now);
     }
 }
