@@ -15,6 +15,7 @@ use dhcp::{Event, Input, Mac, Mode, Output, Port, Role, Service};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc;
 
+use super::heard::Heard;
 use super::log::Log;
 use super::neighbours::{self, ANSWER_TIME, DISCARD_PORT};
 use super::sockets::Sockets;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     used: Mutex<VecDeque<Mac>>,
     dropped_count: AtomicU64,
     sent_count: AtomicU64,
+    pub(super) heard: Heard,
     pub(super) status: Mutex<Status>,
 }
 
@@ -53,6 +55,7 @@ impl Shared {
             used: Mutex::default(),
             dropped_count: AtomicU64::new(0),
             sent_count: AtomicU64::new(0),
+            heard: Heard::default(),
             status: Mutex::new(Status::default()),
         })
     }
@@ -270,7 +273,9 @@ impl Driver {
                     self.remember(&event);
                     self.log.event(self.clock.start.elapsed(), &event);
                     // Who is slow to listen must not hold up a boot.
-                    let _ = self.events.try_send(event);
+                    if self.events.try_send(event).is_ok() {
+                        self.shared.heard.told();
+                    }
                 }
             }
         }

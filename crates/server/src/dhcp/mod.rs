@@ -17,6 +17,7 @@
 mod command;
 mod driver;
 mod fleet;
+mod heard;
 mod log;
 mod neighbours;
 mod prover;
@@ -192,6 +193,16 @@ impl Control {
     /// This server has seen the machine use the address that it leased to it.
     pub(crate) fn used(&self, mac: Mac) {
         self.0.used(mac);
+    }
+
+    /// An event was taken note of.
+    pub(crate) fn noted(&self) {
+        self.0.heard.noted();
+    }
+
+    /// [`Heard::caught_up`].
+    pub(crate) async fn caught_up(self) {
+        self.0.heard.caught_up().await;
     }
 
     /// Whether it does what it is there for, or will in a moment.

@@ -23,6 +23,9 @@ pub(crate) type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub(crate) type Perform =
     Box<dyn Fn(Deed) -> BoxFuture<'static, Result<Done, Refusal>> + Send + Sync>;
 
+/// What is waited for.
+pub(crate) type Wait = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What has the main loop of the server do something.
 pub(crate) type Tell<T> = Arc<dyn Fn() -> BoxFuture<'static, Result<T, String>> + Send + Sync>;
 
@@ -40,6 +43,8 @@ pub(crate) struct About {
     pub(crate) leases: Ask<anyhow::Result<Vec<dhcp::Lease>>>,
     /// The versions of the images on offer. May wait for the disk.
     pub(crate) versions: Ask<Arc<OfImages>>,
+    /// Until the fleet knows of all leases that were given by now.
+    pub(crate) leases_known: Wait,
     /// What nodes' secrets are made with.
     pub(crate) proofs: ProofKey,
     /// The lab, which has the token.
@@ -83,6 +88,7 @@ impl About {
             seeding: Box::new(Vec::new),
             leases: Box::new(|| Ok(vec![])),
             versions: Box::new(Arc::default),
+            leases_known: Box::new(|| Box::pin(std::future::ready(()))),
             proofs: ProofKey::of(&boot::LabKey::from_seed([1; 32])),
             lab: PathBuf::from("/nonexistent"),
             perform: Box::new(|deed| {

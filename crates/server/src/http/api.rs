@@ -86,7 +86,7 @@ async fn booted(
         Ok(mac) => mac,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("{error}")),
     };
-    match site.prove(source, &headers, UpSaid(mac)) {
+    match site.prove(source, &headers, UpSaid(mac)).await {
         Ok(proven) => {
             site.0.fleet.tell(&Event::Up(proven));
             StatusCode::NO_CONTENT.into_response()
@@ -118,7 +118,7 @@ async fn reports(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("not a report: {error}")),
     };
     site.0.counters.reports.fetch_add(1, Ordering::Relaxed);
-    let answer = match site.prove(source, &head.headers, report) {
+    let answer = match site.prove(source, &head.headers, report).await {
         Ok(proven) => site.reported(proven),
         // Hearsay: a node that boots all the same reads here whether there is a newer manifest.
         Err(_) => report::Answer::default(),

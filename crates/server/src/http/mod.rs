@@ -47,7 +47,7 @@ use axum::routing::get;
 use boot::{ImageName, ImagePath, Mac, report};
 use serde::Serialize;
 
-pub(crate) use about::{About, Tell};
+pub(crate) use about::{About, Tell, Wait};
 pub(crate) use boots::{Boots, named};
 pub(crate) use feed::run as run_feed;
 pub(crate) use files::{SentCount, Served};
@@ -214,7 +214,7 @@ impl Site {
     }
 
     /// Believes what was said in a node's name, or gives it back and keeps it as hearsay.
-    fn prove<T: Claim>(
+    async fn prove<T: Claim>(
         &self,
         source: Source,
         headers: &HeaderMap,
@@ -231,6 +231,9 @@ impl Site {
             },
             proof: proof.and_then(|text| self.0.about.proofs.check(claim.node(), text)),
         };
+        if caller.proof.is_none() {
+            (self.0.about.leases_known)().await;
+        }
         self.0.fleet.prove(&caller, claim, |address| self.0.segment.look(address, Instant::now()))
     }
 
@@ -315,7 +318,7 @@ async fn boot_script(
     let mut told = Told::default();
     if let Some(asked) = &asked {
         let mut turn = None;
-        if let Ok(proven) = site.prove(source, &headers, asked.clone()) {
+        if let Ok(proven) = site.prove(source, &headers, asked.clone()).await {
             site.0.fleet.tell(&Event::Script(proven.clone()));
             turn = Some(site.0.fleet.lock().turn(&proven));
             told.proof = Some(site.issue(asked.mac));

@@ -24,6 +24,10 @@ struct Test {
 
 impl Test {
     fn new() -> Self {
+        Self::with(|_| About::for_tests())
+    }
+
+    fn with(about: impl FnOnce(&SharedFleet) -> About) -> Self {
         let lab = tempfile::tempdir().unwrap();
         let oss = lab.path().join("oss");
         std::fs::create_dir_all(oss.join("debian/boot")).unwrap();
@@ -52,18 +56,10 @@ impl Test {
             boots: Boots::default(),
         };
         let fleet = SharedFleet::new(Fleet::default());
+        let about = about(&fleet);
         let live =
             Live { offer, script, dashboard: DashboardSettings::for_tests(), has_power: false };
-        Self {
-            lab,
-            site: Site::new(
-                live,
-                fleet,
-                NextBoots::default(),
-                Orders::default(),
-                About::for_tests(),
-            ),
-        }
+        Self { lab, site: Site::new(live, fleet, NextBoots::default(), Orders::default(), about) }
     }
 
     /// Asks from the address of the node, or of whoever is at [`NODE`].
@@ -100,14 +96,7 @@ impl Test {
 
     /// The node begins a boot, and this server leases [`NODE`] to it.
     fn leases(&self) {
-        let mut fleet = self.site.0.fleet.lock();
-        fleet.set_dhcp(DhcpRole::Leases);
-        let now = UnixMs::now();
-        let asker = Asker::Firmware(Firmware::Bios);
-        fleet.handle(now, &Event::Asked { mac: MAC, asker });
-        let address = [10, 0, 0, NODE].into();
-        fleet.handle(now, &Event::Offered { mac: MAC, address: Some(address) });
-        fleet.handle(now, &Event::Leased { mac: MAC, address });
+        lease(&self.site.0.fleet);
     }
 
     /// A report from 10.0.0.`last`; what the server answers.
@@ -137,6 +126,17 @@ impl Test {
 
 fn report(sequence: u64, rest: &str) -> String {
     format!(r#"{{"node":"{MAC}","boot":7,"sequence":{sequence},"uptime_ms":1,{rest}}}"#)
+}
+
+fn lease(fleet: &SharedFleet) {
+    let mut fleet = fleet.lock();
+    fleet.set_dhcp(DhcpRole::Leases);
+    let now = UnixMs::now();
+    let asker = Asker::Firmware(Firmware::Bios);
+    fleet.handle(now, &Event::Asked { mac: MAC, asker });
+    let address = [10, 0, 0, NODE].into();
+    fleet.handle(now, &Event::Offered { mac: MAC, address: Some(address) });
+    fleet.handle(now, &Event::Leased { mac: MAC, address });
 }
 
 #[tokio::test]
@@ -349,6 +349,23 @@ async fn a_stranger_takes_no_ordered_boot_away() {
     // It is switched on again.
     test.leases();
     assert!(test.get(SCRIPT).await.1.contains("/phase1/vmlinuz"));
+}
+
+/// The answer to a DHCP request is on the wire before the fleet knows of it.
+#[tokio::test]
+async fn who_asks_before_its_lease_is_known_is_believed_once_it_is() {
+    let test = Test::with(|fleet| {
+        fleet.lock().set_dhcp(DhcpRole::Leases);
+        let fleet = fleet.clone();
+        let leases_known: Wait = Box::new(move || {
+            lease(&fleet);
+            Box::pin(std::future::ready(()))
+        });
+        About { leases_known, ..About::for_tests() }
+    });
+    let (_, script) = test.get(SCRIPT).await;
+    assert!(script.contains("boottorrent.proof="), "{script}");
+    assert_eq!(test.hearsay(), None);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use crate::dhcp::Dhcp;
 use crate::fleet::{
     DhcpRole, Fleet, History, Keeper, ProofKey, SharedFleet, Strangers, UnixMs, keep_in_lab,
 };
-use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls};
+use crate::http::{self, About, Door, NextBoots, Orders, Site, Tell, Tls, Wait};
 use crate::lab::HashingProgress;
 use crate::lab::key;
 use crate::lab::publication::Publication;
@@ -194,7 +194,8 @@ impl Server {
         let (address, interface) = (settings.address.to_string(), settings.interface.clone());
         let facts = Facts::new(settings.dir.clone(), interface, address, fleet.clone(), hashing);
         facts.publish(&edition);
-        let about = about(&facts, &seeding, settings, wishes)?;
+        let leases_known = leases_known(sockets.dhcp.as_ref().map(Dhcp::control));
+        let about = about(&facts, &seeding, settings, wishes, leases_known)?;
         let site = Site::new(edition.live, fleet.clone(), next, orders, about);
         services.spawn(watch_fleet(site.clone()));
         facts.add(facts::http(site.clone()));
@@ -385,10 +386,19 @@ fn serve_dhcp(
         let noting = async {
             while let Some(event) = events.recv().await {
                 dhcp::note(&event, &control, &fleet);
+                control.noted();
             }
         };
         match tokio::join!(serving, noting).0 {}
     });
+}
+
+/// Where others give addresses, or nobody does, there is nothing to wait for.
+fn leases_known(dhcp: Option<crate::dhcp::Control>) -> Wait {
+    Box::new(move || match dhcp.clone() {
+        Some(dhcp) => Box::pin(dhcp.caught_up()),
+        None => Box::pin(std::future::ready(())),
+    })
 }
 
 /// What the web server may ask.
@@ -397,6 +407,7 @@ fn about(
     seeding: &Seeding,
     settings: &Settings,
     wishes: Wishes,
+    leases_known: Wait,
 ) -> anyhow::Result<About> {
     let proofs = ProofKey::of(&key::load(settings.dir())?);
     let Wishes { perform: deeds, reload, stop } = wishes;
@@ -419,6 +430,7 @@ fn about(
         }),
         reload,
         stop,
+        leases_known,
     })
 }
 
