@@ -1,10 +1,11 @@
 //! The endpoint: accepts connections, and lets nobody in who does not know the password.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use places::{Bounds, Standing, Table};
@@ -26,9 +27,9 @@ use crate::signature::Scheme;
 /// How long a stranger may take to say who it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a newcomer waits for the threads of those that were sent away for it: they have nothing left to
-/// do, and a second is a hundred turns of a scheduler.
-const ENDING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps for this endpoint until it takes them: a crowd that comes at once keeps
+/// nobody's first packet from being answered.
+const BACKLOG: i32 = 1_024;
 
 /// Bytes of a header that everybody may send before it is known who they are: some 200 destinations.
 const HEAD_LEN_FREE: usize = 64 * 1024;
@@ -105,12 +106,25 @@ struct Shared {
     door: Mutex<Table<Option<TcpStream>>>,
     /// Those of them that send long headers.
     long_heads: Mutex<Table<Option<TcpStream>>>,
-    /// Threads, of connections that were sent away too.
-    connection_count: Mutex<usize>,
-    /// Rung when one of them ends.
-    connection_ended: Condvar,
+    threads: Mutex<Threads>,
     /// Whether connections of one transfer meet in this process.
     is_service: bool,
+}
+
+/// A connection that has a place.
+struct Guest {
+    stream: TcpStream,
+    peer: SocketAddr,
+    ticket: u64,
+}
+
+/// Twice as many as there may be connections: those of connections that were sent away end as soon as they
+/// run. Whoever comes before they have waits for one of them; refused, it would be kept out by those that had
+/// to go for it.
+#[derive(Default)]
+struct Threads {
+    count: usize,
+    waiting: VecDeque<Guest>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -134,8 +148,7 @@ impl Shared {
             started: Instant::now(),
             door: Mutex::new(Table::new(Bounds::of(limits.connections, Duration::ZERO))),
             long_heads: Mutex::new(Table::new(Bounds::of(LONG_HEADS_MAX, Duration::ZERO))),
-            connection_count: Mutex::new(0),
-            connection_ended: Condvar::new(),
+            threads: Mutex::default(),
             is_service,
         }
     }
@@ -149,6 +162,8 @@ impl Endpoint {
     pub fn bind(address: SocketAddr, serving: Serving) -> Result<Self, EndpointError> {
         let listener =
             TcpListener::bind(address).map_err(|error| EndpointError::Listen(address, error))?;
+        rustix::net::listen(&listener, BACKLOG)
+            .map_err(|error| EndpointError::Listen(address, error.into()))?;
         let shared = Arc::new(Shared::new(serving, true));
         Ok(Self { listener, shared, is_stopped: AtomicBool::new(false) })
     }
@@ -170,19 +185,18 @@ impl Endpoint {
                 continue;
             };
             let shared = Arc::clone(&self.shared);
-            let Some(ticket) = shared.let_in(&stream, peer) else {
+            let Some(ticket) = shared.enter(&shared.door, &stream, peer) else {
                 tracing::warn!(%peer, "refused: too many connections");
                 continue;
             };
+            let Some(guest) = shared.seat(Guest { stream, peer, ticket }) else { continue };
             let served = std::thread::Builder::new().name("lan-session".to_owned()).spawn({
                 let shared = Arc::clone(&shared);
-                move || {
-                    shared.serve(stream, &peer.to_string(), Some(ticket));
-                    shared.leave(ticket);
-                }
+                move || shared.serve_all(guest)
             });
             if let Err(error) = served {
-                shared.leave(ticket);
+                shared.threads.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
+                lock(&shared.door).leave(ticket);
                 tracing::warn!(%error, "no thread for a connection");
             }
         }
@@ -219,22 +233,39 @@ fn lock(table: &Mutex<Table<Option<TcpStream>>>) -> MutexGuard<'_, Table<Option<
 }
 
 impl Shared {
-    /// A place for a connection, if need be that of another one which has not said who it is.
-    fn let_in(&self, stream: &TcpStream, peer: SocketAddr) -> Option<u64> {
-        // Threads of those that were sent away end as soon as they run. Whoever comes meanwhile waits for
-        // them: refused, it would be kept out by those that had to go for it.
-        let is_full = |count: &mut usize| *count >= 2 * self.limits.connections;
-        let count = self.connection_count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.connection_ended.wait_timeout_while(count, ENDING_TIMEOUT, is_full);
-        let (mut count, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            return None;
+    /// Who is to be served by a thread of its own now; nobody while there are enough threads, one of which
+    /// takes the guest up when it is free.
+    fn seat(&self, guest: Guest) -> Option<Guest> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.count < 2 * self.limits.connections {
+            threads.count += 1;
+            return Some(guest);
         }
-        let ticket = self.enter(&self.door, stream, peer)?;
-        *count += 1;
-        Some(ticket)
+        threads.waiting.push_back(guest);
+        // Half of them at least were sent away meanwhile: the first.
+        if threads.waiting.len() > 2 * self.limits.connections
+            && let Some(first) = threads.waiting.pop_front()
+        {
+            lock(&self.door).leave(first.ticket);
+        }
+        None
     }
 
+    /// Serves a guest, and then those that wait.
+    fn serve_all(&self, first: Guest) {
+        let mut next = Some(first);
+        while let Some(Guest { stream, peer, ticket }) = next.take() {
+            self.serve(stream, &peer.to_string(), Some(ticket));
+            lock(&self.door).leave(ticket);
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            next = threads.waiting.pop_front();
+            if next.is_none() {
+                threads.count -= 1;
+            }
+        }
+    }
+
+    /// A place for a connection, if need be that of another one which has not said who it is.
     fn enter(
         &self,
         table: &Mutex<Table<Option<TcpStream>>>,
@@ -248,12 +279,6 @@ impl Shared {
             let _ = displaced.shutdown(std::net::Shutdown::Both);
         }
         Some(entered.ticket)
-    }
-
-    fn leave(&self, ticket: u64) {
-        lock(&self.door).leave(ticket);
-        *self.connection_count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.connection_ended.notify_one();
     }
 
     /// One connection, to its end. Whether all went well.
